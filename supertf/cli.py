@@ -1,0 +1,95 @@
+"""The `supertf` command: finds the subcommand's module, parses, and turns user mistakes into one line.
+
+Each subcommand lives in its own `cli_*.py` with `add_arguments(parser)` and `run(args) -> int`;
+only the one that is asked for is imported, so `supertf --help` stays fast.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+from typing import Any
+
+from supertf.errors import UserError
+
+COMMANDS = {  # name: (module, one line of help)
+    "doctor": ("cli_doctor", "what this machine has, what is missing and how to mend it"),
+    "fetch": ("cli_fetch", "fetch the real model and the GPT-2 vocabulary once, for offline use"),
+    "data": ("cli_data", "turn text into a token file"),
+    "train": ("cli_train", "train a decoder on token files"),
+    "generate": ("cli_generate", "continue a prompt"),
+    "eval": ("cli_eval", "perplexity of a model on text, also by position"),
+    "bench": ("cli_bench", "measure speed against reference implementations"),
+}
+
+
+def boolean(text: str) -> bool:
+    """Parse True/False as written on a command line (argparse's `type=bool` makes "False" true)."""
+    if text.lower() in ("true", "yes", "1"):
+        return True
+    if text.lower() in ("false", "no", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"expected True or False, got {text!r}")
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {value}")
+    return value
+
+
+def print_result(result: dict[str, Any], as_json: bool) -> None:
+    """Print a result as JSON, or as aligned `name  value` lines."""
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    width = max((len(name) for name in result), default=0)
+    for name, value in result.items():
+        print(f"{name:<{width}}  {value:.4g}" if isinstance(value, float) else f"{name:<{width}}  {value}")
+
+
+def overview() -> str:
+    """The text of `supertf --help`."""
+    lines = ["usage: supertf COMMAND [options]", "", "Super transformers: SSMax, NoPE and super weights.", ""]
+    lines += [f"  {name:<12}{help_line}" for name, (_, help_line) in COMMANDS.items()]
+    return "\n".join([*lines, "", "`supertf COMMAND --help` lists a command's options."])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand; 0 on success, 2 on a user mistake, 130 on Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(overview())
+        return 0 if argv else 2
+    name, *rest = argv
+    if name == "--version":
+        from supertf import __version__
+
+        print(__version__)
+        return 0
+    if name not in COMMANDS:
+        print(f"supertf: unknown command {name!r}; choose from {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    module_name, help_line = COMMANDS[name]
+    module = importlib.import_module(f"supertf.{module_name}")
+    parser = argparse.ArgumentParser(
+        prog=f"supertf {name}", description=help_line, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    module.add_arguments(parser)
+    try:
+        return module.run(parser.parse_args(rest))
+    except UserError as error:
+        print(f"supertf {name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nsupertf {name}: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
