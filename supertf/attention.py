@@ -1,0 +1,193 @@
+"""Causal attention whose logits may grow with the number of visible keys.
+
+All variants are one factor per query, multiplied into q before the dot product, so the fused kernels
+of `scaled_dot_product_attention` stay in use:
+
+    softmax      1
+    ssmax        s log n          s learned per head (Nakanishi 2025, arXiv 2501.19399)
+    ssmax_fixed  s log n          s stays at its start value
+    ssmax_bias   s log n + b      s and b learned per head
+    logn         max(1, log n / log L)   no parameters; swaps into a model trained at context L
+    constant     c                the control: sharper, but blind to n
+
+n counts the keys that one query sees: its row index + 1 in a plain causal decoder, plus what the
+cache holds, restarting with each packed document and counting real tokens only under padding.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from supertf.config import GPTConfig
+from supertf.positions import alibi_slopes, rotate
+
+
+@dataclass
+class Layout:
+    """Who sees whom in one forward pass; the same for every layer.
+
+    positions: (B or 1, T) int64, index within the document. n: (B or 1, T) int64, visible keys of each query.
+    mask: None for plain causal attention, else (B or 1, 1, T, S) bool, True where the query sees the key.
+    key_positions: (B or 1, S) int64. angles: rotary cosines and sines for the T queries, if any.
+    """
+
+    positions: Tensor
+    n: Tensor
+    mask: Tensor | None
+    key_positions: Tensor
+    angles: tuple[Tensor, Tensor] | None = None
+
+
+def layout(
+    T: int, past: int = 0, segments: Tensor | None = None, device: torch.device | str = "cpu"
+) -> Layout:
+    """Positions, visible-key counts and mask for T new tokens after `past` cached ones.
+
+    `segments` (B, past + T) integers describe packed or padded rows: 0 is padding, any other number
+    an unbroken document; a token sees earlier tokens of its own document only. A padding token sees
+    itself, so that no softmax runs over nothing.
+    """
+    S = past + T
+    if segments is None:
+        key_positions = torch.arange(S, device=device)[None]  # (1, S)
+        positions = key_positions[:, past:]
+        mask = None
+        if past and T > 1:  # a chunk after a prefix: SDPA's is_causal aligns to the top left, so spell it out
+            mask = (key_positions[:, None, :] <= positions[:, :, None])[:, None]  # (1, 1, T, S)
+        return Layout(positions, positions + 1, mask, key_positions)
+    index = torch.arange(S, device=segments.device)
+    causal = index[None, past:, None] >= index[None, None, :]  # (1, T, S)
+    same = segments[:, past:, None] == segments[:, None, :]  # (B, T, S)
+    real = segments[:, None, :] > 0
+    itself = index[None, past:, None] == index[None, None, :]
+    mask = (causal & same & real) | itself  # (B, T, S)
+    key_positions = positions_in_segments(segments)  # (B, S)
+    return Layout(key_positions[:, past:], mask.sum(-1), mask[:, None], key_positions)
+
+
+def positions_in_segments(segments: Tensor) -> Tensor:
+    """Index of each token within its document, (B, S) int64; 0 for padding. Documents are unbroken."""
+    index = torch.arange(segments.shape[1], device=segments.device)
+    starts = segments != F.pad(segments[:, :-1], (1, 0), value=-1)  # the first token of each run
+    offset = torch.where(starts, index, 0).cummax(dim=-1).values  # where the current run began
+    return torch.where(segments > 0, index - offset, 0)
+
+
+def initial_s(n_ctx: int) -> float:
+    """1 / mean(log n) over n = 1 ... n_ctx: the average multiplier at the trained context is then 1."""
+    mean_log = math.lgamma(n_ctx + 1) / n_ctx  # mean of log n = log(n_ctx!) / n_ctx
+    return 1.0 / mean_log if mean_log else 1.0
+
+
+class AttentionScale(nn.Module):
+    """The factor per query; parameters s and b are (H,) float32 and excluded from weight decay."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.kind = config.attention
+        self.constant = config.attention_constant
+        self.log_ctx = math.log(max(config.n_ctx, 2))
+        start = torch.full((config.n_head,), initial_s(config.n_ctx))
+        if self.kind in ("ssmax", "ssmax_bias"):
+            self.s = nn.Parameter(start)
+        elif self.kind == "ssmax_fixed":
+            self.register_buffer("s", start)
+        if self.kind == "ssmax_bias":
+            self.b = nn.Parameter(torch.zeros(config.n_head))
+
+    def forward(self, q: Tensor, n: Tensor) -> Tensor:
+        """Scale queries (B, H, T, D) by their visible-key counts n (B or 1, T); keeps q's dtype."""
+        if self.kind == "softmax":
+            return q
+        if self.kind == "constant":
+            return q * self.constant
+        wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+        log_n = n.to(wide).log()[:, None, :, None]  # (B or 1, 1, T, 1)
+        if self.kind == "logn":
+            factor = (log_n / self.log_ctx).clamp(min=1.0)
+        else:
+            factor = self.s.to(wide)[:, None, None] * log_n  # (B or 1, H, T, 1)
+            if self.kind == "ssmax_bias":
+                factor = factor + self.b.to(wide)[:, None, None]
+        return q * factor.to(q.dtype)  # a float32 factor would promote a bfloat16 q and lose the fused kernel
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head attention with grouped keys, optional qk-norm, positions and a logit scale."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.n_head, self.kv_heads, self.head_dim = config.n_head, config.kv_heads, config.head_dim
+        self.dropout = config.dropout
+        width = (config.n_head + 2 * config.kv_heads) * config.head_dim
+        self.c_attn = nn.Linear(config.n_embd, width, bias=config.bias)  # rows: all q heads, k heads, v heads
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.scale = AttentionScale(config)
+        if config.qk_norm:
+            self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
+            self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
+        self.qk_norm = config.qk_norm
+        self.alibi = config.position == "alibi"
+
+    def forward(
+        self, x: Tensor, layout: Layout, cache=None, explicit: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """x (B, T, C) to (B, T, C); with `explicit` also the probabilities (B, H, T, S), else None."""
+        B, T, C = x.shape
+        D = self.head_dim
+        heads = self.c_attn(x).view(B, T, -1, D).transpose(1, 2)  # (B, H + 2 * kv_heads, T, D)
+        q, k, v = heads.split([self.n_head, self.kv_heads, self.kv_heads], dim=1)
+        if self.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if layout.angles is not None:
+            q, k = rotate(q, layout.angles), rotate(k, layout.angles)
+        if cache is not None:
+            k, v = cache.append(k, v)  # (B, kv_heads, S, D)
+        q = self.scale(q, layout.n)
+        mask = self.alibi_bias(layout, q.dtype) if self.alibi else layout.mask
+        causal = mask is None and T > 1
+        if explicit:
+            y, weights = explicit_attention(q, k, v, mask, causal)
+        else:
+            dropout = self.dropout if self.training else 0.0
+            y = F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=mask,
+                dropout_p=dropout,
+                is_causal=causal,
+                enable_gqa=self.kv_heads != self.n_head,
+            )
+            weights = None
+        return self.c_proj(y.transpose(1, 2).reshape(B, T, C)), weights
+
+    def alibi_bias(self, layout: Layout, dtype: torch.dtype) -> Tensor:
+        """-slope * distance where the query sees the key, -inf elsewhere: (B or 1, H, T, S)."""
+        distance = layout.positions[:, None, :, None] - layout.key_positions[:, None, None, :]
+        visible = distance >= 0 if layout.mask is None else layout.mask
+        slopes = alibi_slopes(self.n_head).to(distance.device, dtype)
+        bias = -slopes[:, None, None] * distance
+        return bias.masked_fill(~visible, -torch.inf)
+
+
+def explicit_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """Attention written out, for analysis: returns (B, H, T, D) and the probabilities (B, H, T, S).
+
+    The same arguments as the fused kernel: `mask` is boolean (True sees) or additive.
+    """
+    T, S = q.shape[-2], k.shape[-2]
+    groups = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)  # (B, H, S, D)
+    logits = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T, S)
+    if causal:
+        mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril()
+    if mask is not None:
+        logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
+    weights = logits.softmax(dim=-1)
+    return weights @ v, weights

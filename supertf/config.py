@@ -1,0 +1,151 @@
+"""What a decoder is made of: `GPTConfig` with one switch per design choice, and presets."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from supertf.errors import UserError
+
+ATTENTIONS = ("softmax", "ssmax", "ssmax_fixed", "ssmax_bias", "logn", "constant")
+POSITIONS = ("none", "learned", "sinusoidal", "rope", "alibi")
+NORMS = ("layernorm", "rmsnorm")
+MLPS = ("gelu", "swiglu")
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Shape and switches of one decoder; the defaults are GPT-2 (124M).
+
+    Raises `UserError` when two fields do not fit together.
+    """
+
+    vocab_size: int = 50257
+    n_ctx: int = 1024  # trained context in tokens; SSMax starts its s from it
+    n_layer: int = 12
+    n_head: int = 12
+    n_kv_head: int | None = None  # fewer than n_head: grouped-query attention; None: one per query head
+    n_embd: int = 768
+    n_inner: int | None = None  # MLP width; None: 4 * n_embd as in GPT-2
+    attention: str = "softmax"  # how logits scale with the number of visible keys, see attention.py
+    attention_constant: float = 1.0  # the factor of attention="constant"
+    position: str = "learned"
+    rope_base: float = 10000.0
+    rope_fraction: float = 1.0  # share of each head's frequencies that rotate; below 1 is p-RoPE
+    norm: str = "layernorm"
+    norm_eps: float = 1e-5
+    mlp: str = "gelu"
+    qk_norm: bool = False  # RMSNorm on every query and key head before positions
+    bias: bool = True  # biases in linear layers and LayerNorm
+    tie_head: bool = True  # the output head shares the token embedding's matrix
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "n_ctx", "n_layer", "n_head", "n_embd"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}, expected at least 1")
+        for name, allowed in (
+            ("attention", ATTENTIONS),
+            ("position", POSITIONS),
+            ("norm", NORMS),
+            ("mlp", MLPS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise UserError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}")
+        if self.n_embd % self.n_head:
+            raise UserError(
+                f"{self.n_head} heads do not divide a width of {self.n_embd}: "
+                "choose n_embd as a multiple of n_head"
+            )
+        if self.n_head % self.kv_heads:
+            raise UserError(f"n_kv_head is {self.kv_heads}, expected a divisor of n_head = {self.n_head}")
+        if self.position == "rope" and self.head_dim % 2:
+            raise UserError(
+                f"RoPE rotates pairs, but each head has {self.head_dim} channels: make n_embd / n_head even"
+            )
+        if not 0 < self.rope_fraction <= 1:
+            raise UserError(f"rope_fraction is {self.rope_fraction}, expected more than 0 and at most 1")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout is {self.dropout}, expected at least 0 and less than 1")
+
+    @property
+    def head_dim(self) -> int:
+        """Channels per head, D."""
+        return self.n_embd // self.n_head
+
+    @property
+    def kv_heads(self) -> int:
+        """Key and value heads."""
+        return self.n_kv_head or self.n_head
+
+    @property
+    def inner(self) -> int:
+        """Width of the MLP."""
+        return self.n_inner or 4 * self.n_embd
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "GPTConfig":
+        """The inverse of `to_dict`; `UserError` on unknown names or wrong types."""
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - set(fields))
+        if unknown:
+            raise UserError(f"unknown model settings {', '.join(unknown)}; known: {', '.join(fields)}")
+        for name, value in values.items():
+            default = fields[name].default
+            optional = name in ("n_kv_head", "n_inner")
+            expected = int if optional else type(default)
+            is_number = expected is float and isinstance(value, int) and not isinstance(value, bool)
+            if not (type(value) is expected or is_number or (optional and value is None)):
+                raise UserError(
+                    f"model setting {name} is {value!r}, expected a value of type {expected.__name__}"
+                )
+        return cls(**values)
+
+
+_SIZES = {  # the original project's three sizes: width, heads, layers, MLP width, context
+    "small": (768, 8, 6, 2048, 1024),
+    "default": (1024, 16, 24, 4096, 2048),
+    "large": (1280, 20, 36, 5120, 4096),
+}
+
+PRESETS: dict[str, GPTConfig] = {
+    "lab": GPTConfig(  # trains in about a minute on two CPU cores
+        vocab_size=2048,
+        n_ctx=256,
+        n_layer=4,
+        n_head=4,
+        n_embd=256,
+        norm="rmsnorm",
+        bias=False,
+        position="rope",
+    ),
+    **{
+        name: GPTConfig(n_embd=width, n_head=heads, n_layer=layers, n_inner=inner, n_ctx=context)
+        for name, (width, heads, layers, inner, context) in _SIZES.items()
+    },
+    "gpt2": GPTConfig(),
+    "smollm2-135m": GPTConfig(
+        vocab_size=49152,
+        n_ctx=8192,
+        n_layer=30,
+        n_head=9,
+        n_kv_head=3,
+        n_embd=576,
+        n_inner=1536,
+        position="rope",
+        rope_base=100000.0,
+        norm="rmsnorm",
+        mlp="swiglu",
+        bias=False,
+    ),
+}
+
+
+def preset(name: str, **changes: Any) -> GPTConfig:
+    """A preset with some fields replaced; `UserError` on an unknown name."""
+    if name not in PRESETS:
+        raise UserError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}")
+    return dataclasses.replace(PRESETS[name], **changes)

@@ -1,0 +1,223 @@
+"""The decoder: GPT-2, Llama-like models and the lab's own, from one class and a `GPTConfig`.
+
+Read from top to bottom: norm, MLP, block, cache, model. Module names are GPT-2's (wte, wpe, h, ln_1,
+c_attn, c_proj, c_fc, ln_f); for SwiGLU `c_fc` holds the gate and up projections, one above the other,
+and `mlp.c_proj` is what Llama calls `down_proj`. All weights are `nn.Linear`: W[out, in].
+
+A beginning-of-sequence token is the data's business: where a model needs one (without positions,
+identical tokens carry no order at all unless something distinct comes first), the data prepends it.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from supertf.attention import CausalSelfAttention, Layout, layout
+from supertf.config import GPTConfig
+from supertf.errors import UserError
+from supertf.positions import rotary_angles, sinusoidal
+
+
+def make_norm(config: GPTConfig) -> nn.Module:
+    """LayerNorm or RMSNorm over the residual width."""
+    if config.norm == "rmsnorm":
+        return nn.RMSNorm(config.n_embd, eps=config.norm_eps)
+    return nn.LayerNorm(config.n_embd, eps=config.norm_eps, bias=config.bias)
+
+
+class MLP(nn.Module):
+    """GELU (GPT-2's tanh form) or SwiGLU (Llama): (B, T, C) to (B, T, C)."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.swiglu = config.mlp == "swiglu"
+        self.c_fc = nn.Linear(config.n_embd, config.inner * (2 if self.swiglu else 1), bias=config.bias)
+        self.c_proj = nn.Linear(config.inner, config.n_embd, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.c_fc(x)
+        if self.swiglu:
+            gate, up = x.chunk(2, dim=-1)
+            return self.c_proj(F.silu(gate) * up)
+        return self.c_proj(F.gelu(x, approximate="tanh"))
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.ln_1 = make_norm(config)
+        self.attn = CausalSelfAttention(config)
+        self.ln_2 = make_norm(config)
+        self.mlp = MLP(config)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Tensor, layout: Layout, cache=None, explicit: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        attended, weights = self.attn(self.ln_1(x), layout, cache, explicit)
+        x = x + self.drop(attended)
+        return x + self.drop(self.mlp(self.ln_2(x))), weights
+
+
+class LayerCache:
+    """Keys and values of one layer in a buffer that grows by doubling, so appending is cheap."""
+
+    def __init__(self):
+        self.length = 0
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add (B, kv_heads, T, D) and return all keys and values so far, (B, kv_heads, S, D) views."""
+        B, H, T, D = k.shape
+        end = self.length + T
+        if self.keys is None or end > self.keys.shape[2]:
+            room = max(2 * self.length, end, 64)
+            keys, values = k.new_empty(B, H, room, D), v.new_empty(B, H, room, D)
+            if self.keys is not None:
+                keys[:, :, : self.length] = self.keys[:, :, : self.length]
+                values[:, :, : self.length] = self.values[:, :, : self.length]
+            self.keys, self.values = keys, values
+        self.keys[:, :, self.length : end] = k
+        self.values[:, :, self.length : end] = v
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+class KVCache:
+    """What generation remembers: one `LayerCache` per layer, and the segments seen so far, if any."""
+
+    def __init__(self, n_layer: int):
+        self.layers = [LayerCache() for _ in range(n_layer)]
+        self.segments: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens held."""
+        return self.layers[0].length
+
+
+@dataclass
+class Output:
+    """logits (B, T, V); loss, a scalar mean cross-entropy in nats, with targets; attentions, one
+    (B, H, T, S) tensor of probabilities per layer, with output_attentions."""
+
+    logits: Tensor | None
+    loss: Tensor | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class GPT(nn.Module):
+    """A decoder-only transformer; see `GPTConfig` for its switches."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        if config.position == "learned":
+            self.wpe = nn.Embedding(config.n_ctx, config.n_embd)
+        self.drop = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = make_norm(config)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        if config.tie_head:
+            self.lm_head.weight = self.wte.weight
+        self.apply(self._init_weights)
+        for name, parameter in self.named_parameters():
+            if name.endswith("c_proj.weight"):  # GPT-2: residual layers start smaller, as 2 * n_layer add up
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.n_layer))
+
+    @staticmethod
+    def _init_weights(module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.wte.weight.device
+
+    def forward(
+        self,
+        idx: Tensor,
+        targets: Tensor | None = None,
+        *,
+        segments: Tensor | None = None,
+        cache: KVCache | None = None,
+        output_attentions: bool = False,
+        last_only: bool = False,
+    ) -> Output:
+        """Run tokens through the decoder.
+
+        idx: (B, T) int64 token ids. targets: (B, T) int64, -100 where no loss is wanted; the logits are
+        then not returned (at a large vocabulary they are most of a step's memory). segments: (B, T)
+        integers for packed or padded rows, see `attention.layout`. cache: extended in place.
+        last_only: logits of the last token only, (B, 1, V). Raises `UserError` when a model with
+        learned positions is asked to go beyond its table.
+        """
+        past = cache.length if cache is not None else 0
+        where = self.layout(idx, past, segments, cache)
+        x = self.wte(idx)  # (B, T, C)
+        if self.config.position == "learned":
+            x = x + self.wpe(where.positions)
+        elif self.config.position == "sinusoidal":
+            x = x + sinusoidal(where.positions, self.config.n_embd).to(x.dtype)
+        x = self.drop(x)
+        attentions = []
+        for i, block in enumerate(self.h):
+            x, weights = block(x, where, cache.layers[i] if cache is not None else None, output_attentions)
+            attentions.append(weights)
+        x = self.ln_f(x[:, -1:] if last_only else x)
+        found = tuple(attentions) if output_attentions else None
+        if targets is not None:
+            return Output(None, self.loss(x, targets), found)
+        return Output(self.lm_head(x), None, found)
+
+    def layout(self, idx: Tensor, past: int, segments: Tensor | None, cache: KVCache | None) -> Layout:
+        """The `Layout` of this call, with rotary angles where the model rotates."""
+        T = idx.shape[1]
+        if cache is not None and (segments is not None or cache.segments is not None):
+            segments = remember_segments(cache, segments, idx, past)
+        where = layout(T, past, segments, idx.device)
+        config = self.config
+        if config.position == "learned":
+            last = past + T if segments is None else int(where.positions.max()) + 1
+            if last > config.n_ctx:
+                raise UserError(
+                    f"the model has learned positions for {config.n_ctx} tokens and was given {last}: "
+                    "shorten the input, or train with position none, rope or alibi, which go further"
+                )
+        if config.position == "rope":
+            angles = rotary_angles(where.positions, config.head_dim, config.rope_base, config.rope_fraction)
+            where.angles = tuple(
+                part[:, None].to(self.wte.weight.dtype) for part in angles
+            )  # (B or 1, 1, T, D)
+        return where
+
+    def loss(self, x: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy in nats of normed hidden states (B, T, C) against targets (B, T)."""
+        logits = self.lm_head(x).flatten(0, 1)  # (B * T, V)
+        return F.cross_entropy(logits.float(), targets.flatten(), ignore_index=-100)
+
+    def num_parameters(self) -> int:
+        """Distinct parameters; a tied head counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def remember_segments(cache: KVCache, segments: Tensor | None, idx: Tensor, past: int) -> Tensor:
+    """Append this call's segments to the cache's and return all of them, (B, past + T).
+
+    Tokens given without segments continue the row's last document.
+    """
+    B, T = idx.shape
+    before = cache.segments if cache.segments is not None else idx.new_ones(B, past)
+    new = before[:, -1:].expand(B, T) if segments is None else segments
+    cache.segments = torch.cat([before, new], dim=1)
+    return cache.segments

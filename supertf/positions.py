@@ -1,0 +1,58 @@
+"""Where a token stands: learned and sinusoidal tables, rotary angles (RoPE, p-RoPE) and ALiBi slopes.
+
+"none" needs no code: what order the causal mask alone carries is notebook 03's subject.
+"""
+
+import torch
+from torch import Tensor
+
+
+def sinusoidal(positions: Tensor, width: int) -> Tensor:
+    """Fixed sine and cosine features of absolute positions (Vaswani et al. 2017, section 3.5).
+
+    Scaled to the root mean square of freshly initialised token embeddings (0.02): at their natural
+    amplitude of 1 they would drown the tokens. `positions`: (..., T) integers; returns (..., T, width)
+    float32.
+    """
+    half = (width + 1) // 2
+    frequencies = 10000.0 ** (-torch.arange(half, device=positions.device, dtype=torch.float64) / half)
+    angles = positions[..., None].double() * frequencies  # (..., T, half); fp64 keeps far positions exact
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)[..., :width].float() * (0.02 * 2**0.5)
+
+
+def rotary_angles(positions: Tensor, head_dim: int, base: float, fraction: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines that rotate pairs of channels by position, (..., T, head_dim) float32 each.
+
+    RoFormer (Su et al. 2021). With `fraction` p < 1 only the highest p of the frequencies rotate and
+    the lowest stand still (p-RoPE, Barbero et al. 2024), which leaves channels that carry meaning alone.
+    `positions`: (..., T) integers.
+    """
+    half = head_dim // 2
+    index = torch.arange(half, device=positions.device, dtype=torch.float64)
+    frequencies = base ** (-index / half)
+    frequencies[index >= round(fraction * half)] = 0.0
+    angles = positions[..., None].double() * frequencies  # (..., T, half)
+    angles = torch.cat([angles, angles], dim=-1)  # channel i pairs with channel i + half, as in Llama
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate the channel pairs of `x` (B, H, T, D) by angles (B or 1, 1, T, D); keeps x's dtype."""
+    cos, sin = (part.to(x.dtype) for part in angles)
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+def alibi_slopes(n_head: int) -> Tensor:
+    """One slope per head, (H,) float32: attention falls by slope * distance (Press et al. 2022).
+
+    A geometric sequence from 2^(-8/H); for H that is no power of two, the paper's interleaving of the
+    sequence of the next larger power.
+    """
+
+    def powers(n: int) -> list[float]:
+        return [2.0 ** (-8.0 * (i + 1) / n) for i in range(n)]
+
+    closest = 1 << (n_head.bit_length() - 1)
+    slopes = powers(closest) + powers(2 * closest)[0::2][: n_head - closest]
+    return torch.tensor(slopes)
