@@ -2,9 +2,8 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import tiktoken
 import torch
 from torch import Tensor
 
@@ -12,7 +11,9 @@ from supertf.config import GPTConfig
 from supertf.errors import UserError
 from supertf.fetch import smollm2_path
 from supertf.hf_weights import State, from_llama
-from supertf.tokenizer import bpe_encoding, bytes_to_unicode
+
+if TYPE_CHECKING:
+    import tiktoken
 
 GGUF_NAMES = {
     "embedding": "token_embd.weight",
@@ -97,8 +98,10 @@ def pair_halves(weight: Tensor, head_dim: int) -> Tensor:
     return pairs.transpose(1, 2).reshape(rows, width)  # (H * 2 * D/2, C)
 
 
-def smollm2_tokenizer() -> tiktoken.Encoding:
+def smollm2_tokenizer() -> "tiktoken.Encoding":
     """SmolLM2's tokenizer as a tiktoken `Encoding`, from the vocabulary in its GGUF file."""
+    from supertf.tokenizer import bpe_encoding, bytes_to_unicode  # which imports this module
+
     reader = open_gguf(smollm2_path())
     tokens, kinds, merges = (
         reader.get_field(f"tokenizer.ggml.{name}").contents() for name in ("tokens", "token_type", "merges")
