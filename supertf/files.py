@@ -27,11 +27,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     (a full disk, say) raises `UserError` and leaves what was there before.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())  # on disk before the name points at it
@@ -43,7 +44,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             "free space or choose another folder."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -56,11 +58,23 @@ def read_json(path: str | Path) -> dict[str, Any]:
     """Read a JSON object; `UserError` when the file is missing, unreadable or not an object."""
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, a giant number
         raise UserError(f"{path} is not a readable JSON file: {error}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a JSON {type(value).__name__}, expected an object")
     return value
+
+
+def seal(value: dict[str, Any]) -> dict[str, Any]:
+    """`value` with a `checksum` over everything else in it, so that a later change is noticed."""
+    body = {name: item for name, item in value.items() if name != "checksum"}
+    text = json.dumps(body, sort_keys=True)
+    return {**body, "checksum": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def is_sealed(value: dict[str, Any]) -> bool:
+    """Whether the `checksum` that `seal` put in still fits the rest."""
+    return "checksum" in value and seal(value)["checksum"] == value["checksum"]
 
 
 def sha256(path: str | Path) -> str:
