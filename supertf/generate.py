@@ -1,0 +1,100 @@
+"""Continue a prompt token by token, with a KV cache."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from supertf.errors import UserError
+from supertf.model import GPT, KVCache
+
+
+def stream(
+    model: GPT,
+    prompt: list[int],
+    max_new_tokens: int,
+    *,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    stop: int | None = None,
+    use_cache: bool = True,
+) -> Iterator[int]:
+    """Yield up to `max_new_tokens` token ids that continue `prompt`, as they are chosen.
+
+    temperature 0 is greedy; otherwise logits are divided by it, cut to the `top_k` largest and to the
+    smallest set with probability `top_p`, and sampled with a generator of its own seeded by `seed`.
+    A `stop` token ends the text and is not yielded. Without the cache every step reads the whole text
+    again: slower, same tokens. Raises `UserError` on an empty prompt, ids outside the vocabulary,
+    settings out of range, or a text longer than a table of learned positions.
+    """
+    check(model, prompt, max_new_tokens, temperature, top_k, top_p)
+    generator = torch.Generator(model.device).manual_seed(seed)
+    cache = KVCache(model.config.n_layer) if use_cache else None
+    text = list(prompt)
+    new = text  # what the model has not read yet
+    with torch.inference_mode():
+        for _ in range(max_new_tokens):
+            idx = torch.tensor([new if use_cache else text], device=model.device)  # (1, T)
+            logits = model(idx, cache=cache, last_only=True).logits[0, -1]  # (V,)
+            token = choose(logits, temperature, top_k, top_p, generator)
+            if token == stop:
+                return
+            text.append(token)
+            new = [token]
+            yield token
+
+
+def generate(model: GPT, prompt: list[int], max_new_tokens: int, **settings) -> list[int]:
+    """All of `stream`'s tokens at once; the same settings."""
+    return list(stream(model, prompt, max_new_tokens, **settings))
+
+
+def choose(
+    logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator
+) -> int:
+    """One token id from logits (V,): the largest when temperature is 0, else a sample."""
+    if temperature == 0:
+        return int(logits.argmax())
+    logits = logits.float() / temperature
+    if top_k is not None and top_k < len(logits):
+        logits = logits.masked_fill(logits < logits.topk(top_k).values[-1], -torch.inf)
+    probabilities = logits.softmax(-1)
+    if top_p is not None and top_p < 1:
+        ordered, order = probabilities.sort(descending=True)
+        before = ordered.cumsum(-1) - ordered  # probability of everything more likely than this token
+        probabilities[order[before >= top_p]] = 0.0
+    return int(torch.multinomial(probabilities, 1, generator=generator))
+
+
+def check(
+    model: GPT,
+    prompt: list[int],
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+) -> None:
+    """Raise `UserError` on anything `stream` could not honour."""
+    config = model.config
+    if not prompt:
+        raise UserError("the prompt is empty: give at least one token, for example the end-of-text token")
+    if not 0 <= min(prompt) <= max(prompt) < config.vocab_size:
+        raise UserError(
+            f"the prompt has token ids from {min(prompt)} to {max(prompt)}, but the model's vocabulary is "
+            f"0 to {config.vocab_size - 1}: is this the model's own tokenizer?"
+        )
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens is {max_new_tokens}, expected at least 1")
+    if not 0 <= temperature < float("inf"):
+        raise UserError(f"temperature is {temperature}, expected 0 (greedy) or a positive number")
+    if top_k is not None and top_k < 1:
+        raise UserError(f"top_k is {top_k}, expected at least 1")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise UserError(f"top_p is {top_p}, expected more than 0 and at most 1")
+    if config.position == "learned" and len(prompt) + max_new_tokens - 1 > config.n_ctx:
+        raise UserError(
+            f"{len(prompt)} prompt and {max_new_tokens} new tokens do not fit the {config.n_ctx} learned "
+            "positions of this model; models with position none, sinusoidal, rope or alibi go further"
+        )

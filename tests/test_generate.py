@@ -1,0 +1,115 @@
+"""Generation: the cache changes nothing but the speed, sampling obeys its settings, limits are said."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from supertf.config import ATTENTIONS, POSITIONS, GPTConfig
+from supertf.errors import UserError
+from supertf.generate import choose, generate, stream
+from supertf.model import GPT, KVCache
+
+TINY = GPTConfig(
+    vocab_size=50, n_ctx=24, n_layer=2, n_head=4, n_kv_head=2, n_embd=32, n_inner=48, tie_head=False
+)
+PROMPT = [3, 1, 4, 1, 5, 9]
+
+
+def tiny_model(**changes):
+    torch.manual_seed(0)
+    model = GPT(dataclasses.replace(TINY, **changes)).double().eval()
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor.mul_(4)  # less uniform attention
+    return model
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("position", POSITIONS)
+def test_cached_generation_equals_generation_without_a_cache(attention, position):
+    model = tiny_model(attention=attention, position=position)
+    room = 18 if position == "learned" else 60  # beyond the trained context of 24 where the model can
+    for temperature in (0.0, 1.0):
+        cached = generate(model, PROMPT, room, temperature=temperature)
+        assert cached == generate(model, PROMPT, room, temperature=temperature, use_cache=False)
+    assert len(set(cached)) > 5  # the sampled text is more than a loop
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("position", POSITIONS)
+def test_reading_in_chunks_gives_the_logits_of_reading_at_once(attention, position):
+    model = tiny_model(attention=attention, position=position)
+    idx = torch.randint(0, 50, (2, 20), generator=torch.Generator().manual_seed(0))
+    segments = torch.tensor([[1] * 20, [0] * 5 + [1] * 6 + [2] * 9])
+    for row_segments in (None, segments):
+        whole = model(idx, segments=row_segments).logits
+        cache = KVCache(TINY.n_layer)
+        pieces = [
+            model(
+                idx[:, a:b], segments=None if row_segments is None else row_segments[:, a:b], cache=cache
+            ).logits
+            for a, b in ((0, 7), (7, 8), (8, 14), (14, 20))
+        ]
+        assert torch.allclose(torch.cat(pieces, dim=1), whole, atol=1e-10)
+
+
+def test_learned_positions_say_why_they_end_and_others_go_on():
+    with pytest.raises(UserError, match="24 learned positions"):
+        generate(tiny_model(position="learned"), PROMPT, 20)
+    with pytest.raises(UserError, match="learned positions for 24 tokens and was given 25"):
+        tiny_model(position="learned")(torch.zeros(1, 25, dtype=torch.long))
+    assert len(generate(tiny_model(position="learned"), PROMPT, 19)) == 19
+
+
+def test_sampling_is_repeatable_by_seed_and_differs_between_seeds():
+    model = tiny_model()
+    first, again, other = (generate(model, PROMPT, 18, temperature=1.5, seed=seed) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_top_k_and_top_p_keep_only_the_likeliest_tokens():
+    logits = torch.tensor([0.5, 0.25, 0.15, 0.1]).log()
+    generator = torch.Generator().manual_seed(0)
+
+    def seen(**settings):
+        settings = {"top_k": None, "top_p": None} | settings
+        return {choose(logits, 1.0, generator=generator, **settings) for _ in range(300)}
+
+    assert seen() == {0, 1, 2, 3}
+    assert seen(top_k=2) == {0, 1}
+    assert seen(top_p=0.5) == {0}
+    assert seen(top_p=0.76) == {0, 1, 2}
+    assert seen(top_k=2, top_p=0.9) == {0, 1}
+
+
+def test_sampling_follows_the_probabilities():
+    logits = torch.tensor([0.7, 0.3]).log()
+    generator = torch.Generator().manual_seed(0)
+    share = sum(choose(logits, 1.0, None, None, generator) for _ in range(4000)) / 4000
+    assert share == pytest.approx(0.3, abs=0.03)  # four standard errors
+
+
+def test_streaming_stops_before_the_stop_token():
+    model = tiny_model()
+    whole = generate(model, PROMPT, 10)
+    stop = whole[5]
+    assert list(stream(model, PROMPT, 10, stop=stop)) == whole[: whole.index(stop)]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "settings", "message"),
+    [
+        ([], {}, "prompt is empty"),
+        ([50], {}, "token ids from 50 to 50"),
+        ([-1, 3], {}, "token ids from -1"),
+        (PROMPT, {"temperature": -1.0}, "temperature is -1.0"),
+        (PROMPT, {"temperature": float("nan")}, "temperature is nan"),
+        (PROMPT, {"top_k": 0}, "top_k is 0"),
+        (PROMPT, {"top_p": 1.5}, "top_p is 1.5"),
+        (PROMPT, {"max_new_tokens": 0}, "max_new_tokens is 0"),
+    ],
+)
+def test_settings_out_of_range_are_one_clear_line(prompt, settings, message):
+    with pytest.raises(UserError, match=message):
+        generate(tiny_model(), prompt, **{"max_new_tokens": 3} | settings)

@@ -1,0 +1,197 @@
+"""Weights of other projects load into this decoder and give the same numbers, tensor by tensor checked."""
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from supertf.config import PRESETS, GPTConfig
+from supertf.errors import UserError
+from supertf.fetch import places
+from supertf.files import read_json, write_json
+from supertf.model import GPT
+from supertf.pretrained import load_model, save_model
+
+transformers = pytest.importorskip("transformers")
+real_model = pytest.mark.skipif(
+    not all(place.exists() for place in places("smollm2-135m")), reason="run `supertf fetch`"
+)
+
+
+def tiny_gpt2(**changes):
+    return transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(vocab_size=99, n_positions=32, n_embd=24, n_layer=2, n_head=3, **changes)
+    )
+
+
+def tiny_llama(**changes):
+    return transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=99,
+            max_position_embeddings=32,
+            hidden_size=24,
+            intermediate_size=40,
+            num_hidden_layers=2,
+            num_attention_heads=6,
+            num_key_value_heads=2,
+            **changes,
+        )
+    )
+
+
+@pytest.fixture(params=["gpt2", "gpt2-untied", "llama", "llama-tied"])
+def reference(request):
+    torch.manual_seed(0)
+    model = {
+        "gpt2": tiny_gpt2,
+        "gpt2-untied": lambda: tiny_gpt2(tie_word_embeddings=False),
+        "llama": tiny_llama,
+        "llama-tied": lambda: tiny_llama(tie_word_embeddings=True, rope_theta=5000.0),
+    }[request.param]()
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases and norms away from 0 and 1, so that each one matters
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def test_logits_equal_those_of_transformers(reference, tmp_path):
+    reference.save_pretrained(tmp_path)
+    idx = torch.randint(0, 99, (2, 32), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        difference = load_model(tmp_path)(idx).logits - reference(idx).logits
+    assert difference.abs().max() < 1e-4
+
+
+def test_a_missing_surplus_or_misshapen_tensor_is_named(tmp_path):
+    tiny_llama().save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    whole = load_file(file)
+    name = "model.layers.1.mlp.down_proj.weight"
+
+    save_file({key: value for key, value in whole.items() if key != name}, file)
+    with pytest.raises(UserError, match=f"no tensor {name}"):
+        load_model(tmp_path)
+    save_file(whole | {"model.layers.7.extra": torch.ones(1)}, file)
+    with pytest.raises(UserError, match=r"model\.layers\.7\.extra is not part of this model"):
+        load_model(tmp_path)
+    save_file(whole | {name: torch.ones(24, 41)}, file)
+    with pytest.raises(
+        UserError, match=r"h\.1\.mlp\.c_proj\.weight has shape \(24, 41\), expected \(24, 40\)"
+    ):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}}, "rope_type is 'yarn'"),
+        ({"attention_bias": True}, "attention_bias is True"),
+        ({"head_dim": 8}, "head_dim is 8"),
+        ({"model_type": "mamba"}, "model_type 'mamba'"),
+    ],
+)
+def test_features_the_decoder_lacks_are_refused_not_ignored(changes, message, tmp_path):
+    tiny_llama().save_pretrained(tmp_path)
+    write_json(tmp_path / "config.json", read_json(tmp_path / "config.json") | changes)
+    with pytest.raises(UserError, match=message):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("tie_head", [True, False])
+@pytest.mark.parametrize("attention", ["softmax", "ssmax", "ssmax_fixed", "ssmax_bias"])
+def test_a_saved_model_comes_back_bit_for_bit(attention, tie_head, tmp_path):
+    config = GPTConfig(
+        vocab_size=31, n_ctx=16, n_layer=2, n_head=2, n_embd=16, attention=attention, tie_head=tie_head
+    )
+    model = GPT(config)
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path)
+    assert loaded.config == config
+    for (name, before), after in zip(model.state_dict().items(), loaded.state_dict().values(), strict=True):
+        assert torch.equal(before, after), name
+    assert (loaded.lm_head.weight is loaded.wte.weight) == tie_head
+
+
+def test_a_trained_softmax_can_be_swapped_for_another_scaling(tmp_path):
+    save_model(GPT(GPTConfig(vocab_size=31, n_ctx=16, n_layer=2, n_head=2, n_embd=16)), tmp_path)
+    swapped = load_model(tmp_path, attention="ssmax")
+    assert swapped.h[1].attn.scale.s.shape == (2,)
+    with pytest.raises(UserError, match=r"h\.0\.mlp\.c_fc\.weight has shape"):
+        load_model(tmp_path, n_inner=32)
+
+
+def test_paths_and_files_that_are_no_model_get_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="no model at"):
+        load_model(tmp_path / "absent" / "folder" / "x")
+    with pytest.raises(UserError, match=r"config\.json"):
+        load_model(tmp_path)
+    with pytest.raises(UserError, match="could not fetch model"):
+        load_model("nobody/no-such-model")
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(range(200)))
+    with pytest.raises(UserError, match="not a readable GGUF file"):
+        load_model(tmp_path / "broken.gguf")
+    save_model(GPT(GPTConfig(vocab_size=31, n_ctx=16, n_layer=1, n_head=2, n_embd=16)), tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="damaged"):
+        load_model(tmp_path / "model")
+
+
+# --- the real model ------------------------------------------------------------------------------
+
+
+@real_model
+@pytest.mark.real_model
+def test_the_preset_describes_the_real_model():
+    model = load_model("smollm2-135m")
+    assert dataclasses.replace(model.config, norm_eps=1e-5) == PRESETS["smollm2-135m"]
+    assert model.num_parameters() == 134_515_008
+
+
+@pytest.fixture(scope="module")
+def real_reference():
+    """transformers' own reading of the same GGUF file."""
+    place = places("smollm2-135m")[0]
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        place.parent,
+        gguf_file=place.name,
+        quantization_config=transformers.GgufConfig(dequantize=True),
+    ).eval()
+
+
+@real_model
+@pytest.mark.real_model
+@pytest.mark.slow
+def test_real_logits_equal_those_of_transformers(real_reference):
+    from supertf.tokenizer import load_tokenizer
+
+    ids = load_tokenizer("smollm2-135m").encode(
+        "Apple Inc. is a worldwide tech company. The capital of France is"
+    )
+    idx = torch.tensor([ids])
+    with torch.no_grad():
+        difference = load_model("smollm2-135m")(idx).logits - real_reference(idx).logits
+    assert difference.abs().max() < 1e-4
+
+
+@real_model
+@pytest.mark.real_model
+def test_real_token_ids_equal_those_of_transformers_on_a_thousand_documents():
+    from supertf.corpus import iter_documents
+    from supertf.tokenizer import load_tokenizer
+
+    place = places("smollm2-135m")[0]
+    reference = transformers.AutoTokenizer.from_pretrained(place.parent, gguf_file=place.name)
+    ours = load_tokenizer("smollm2-135m")
+    documents = [
+        document for document, _ in zip(iter_documents("python-docs:stdlib"), range(1000), strict=False)
+    ]
+    assert len(documents) == 1000
+    documents += ["a  1\n\n 23 4  x", "\t 7", "naïve café 東京 🙂 12345", "don't I'LL we've", " \n\n  end "]
+    for document in documents:
+        assert (
+            ours.encode(document, disallowed_special=())
+            == reference(document, add_special_tokens=False).input_ids
+        )
