@@ -1,0 +1,259 @@
+"""Tokenizers, all as tiktoken encodings: GPT-2's, bytes, SmolLM2's, and byte-level BPEs trained here.
+
+Every tokenizer has one special token, `<|endoftext|>` (`encoding.eot_token`), which separates
+documents and also serves as the BOS token in front of a window, as in GPT-2.
+"""
+
+import base64
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tiktoken
+
+from supertf.errors import UserError
+from supertf.fetch import is_present
+from supertf.files import cache_dir, is_sealed, read_json, seal, write_json
+
+ENDOFTEXT = "<|endoftext|>"
+BUILT_IN = ("gpt2", "bytes", "smollm2-135m")
+# How GPT-2 splits text before merging: contractions, words, numbers, punctuation, white space.
+GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+FORMAT = "supertf tokenizer 1"
+
+
+def load_tokenizer(name: str | Path) -> tiktoken.Encoding:
+    """The tokenizer called `name`: "gpt2" (50,257 tokens), "bytes" (257), "smollm2-135m" (49,152), or
+    the path of a file written by `save_tokenizer`.
+
+    Raises:
+        UserError: the name is unknown, the file damaged, or a vocabulary neither fetched nor reachable.
+    """
+    if name == "gpt2":
+        return _gpt2()
+    if name == "bytes":
+        return _bytes()
+    if name == "smollm2-135m":
+        from supertf.pretrained import load_tokenizer_smollm2
+
+        return load_tokenizer_smollm2()
+    if not os.path.isfile(name):
+        raise UserError(
+            f"no tokenizer called {str(name)!r}: expected {', '.join(BUILT_IN)} or a tokenizer file's path"
+        )
+    return tokenizer_from_spec(read_json(name), str(name))
+
+
+def save_tokenizer(encoding: tiktoken.Encoding, path: str | Path) -> None:
+    """Write any tiktoken encoding as one checksummed JSON file that `load_tokenizer` reads."""
+    write_json(path, _describe(encoding))
+
+
+def tokenizer_spec(encoding: tiktoken.Encoding) -> str | dict[str, Any]:
+    """What a manifest stores to get `encoding` back: a built-in's name, or its whole description."""
+    return encoding.name if encoding.name in BUILT_IN else _describe(encoding)
+
+
+def tokenizer_from_spec(spec: str | dict[str, Any], where: str = "the manifest") -> tiktoken.Encoding:
+    """The encoding that `tokenizer_spec` described; `UserError` (naming `where`) when it is damaged."""
+    if isinstance(spec, str):
+        return load_tokenizer(spec)
+    problem = f"{where} does not hold a tokenizer written by supertf, or was changed since; write it again"
+    if not isinstance(spec, dict) or spec.get("format") != FORMAT or not is_sealed(spec):
+        raise UserError(problem)
+    try:
+        tokens = [base64.b64decode(token) for token in spec["tokens"].split(",")]
+        ranks = {token: index for index, token in enumerate(tokens) if token}
+        return _BytePairEncoding(
+            spec["name"],
+            pat_str=spec["pattern"],
+            mergeable_ranks=ranks,
+            special_tokens=spec["special_tokens"],
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(problem) from error
+
+
+def bpe_encoding(
+    name: str,
+    vocab: dict[str, int],
+    merges: list[tuple[str, str]],
+    pattern: str,
+    special_tokens: dict[str, int],
+) -> tiktoken.Encoding:
+    """A byte-level BPE in GPT-2's spelling (each byte one printable character) as a tiktoken encoding.
+
+    tiktoken stores no merge list: of the neighbours whose concatenation is a token it merges those with
+    the lowest id. That is the same procedure only if ids grow in merge order and every longer token comes
+    from a merge, so both are checked. Characters whose UTF-8 needs a byte the vocabulary lacks are
+    dropped, as in Hugging Face's BPE without an unknown token.
+
+    Raises:
+        UserError: the vocabulary cannot be expressed this way; the message says why.
+    """
+    ids = {token: index for token, index in vocab.items() if token not in special_tokens}
+    made = [ids.get(left + right) for left, right in merges]
+    if None in made:
+        left, right = merges[made.index(None)]
+        raise UserError(
+            f"tokenizer {name}: the merge of {left!r} and {right!r} gives no token of the vocabulary"
+        )
+    for i in range(1, len(made)):
+        if made[i] <= made[i - 1]:
+            raise UserError(
+                f"tokenizer {name}: merge {i} makes token {made[i]} after token {made[i - 1]}; tiktoken "
+                "merges the lowest id first, so ids must grow in merge order"
+            )
+    unmade = {token for token in ids if len(token) > 1} - {left + right for left, right in merges}
+    if unmade:
+        raise UserError(
+            f"tokenizer {name}: {len(unmade)} tokens, such as {min(unmade)!r}, come from no merge; pass them "
+            "as special tokens"
+        )
+    byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
+    try:
+        ranks = {bytes(byte_of[character] for character in token): index for token, index in ids.items()}
+    except KeyError as error:
+        raise UserError(f"tokenizer {name}: {error} is not in GPT-2's spelling of bytes") from None
+    return _BytePairEncoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=special_tokens)
+
+
+def train_bpe(documents: Iterable[str], vocab_size: int, name: str | None = None) -> tiktoken.Encoding:
+    """Train a byte-level BPE on `documents` with Hugging Face `tokenizers`, split as GPT-2 splits.
+
+    Args:
+        documents: the text to learn merges from; word counts are kept in memory, not the text.
+        vocab_size: tokens wanted, the 256 bytes and `<|endoftext|>` (the last id) included. A small
+            text may hold fewer merges: `encoding.n_vocab` says how many there are.
+        name: of the encoding; default "bpe:<vocab_size>".
+    """
+    if vocab_size < 257:
+        raise UserError(f"a BPE vocabulary of {vocab_size} is too small: 256 bytes and {ENDOFTEXT} make 257")
+    vocab, merges = bpe_parts(train_hf_bpe(documents, vocab_size - 1))
+    name = name or f"bpe:{vocab_size}"
+    return bpe_encoding(name, vocab, merges, GPT2_PATTERN, {ENDOFTEXT: len(vocab)})
+
+
+def valid_unicode(text: str) -> str:
+    """`text` with lone surrogates, which UTF-8 cannot hold, replaced by U+FFFD (as tiktoken does)."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def train_hf_bpe(documents: Iterable[str], vocab_size: int) -> Any:
+    """The `tokenizers.Tokenizer` behind `train_bpe`: byte-level BPE, no special tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(map(valid_unicode, documents), trainer)
+    return tokenizer
+
+
+def bpe_parts(tokenizer: Any) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merge list, in merge order, of a `tokenizers.Tokenizer` holding a BPE."""
+    model = json.loads(tokenizer.to_str())["model"]
+    return model["vocab"], [tuple(merge) for merge in model["merges"]]
+
+
+def bytes_to_unicode() -> dict[int, str]:
+    """GPT-2's spelling: each of the 256 bytes as one printable character (Radford et al., 2019)."""
+    spelling, spare = {}, iter(range(256, 512))
+    for byte in range(256):
+        printable = chr(byte).isprintable() and byte != ord(" ")
+        spelling[byte] = chr(byte if printable else next(spare))
+    return spelling
+
+
+class _BytePairEncoding(tiktoken.Encoding):
+    """An encoding that checks its vocabulary, and drops characters it has no bytes for (tiktoken aborts)."""
+
+    def __init__(self, name: str, **parts: Any) -> None:
+        ranks, special = parts["mergeable_ranks"], parts["special_tokens"]
+        ids = [*ranks.values(), *special.values()]
+        if not ids or not all(isinstance(i, int) and i >= 0 for i in ids) or len(set(ids)) < len(ids):
+            raise UserError(f"tokenizer {name}: token ids must be whole numbers, each used once")
+        if ENDOFTEXT not in special:
+            raise UserError(f"tokenizer {name} has no {ENDOFTEXT} token to put between documents")
+        super().__init__(name, **parts)
+        self._unspellable = _unspellable([byte for byte in range(256) if bytes([byte]) not in ranks])
+
+    def _clean(self, text: str) -> str:
+        return self._unspellable.sub("", text) if self._unspellable else text
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        return super().encode_ordinary(self._clean(text))
+
+    def encode(self, text: str, **options: Any) -> list[int]:
+        return super().encode(self._clean(text), **options)
+
+    def encode_to_numpy(self, text: str, **options: Any) -> Any:
+        return super().encode_to_numpy(self._clean(text), **options)
+
+
+def _unspellable(missing: list[int]) -> re.Pattern[str] | None:
+    """A pattern for the characters whose UTF-8 begins with one of the `missing` bytes."""
+    leads = ((0x00, 0x7F, 0, 0), (0xC0, 0xDF, 6, 0x80), (0xE0, 0xEF, 12, 0x800), (0xF0, 0xF4, 18, 0x10000))
+    ranges = []
+    for byte in missing:
+        if 0x80 <= byte < 0xC0:  # a continuation byte, part of characters all over Unicode
+            raise UserError(
+                f"the vocabulary lacks byte {byte:#x}, without which hardly any text can be written"
+            )
+        for low, high, shift, smallest in leads:  # characters of 1, 2, 3 and 4 bytes
+            if low <= byte <= high:
+                first = byte - low << shift
+                ranges.append((max(first, smallest), min(first + (1 << shift) - 1, 0x10FFFF)))
+    ranges = [(first, last) for first, last in ranges if first <= last]  # C0 and C1 begin no character
+    if not ranges:
+        return None
+    return re.compile("[" + "".join(f"{re.escape(chr(a))}-{re.escape(chr(b))}" for a, b in ranges) + "]+")
+
+
+def _bytes() -> tiktoken.Encoding:
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    # no merges, so where the text is split does not matter; pieces of 256 keep tiktoken's work linear
+    return tiktoken.Encoding(
+        "bytes", pat_str=r"[\s\S]{1,256}", mergeable_ranks=ranks, special_tokens={ENDOFTEXT: 256}
+    )
+
+
+def _gpt2() -> tiktoken.Encoding:
+    """GPT-2's encoding, from our cache when fetched there, else from tiktoken's own cache or the network."""
+    before = os.environ.get("TIKTOKEN_CACHE_DIR")
+    if before is None or is_present("gpt2-vocabulary"):
+        os.environ["TIKTOKEN_CACHE_DIR"] = str(cache_dir() / "tiktoken")
+    try:
+        return tiktoken.get_encoding("gpt2")  # checks the files' SHA-256 itself
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"GPT-2's vocabulary is not here and could not be downloaded ({type(error).__name__}); "
+            "run `supertf fetch gpt2-vocabulary` once, or use another tokenizer, such as bytes"
+        ) from error
+    finally:
+        if before is None:
+            del os.environ["TIKTOKEN_CACHE_DIR"]
+        else:
+            os.environ["TIKTOKEN_CACHE_DIR"] = before
+
+
+def _describe(encoding: tiktoken.Encoding) -> dict[str, Any]:
+    """A checksummed JSON object with all of `encoding`; tokens in id order, base64, comma-separated."""
+    tokens = [b""] * encoding.n_vocab
+    for token, index in encoding._mergeable_ranks.items():
+        tokens[index] = token
+    return seal(
+        {
+            "format": FORMAT,
+            "name": encoding.name,
+            "pattern": encoding._pat_str,
+            "special_tokens": encoding._special_tokens,
+            "tokens": ",".join(base64.b64encode(token).decode() for token in tokens),
+        }
+    )

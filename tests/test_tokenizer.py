@@ -1,0 +1,176 @@
+"""Tokenizers: round trips, equality with the reference library, and damaged files."""
+
+import pydoc_data.topics
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from supertf.errors import UserError
+from supertf.fetch import is_present
+from supertf.tokenizer import (
+    ENDOFTEXT,
+    GPT2_PATTERN,
+    bpe_encoding,
+    bpe_parts,
+    bytes_to_unicode,
+    load_tokenizer,
+    save_tokenizer,
+    tokenizer_from_spec,
+    tokenizer_spec,
+    train_bpe,
+    train_hf_bpe,
+)
+
+TOPICS = [text for _, text in sorted(pydoc_data.topics.topics.items())]
+
+
+@pytest.fixture(scope="module")
+def bpe():
+    return train_bpe(TOPICS[:40], 1000)
+
+
+@given(st.text())
+def test_any_text_survives_a_round_trip(bpe, text):
+    for encoding in (bpe, load_tokenizer("bytes")):
+        assert encoding.decode(encoding.encode_ordinary(text)) == text
+
+
+@given(st.text(), st.text())
+def test_bytes_are_utf8_bytes(left, right):
+    encoding = load_tokenizer("bytes")
+    assert encoding.encode_ordinary(left + right) == list((left + right).encode())
+
+
+def test_trained_bpe_gives_the_ids_of_the_library_that_trained_it(bpe):
+    reference = train_hf_bpe(TOPICS[:40], 999)
+    for text in [*TOPICS, "l'été  \n\n\t x = 3_000  ", "naïve 漢字 🙂", " ", ""]:
+        assert bpe.encode_ordinary(text) == reference.encode(text).ids
+
+
+def test_trained_vocabulary_has_the_size_asked_for_and_one_special_token(bpe):
+    assert bpe.n_vocab == 1000
+    assert bpe.eot_token == 999
+    assert bpe.encode(ENDOFTEXT, allowed_special="all") == [999]
+    assert 999 not in bpe.encode_ordinary(f"text that mentions {ENDOFTEXT}")
+
+
+def test_training_is_deterministic(bpe):
+    assert train_bpe(TOPICS[:40], 1000)._mergeable_ranks == bpe._mergeable_ranks
+
+
+def test_a_vocabulary_below_the_bytes_is_refused():
+    with pytest.raises(UserError, match="256 is too small"):
+        train_bpe(["text"], 256)
+
+
+def test_saved_tokenizer_loads_unchanged(bpe, tmp_path):
+    save_tokenizer(bpe, tmp_path / "bpe.json")
+    loaded = load_tokenizer(tmp_path / "bpe.json")
+    assert (loaded.name, loaded.n_vocab, loaded.eot_token) == (bpe.name, bpe.n_vocab, bpe.eot_token)
+    assert loaded.encode_ordinary(TOPICS[3]) == bpe.encode_ordinary(TOPICS[3])
+
+
+def test_spec_of_a_built_in_is_its_name_and_of_another_is_whole(bpe):
+    assert tokenizer_spec(load_tokenizer("bytes")) == "bytes"
+    assert tokenizer_from_spec(tokenizer_spec(bpe))._mergeable_ranks == bpe._mergeable_ranks
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_a_damaged_tokenizer_file_is_refused(bpe, tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("damaged") / "bpe.json"
+    save_tokenizer(bpe, path)
+    content = bytearray(path.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 3))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content[: data.draw(st.sampled_from([len(content), len(content) // 2]))])
+    try:
+        loaded = load_tokenizer(path)
+    except UserError:
+        return
+    assert loaded._mergeable_ranks == bpe._mergeable_ranks  # only white space between fields can change
+
+
+@given(st.binary())
+def test_any_file_as_tokenizer_gives_only_a_user_error(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("fuzz") / "bpe.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError):
+        load_tokenizer(path)
+
+
+def test_unknown_tokenizer_is_named_with_the_choices():
+    with pytest.raises(UserError, match=r"'gpt5'.*gpt2, bytes, smollm2-135m"):
+        load_tokenizer("gpt5")
+
+
+def test_merges_out_of_id_order_are_refused():
+    vocab = {character: byte for byte, character in bytes_to_unicode().items()} | {"bc": 256, "ab": 257}
+    bpe_encoding("good", vocab, [("b", "c"), ("a", "b")], GPT2_PATTERN, {ENDOFTEXT: 258})
+    with pytest.raises(UserError, match="ids must grow in merge order"):
+        bpe_encoding("bad", vocab, [("a", "b"), ("b", "c")], GPT2_PATTERN, {ENDOFTEXT: 258})
+
+
+@pytest.mark.parametrize(
+    ("vocab", "merges", "message"),
+    [
+        ({"ab": 256}, [], "come from no merge"),
+        ({}, [("a", "b")], "gives no token"),
+        ({"漢": 256}, [], "not in GPT-2's spelling"),
+        ({"ab": 97}, [("a", "b")], "each used once"),
+    ],
+)
+def test_vocabularies_tiktoken_cannot_express_are_refused(vocab, merges, message):
+    vocab = {character: byte for byte, character in bytes_to_unicode().items()} | vocab
+    with pytest.raises(UserError, match=message):
+        bpe_encoding("bad", vocab, merges, GPT2_PATTERN, {ENDOFTEXT: 300})
+
+
+@given(st.text(st.sampled_from("ab!\x04é\n ߿ࠀ\U0001f642\U00050000")))
+def test_characters_without_bytes_in_the_vocabulary_are_dropped(text):
+    missing = {0x04, 0xDF, 0xE0, 0xF1}  # first bytes of \x04, U+07FF, U+0800 and U+50000
+    vocab = {character: byte for byte, character in bytes_to_unicode().items() if byte not in missing}
+    encoding = bpe_encoding("partial", vocab, [], GPT2_PATTERN, {ENDOFTEXT: 256})
+    kept = "".join(character for character in text if character not in "\x04߿ࠀ\U00050000")
+    for ids in (
+        encoding.encode_ordinary(text),
+        encoding.encode(text),
+        encoding.encode_to_numpy(text).tolist(),
+    ):
+        assert encoding.decode(ids) == kept
+    reference = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    reference.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    assert encoding.encode_ordinary(kept) == reference.encode(kept).ids
+
+
+def test_bytes_to_unicode_is_the_spelling_of_the_reference_library():
+    assert set(bytes_to_unicode().values()) == set(pre_tokenizers.ByteLevel.alphabet())
+    spelled = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(
+        "é \n\x00~\xad"
+    )
+    assert spelled[0][0] == "".join(bytes_to_unicode()[byte] for byte in "é \n\x00~\xad".encode())
+
+
+@pytest.mark.skipif(not is_present("gpt2-vocabulary"), reason="needs `supertf fetch gpt2-vocabulary`")
+def test_gpt2_vocabulary():
+    encoding = load_tokenizer("gpt2")
+    assert encoding.n_vocab == 50257
+    assert encoding.encode_ordinary("Hello world") == [15496, 995]
+
+
+def test_absent_gpt2_vocabulary_names_the_command_that_fetches_it(monkeypatch, tmp_path):
+    def offline(name):
+        raise ConnectionError(name)
+
+    monkeypatch.setenv("SUPERTF_CACHE", str(tmp_path))
+    monkeypatch.delenv("TIKTOKEN_CACHE_DIR", raising=False)
+    monkeypatch.setattr("tiktoken.get_encoding", offline)
+    with pytest.raises(UserError, match="supertf fetch gpt2-vocabulary"):
+        load_tokenizer("gpt2")
+
+
+def test_bpe_parts_are_the_trained_vocabulary():
+    vocab, merges = bpe_parts(train_hf_bpe(["aaaa aaaa aaaa"], 258))
+    assert len(vocab) == 256 + len(merges)
+    assert merges[0] == ("a", "a")
