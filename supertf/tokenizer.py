@@ -37,9 +37,9 @@ def load_tokenizer(name: str | Path) -> tiktoken.Encoding:
     if name == "bytes":
         return _bytes()
     if name == "smollm2-135m":
-        from supertf.pretrained import load_tokenizer_smollm2
+        from supertf.gguf_weights import smollm2_tokenizer
 
-        return load_tokenizer_smollm2()
+        return smollm2_tokenizer()
     if not os.path.isfile(name):
         raise UserError(
             f"no tokenizer called {str(name)!r}: expected {', '.join(BUILT_IN)} or a tokenizer file's path"
