@@ -1,0 +1,52 @@
+# `make help` lists the targets. Everything happens in .venv and build/; after the first `make run` or
+# `make test` has installed and fetched, no target needs the network.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+# The hub is not asked while the notebooks and tests run, unless HF_HUB_OFFLINE says otherwise.
+run test test-browser: export HF_HUB_OFFLINE := $(or $(HF_HUB_OFFLINE),1)
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: fetch  ## execute every notebook and write the book: build/book/index.html
+	$(BIN)/python -m supertf.book run
+
+test: fetch  ## lint, unit tests, notebooks with quick parameters and solved exercises, nbval
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python -m pytest -m "not browser"
+	$(BIN)/python -m supertf.book smoke
+	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=600 build/smoke
+
+test-browser: fetch  ## open notebook 00 in JupyterLab and Chromium, and move its slider
+	$(BIN)/python -m pytest -m browser -rs tests/test_browser.py
+
+lab: fetch  ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+save: fetch  ## execute the notebooks and store them with their outputs
+	$(BIN)/python -m supertf.book save
+
+badges: $(INSTALLED)  ## make badges REPO=owner/name: set the repository's address everywhere
+	$(BIN)/python -m supertf.badges $(REPO)
+
+fetch: $(INSTALLED)
+	@$(BIN)/supertf fetch
+
+# The pins first, then the package itself: editable, so that edits need no reinstall and the `supertf`
+# command exists; without dependencies and build isolation, so that nothing beyond the pins is installed.
+$(INSTALLED): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "supertf needs Python 3.10 or newer, \
+	$(PYTHON) is " + sys.version.split()[0] + ": choose one with make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:  ## remove what was built, not .venv nor the fetched model
+	rm -rf build dist *.egg-info
+
+.PHONY: help run test test-browser lab save badges fetch clean

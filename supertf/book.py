@@ -1,0 +1,190 @@
+"""The book: run all notebooks, try them with quick parameters, and save them as the repository carries them.
+
+    python -m supertf.book run   [NAME ...]  as shipped, into build/notebooks and a browsable build/book
+    python -m supertf.book smoke [NAME ...]  exercises solved, quick parameters (tests/smoke.yaml)
+    python -m supertf.book save  [NAME ...]  as shipped and stored in place, with its outputs
+
+Run from the repository's root. Names are file names without the suffix; without any, all notebooks run in
+number order. A failing notebook does not stop the others; the exit code is 1 when any failed.
+"""
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import yaml
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
+
+from supertf.errors import UserError
+from supertf.executed import cleaned, outputs_of, solved, where
+from supertf.executed import problems as problems_in
+from supertf.files import atomic_path
+from supertf.notebook import FIGURES_MIME, figures_text
+
+NOTEBOOKS = Path("notebooks")
+SMOKE_PARAMETERS = Path("tests/smoke.yaml")
+CELL_SECONDS = 600
+NOTEBOOK_SECONDS = 1200
+MAX_BYTES = 300_000  # code-hosting sites give up on large notebooks
+# Kernels answer through files where the system can, so that not even the loopback network is needed.
+KERNEL_TRANSPORT = Config({"KernelManager": {"transport": "ipc" if os.name == "posix" else "tcp"}})
+
+
+@dataclass
+class Result:
+    """What became of one notebook."""
+
+    name: str
+    seconds: float
+    notebook: NotebookNode  # as executed
+    problems: list[str]
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """One line: name, seconds, headline figures or the first problem."""
+        what = f"FAILED: {'; '.join(self.problems)}" if self.problems else figures_text(self.figures)
+        return f"{self.name:<24} {self.seconds:6.1f} s  {what}"
+
+
+def find(names: list[str]) -> list[Path]:
+    """The notebooks of these names, or all, in number order; `UserError` when there is none such."""
+    paths = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    if not paths:
+        raise UserError(f"no {NOTEBOOKS}/NN_*.ipynb here: run this from the repository's root")
+    known = {path.stem: path for path in paths}
+    if unknown := set(names) - set(known):
+        raise UserError(f"no notebook called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return [known[name] for name in names] if names else paths
+
+
+def execute(
+    source: Path | NotebookNode, target: Path, parameters: dict[str, Any], statuses: set[str]
+) -> Result:
+    """Run one notebook with papermill and look closely at what came out.
+
+    `statuses` are those its exercise checks may have. Timeouts: `CELL_SECONDS`, `NOTEBOOK_SECONDS`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    running = NotebookNode(source="")
+
+    def seconds_left(cell: NotebookNode) -> float:  # asked before each cell
+        nonlocal running
+        running = cell
+        return max(1.0, min(CELL_SECONDS, start + NOTEBOOK_SECONDS - time.monotonic()))
+
+    problems = []
+    try:
+        papermill.execute_notebook(
+            source,
+            target,
+            parameters,
+            kernel_name="python3",
+            cwd=NOTEBOOKS,
+            timeout_func=seconds_left,
+            config=KERNEL_TRANSPORT,
+            progress_bar={"desc": target.stem, "leave": False},
+        )
+    except PapermillExecutionError as error:
+        message = f"{error.ename}: {error.evalue}".strip()
+        problems = [f"{where(error.source, error.exec_count)}: {message.splitlines()[0]}"]
+    except (CellTimeoutError, DeadKernelError) as error:
+        problems = [f"{where(running.source)}: {str(error).splitlines()[0]}"]
+    seconds = time.monotonic() - start
+    executed = nbformat.read(target, as_version=4)
+    problems = problems or problems_in(executed, statuses)
+    figures = {} if problems else dict(outputs_of(executed, FIGURES_MIME)[-1]["figures"])
+    return Result(target.stem, seconds, executed, problems, figures)
+
+
+def run(paths: list[Path]) -> list[Result]:
+    """Execute the notebooks as shipped and render the book."""
+    from supertf.book_html import write_book
+
+    folder = Path("build/notebooks")
+    results = [_told(execute(path, folder / path.name, {}, {"passed", "unsolved"})) for path in paths]
+    print(f"book: {write_book(results, Path('build/book'))}")
+    return results
+
+
+def smoke(paths: list[Path]) -> list[Result]:
+    """Execute the notebooks with quick parameters and their exercises solved."""
+    parameters = smoke_parameters()
+    results = []
+    for path in paths:
+        notebook = solved(nbformat.read(path, as_version=4))
+        target = Path("build/smoke") / path.name
+        results.append(_told(execute(notebook, target, parameters[path.stem], {"passed"})))
+    return results
+
+
+def smoke_parameters() -> dict[str, dict[str, Any]]:
+    """Quick parameters of every notebook; `UserError` unless file and notebooks agree on every name."""
+    text = SMOKE_PARAMETERS.read_text(encoding="utf-8") if SMOKE_PARAMETERS.exists() else ""
+    parameters = {name: wanted or {} for name, wanted in (yaml.safe_load(text) or {}).items()}
+    paths = find([])
+    if odd := set(parameters) ^ {path.stem for path in paths}:
+        raise UserError(
+            f"{SMOKE_PARAMETERS} and {NOTEBOOKS} disagree on {', '.join(sorted(odd))}: one entry each"
+        )
+    for path in paths:
+        known = papermill.inspect_notebook(path)
+        if unknown := set(parameters[path.stem]) - set(known):
+            raise UserError(
+                f"{path.stem} has no parameter {', '.join(sorted(unknown))}; it has {', '.join(known)}"
+            )
+    return parameters
+
+
+def save(paths: list[Path]) -> list[Result]:
+    """Re-execute the notebooks and store them in place, cleaned; a failed or too large one is left alone."""
+    results = []
+    for path in paths:
+        result = execute(path, Path("build/save") / path.name, {}, {"unsolved"})
+        text = nbformat.writes(cleaned(result.notebook))
+        if (size := len(text.encode())) > MAX_BYTES:
+            result.problems.append(
+                f"{size / 1000:.0f} kB exceed {MAX_BYTES / 1000:.0f} kB: make its pictures smaller"
+            )
+        if not result.problems:
+            with atomic_path(path) as temporary:
+                temporary.write_text(text + "\n", encoding="utf-8")
+        results.append(_told(result))
+    return results
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 when every notebook went well, 1 when one failed, 2 on a mistake in the call."""
+    parser = argparse.ArgumentParser(prog="python -m supertf.book", description=__doc__.splitlines()[0])
+    parser.add_argument("task", choices=("run", "smoke", "save"))
+    parser.add_argument("names", nargs="*", help="notebooks, without suffix; all if none is given")
+    args = parser.parse_args(argv)
+    try:
+        results = {"run": run, "smoke": smoke, "save": save}[args.task](find(args.names))
+    except UserError as error:
+        print(f"supertf.book: {error}", file=sys.stderr)
+        return 2
+    failed = [result.name for result in results if result.problems]
+    print(
+        f"{len(results) - len(failed)} of {len(results)} notebooks passed"
+        + (f"; failed: {', '.join(failed)}" if failed else "")
+    )
+    return 1 if failed else 0
+
+
+def _told(result: Result) -> Result:
+    print(result.line(), flush=True)
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""What an executed notebook says: its errors (also those that widgets swallow), checks and figures."""
+
+import copy
+import re
+from typing import Any
+
+from nbformat import NotebookNode
+
+from supertf.errors import UserError
+from supertf.notebook import CHECK_MIME, FIGURES_MIME
+
+WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+WIDGET_TEXT = "[an interactive control: run the notebook to use it]"
+KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+KEPT = ("tags", "jupyter", "cellView")  # the last two fold cells in JupyterLab and Colab
+
+
+def problems(notebook: NotebookNode, statuses: set[str]) -> list[str]:
+    """What is wrong with an executed notebook although nothing stopped it; empty when nothing is.
+
+    `statuses` are those ("passed", "unsolved", "failed") that its exercise checks may report.
+    """
+    found = []
+    for cell in code_cells(notebook):
+        if cell.execution_count is None:
+            found.append(f"{where(cell.source)} was not executed")
+        for output in cell.outputs:
+            if output.output_type == "error" and "raises-exception" not in cell.metadata.get("tags", []):
+                found.append(f"{where(cell.source, cell.execution_count)}: {output.ename}: {output.evalue}")
+    found += widget_errors(notebook)
+    for outcome in outputs_of(notebook, CHECK_MIME):
+        if outcome["status"] not in statuses:
+            found.append(f"the check {outcome['name']!r} says {outcome['status']}")
+    if not code_cells(notebook):
+        found.append("it has no code cells")
+    if not outputs_of(notebook, FIGURES_MIME):
+        found.append("it records no headline figures (supertf.notebook.record)")
+    return found
+
+
+def widget_errors(notebook: NotebookNode) -> list[str]:
+    """Errors in widget callbacks and `Output` blocks, which stop no kernel and fail no papermill run."""
+    widgets = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
+    states = {key: model.get("state", {}) for key, model in widgets.get("state", {}).items()}
+    places = {}  # of each widget, the cell that shows it
+    for cell in code_cells(notebook):
+        shown = [o.data[WIDGET_MIME]["model_id"] for o in cell.outputs if WIDGET_MIME in o.get("data", {})]
+        for model in shown:  # grows while it is walked: a box shows its children
+            places[model] = where(cell.source, cell.execution_count)
+            children = states.get(model, {}).get("children", [])
+            shown += [child.removeprefix("IPY_MODEL_") for child in children]
+    return [
+        f"{places.get(model, 'a hidden widget')}, inside a widget: {output['ename']}: {output['evalue']}"
+        for model, state in states.items()
+        for output in state.get("outputs", [])
+        if output.get("output_type") == "error"
+    ]
+
+
+def outputs_of(notebook: NotebookNode, mime: str) -> list[Any]:
+    """Everything a notebook's cells put out under a MIME type, in order."""
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    return [output.data[mime] for output in outputs if mime in output.get("data", {})]
+
+
+def solved(notebook: NotebookNode) -> NotebookNode:
+    """The notebook with each stub tagged `exercise` replaced, in place, by the solution folded after it."""
+    stub = None
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and "exercise" in cell.metadata.get("tags", []):
+            if stub is not None:
+                raise UserError(
+                    f"{where(stub.source)} has no <details> with a solution before the next exercise"
+                )
+            stub = cell
+        elif cell.cell_type == "markdown" and stub is not None and "<details>" in cell.source:
+            blocks = re.findall(r"```python\n(.*?)\n```", cell.source, re.DOTALL)
+            if not blocks:
+                continue  # a folded hint
+            stub.source, stub = blocks[-1], None
+    if stub is not None:
+        raise UserError(f"{where(stub.source)} has no <details> with a solution")
+    return notebook
+
+
+def cleaned(notebook: NotebookNode) -> NotebookNode:
+    """An executed notebook as the repository carries it: its outputs without timings, widgets and stderr."""
+    notebook = without_widgets(notebook)
+    kept = {key: notebook.metadata[key] for key in ("accelerator",) if key in notebook.metadata}
+    notebook.metadata = NotebookNode(kept, kernelspec=KERNELSPEC, language_info={"name": "python"})
+    for cell in notebook.cells:
+        cell.metadata = NotebookNode({key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)})
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]  # progress bars
+        for output in cell.get("outputs", []):
+            if "metadata" in output:
+                output.metadata = NotebookNode()
+    return notebook
+
+
+def without_widgets(notebook: NotebookNode) -> NotebookNode:
+    """A copy in which widgets, which need a kernel, are one line of text."""
+    notebook = copy.deepcopy(notebook)
+    notebook.metadata.pop("widgets", None)
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            if WIDGET_MIME in output.get("data", {}):
+                output.data = NotebookNode({"text/plain": WIDGET_TEXT})
+    return notebook
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    """Code cells that hold something."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def where(source: str, count: int | None = None) -> str:
+    """Name a cell so that a reader finds it: its number when executed, and its first line."""
+    first = next((line for line in source.splitlines() if line.strip()), "")
+    return f"cell {'' if count is None else f'[{count}] '}`{first[:60]}`"

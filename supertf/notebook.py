@@ -1,0 +1,135 @@
+"""What every notebook needs besides its idea: one line of set-up, checked exercises, recorded figures.
+
+An exercise is three cells. First code, tagged `exercise`: a stub that runs as it ships, its answer `...`
+or a function that returns None. Then code, `check("name", answer, expected, hint="...")`: it prints
+"not solved yet", or whether the answer is right. Then Markdown: a folded `<details>` holding the solution
+as one ```python block, which replaces the stub's whole source. The solution is thus written once, where
+the reader sees it; `python -m supertf.book smoke` runs every notebook with its stubs replaced by the
+solutions and fails unless each check passes, `run` runs it as shipped and fails if a check says "wrong".
+
+Figures and checks are stored in the outputs of their cells, under a MIME type of their own beside the
+plain text that is shown, so the executed notebook itself is the record.
+"""
+
+import math
+import platform
+import random
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+FIGURES_MIME = "application/vnd.supertf.figures+json"
+CHECK_MIME = "application/vnd.supertf.check+json"
+
+
+def setup(seed: int = 0) -> tuple["torch.device", "torch.dtype"]:
+    """Seed Python, numpy and torch; print one line of versions, device, dtype and why; return the two."""
+    import numpy as np
+    import torch
+
+    from supertf.device import pick_device_dtype
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    device, dtype, reason = pick_device_dtype()
+    if "google.colab" in sys.modules and device.type == "cpu":
+        reason += "; for a free GPU: Runtime > Change runtime type > T4 GPU"
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "matplotlib", "ipywidgets"))
+    print(f"Python {platform.python_version()}, {versions}; seed {seed}; {reason}")
+    return device, dtype
+
+
+def record(name: str, **figures: float | int | str | bool) -> None:
+    """Show a notebook's headline figures and store them in the cell's output, for `supertf.book`.
+
+    `name` is the notebook's, without the suffix; a figure is a number (also of numpy or torch), a string
+    or a boolean. Raises `ValueError` when there is none or one is not finite, `TypeError` for other types.
+    """
+    if not figures:
+        raise ValueError("record(name, **figures) needs at least one figure")
+    plain = {key: _plain(key, value) for key, value in figures.items()}
+    _show(FIGURES_MIME, {"name": name, "figures": list(plain.items())}, f"{name}: {figures_text(plain)}")
+
+
+def figures_text(figures: dict[str, Any]) -> str:
+    """Figures on one line: `ratio 5.12, parameters 134515008`."""
+    shown = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in figures.items()}
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in shown.items())
+
+
+def check(
+    name: str, answer: Any, expected: Any | Callable[[Any], bool], hint: str = "", tolerance: float = 1e-4
+) -> None:
+    """Say whether an exercise's `answer` is right, wrong (with the hint) or not there yet, without raising.
+
+    `answer` is None, `...` or a list or tuple holding one of them while unsolved. `expected` is a value
+    (numbers and arrays are equal within `tolerance`, relative or absolute, shapes exactly), a list or
+    tuple of values, or a predicate of the answer for exercises that have many right answers.
+    """
+    if _unsolved(answer):
+        status, text = "unsolved", f"○ {name}: not solved yet. Fill in the cell above and run both again."
+    elif expected(answer) if callable(expected) else _equal(answer, expected, tolerance):
+        status, text = "passed", f"✓ {name}: right."
+    else:
+        status, text = "failed", f"✗ {name}: not right yet, your answer is {_short(answer)}. {hint}".rstrip()
+    _show(CHECK_MIME, {"name": name, "status": status}, text)
+
+
+def _show(mime: str, value: dict[str, Any], text: str) -> None:
+    """Display plain text with a machine-readable twin."""
+    from IPython.display import display
+
+    display({"text/plain": text, mime: value}, raw=True)
+
+
+def _plain(key: str, value: Any) -> float | int | str | bool:
+    """A number of any library as a Python number, rounded to 6 significant digits when it is a float."""
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"figure {key!r} is {value}; a headline figure is finite")
+        return float(f"{value:.6g}")
+    if isinstance(value, int | str):
+        return value
+    raise TypeError(f"figure {key!r} is a {type(value).__name__}; expected a number, a string or a boolean")
+
+
+def _unsolved(answer: Any) -> bool:
+    if isinstance(answer, list | tuple):
+        return any(_unsolved(part) for part in answer)
+    return answer is None or answer is ...
+
+
+def _equal(answer: Any, expected: Any, tolerance: float) -> bool:
+    import numpy as np
+
+    if isinstance(expected, str):
+        return answer == expected
+    if isinstance(expected, list | tuple) and isinstance(answer, list | tuple):
+        same_length = len(answer) == len(expected)
+        return same_length and all(_equal(a, e, tolerance) for a, e in zip(answer, expected, strict=True))
+    try:
+        left, right = _array(answer), _array(expected)
+    except ValueError:  # a ragged list is no array
+        return False
+    if left.shape != right.shape or left.dtype.kind not in "biufc":
+        return False
+    return bool(np.allclose(left, right, rtol=tolerance, atol=tolerance, equal_nan=True))
+
+
+def _array(value: Any) -> Any:
+    import numpy as np
+
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().double() if value.is_floating_point() else value.detach().cpu()
+    return np.asarray(value)
+
+
+def _short(answer: Any) -> str:
+    text = " ".join(str(answer).split())
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,320 @@
+"""The book: what counts as a failure, what is stored, what is rendered; and the helpers inside notebooks."""
+
+import math
+import re
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from supertf import book, notebook
+from supertf.badges import repository, set_repository
+from supertf.book_html import page, title_and_promise
+from supertf.errors import UserError
+from supertf.executed import KERNELSPEC, cleaned, outputs_of, problems, solved
+from supertf.notebook import CHECK_MIME, FIGURES_MIME, check, record
+
+PYPROJECT = '[project.urls]\nRepository = "https://github.com/old/lab"\n'
+GOOD = """
+from supertf.notebook import check, record
+{extra}
+check("double", double(2), 4, hint="twice as much")
+record("{name}", steps=STEPS, ratio=5.123456789)
+"""
+
+
+def a_notebook(name: str, extra: str = "") -> nbformat.NotebookNode:
+    """Parameters, one exercise, a widget-free body with `extra` in it, headline figures."""
+    cells = [
+        new_markdown_cell("# A title\n\nA promise about $n^2$,\non two lines.\n\nMore."),
+        new_code_cell("STEPS = 5", metadata={"tags": ["parameters"]}),
+        new_code_cell("def double(x): ...", metadata={"tags": ["exercise"]}),
+        new_markdown_cell("<details><summary>Hint</summary>\n\nAdd it to itself.\n</details>"),
+        new_markdown_cell("<details>\n\n```python\ndef double(x):\n    return 2 * x\n```\n</details>"),
+        *[new_code_cell(text.strip()) for text in GOOD.format(name=name, extra=extra).split("\n\n")],
+    ]
+    return new_notebook(cells=cells, metadata={"kernelspec": KERNELSPEC})
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """An empty repository; returns a function that puts a notebook into it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "tests").mkdir()
+
+    def put(name: str, extra: str = "", parameters: str = "{STEPS: 2}"):
+        path = tmp_path / "notebooks" / f"{name}.ipynb"
+        nbformat.write(a_notebook(name, extra), path)
+        with open(tmp_path / "tests" / "smoke.yaml", "a") as file:
+            file.write(f"{name}: {parameters}\n")
+        return path
+
+    return put
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What `check` and `record` display: (MIME type, value, text)."""
+    displayed = []
+    monkeypatch.setattr(notebook, "_show", lambda *output: displayed.append(output))
+    return displayed
+
+
+# --- running ----------------------------------------------------------------------------------------------
+
+WIDGET = "from ipywidgets import interact\ninteract(lambda k: 1 / 0, k=(1, 3));"
+
+
+@pytest.mark.slow
+def test_run_reports_every_kind_of_failure_and_continues(lab, capsys, monkeypatch):
+    monkeypatch.setattr(book, "CELL_SECONDS", 5)
+    lab("00_raises", "assert STEPS > 99, 'too few'")
+    lab("01_widget", WIDGET)
+    lab("02_exits", "raise SystemExit(0)")
+    lab("03_hangs", "while True: pass")
+    lab("04_dies", "import os; os._exit(1)")
+    lab("05_good")
+    assert book.main(["run"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    expected = [
+        "AssertionError: too few",
+        "inside a widget: ZeroDivisionError",
+        "SystemExit",
+        "timed out",
+        "died",
+    ]
+    for line, problem in zip(lines, expected, strict=False):
+        assert "FAILED: cell" in line and problem in line
+    assert re.fullmatch(r"05_good +\d+\.\d s  steps 5, ratio 5\.123", lines[5])
+    index = (book.Path("build/book") / "index.html").read_text()
+    assert index.count('class="failed"') == 5 and "ratio 5.123" in index and "05_good.html" in index
+
+
+@pytest.mark.slow
+def test_smoke_injects_parameters_and_runs_the_solutions(lab, capsys):
+    source = lab("00_good")
+    before = source.read_bytes()
+    assert book.main(["smoke"]) == 0
+    assert "steps 2, ratio 5.123" in capsys.readouterr().out
+    executed = nbformat.read("build/smoke/00_good.ipynb", as_version=4)
+    assert [outcome["status"] for outcome in outputs_of(executed, CHECK_MIME)] == ["passed"]
+    assert source.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_save_stores_outputs_without_traces_of_the_run(lab, capsys):
+    good = lab(
+        "00_good",
+        "import sys\nprint('progress', file=sys.stderr)\nfrom ipywidgets import IntSlider\ndisplay(IntSlider())",
+    )
+    bad = lab("01_bad", "1 / 0")
+    before = bad.read_bytes()
+    assert book.main(["save"]) == 1
+    assert bad.read_bytes() == before
+    saved = nbformat.read(good, as_version=4)
+    assert set(saved.metadata) == {"kernelspec", "language_info"}
+    assert [cell.metadata for cell in saved.cells if cell.metadata] == [
+        {"tags": ["parameters"]},
+        {"tags": ["exercise"]},
+    ]
+    assert outputs_of(saved, FIGURES_MIME)[0]["figures"] == [["steps", 5], ["ratio", 5.12346]]
+    assert not any(o.get("name") == "stderr" for c in saved.cells for o in c.get("outputs", []))
+    assert "widget-view" not in good.read_text() and "interactive control" in good.read_text()
+
+
+@pytest.mark.slow
+def test_save_refuses_a_notebook_that_is_too_large(lab, capsys, monkeypatch):
+    path = lab("00_good")
+    before = path.read_bytes()
+    monkeypatch.setattr(book, "MAX_BYTES", 1000)
+    assert book.main(["save"]) == 1
+    assert "exceed 1 kB" in capsys.readouterr().out and path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["run", "07_none"], "no notebook called 07_none"),
+        (["smoke"], "00_good has no parameter STEP; it has STEPS"),
+    ],
+)
+def test_misspelt_names_are_refused_before_anything_runs(lab, capsys, argv, message):
+    lab("00_good", parameters="{STEP: 2}")
+    assert book.main(argv) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_smoke_needs_an_entry_per_notebook_and_a_notebook_per_entry(lab, capsys):
+    lab("00_good").unlink()
+    lab("01_good")
+    assert book.main(["smoke"]) == 2
+    assert "disagree on 00_good" in capsys.readouterr().err
+
+
+def test_outside_a_repository_it_says_where_to_run_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert book.main(["run"]) == 2
+    assert "repository's root" in capsys.readouterr().err
+
+
+# --- judging an executed notebook -------------------------------------------------------------------------
+
+
+def executed(*outputs, **cell):
+    figures = new_output("display_data", {FIGURES_MIME: {"name": "x", "figures": [["a", 1]]}})
+    code = new_code_cell("body()", execution_count=1, outputs=[*outputs, figures])
+    code.update(cell)
+    return new_notebook(cells=[code])
+
+
+ERROR = new_output("error", ename="ValueError", evalue="no", traceback=[])
+FAILED_CHECK = new_output("display_data", {CHECK_MIME: {"name": "one", "status": "failed"}})
+
+
+@pytest.mark.parametrize(
+    ("notebook_", "problem"),
+    [
+        (executed(ERROR), "ValueError: no"),
+        (executed(execution_count=None), "was not executed"),
+        (executed(outputs=[]), "no headline figures"),
+        (executed(FAILED_CHECK), "the check 'one' says failed"),
+        (new_notebook(), "no code cells"),
+    ],
+)
+def test_problems_that_stopped_nothing_are_found(notebook_, problem):
+    assert any(problem in found for found in problems(notebook_, {"passed", "unsolved"}))
+
+
+def test_an_expected_error_is_no_problem():
+    assert problems(executed(ERROR, metadata={"tags": ["raises-exception"]}), {"passed"}) == []
+
+
+def test_a_stub_without_solution_is_named():
+    for cut in (slice(0, 4), slice(0, 3)):
+        with pytest.raises(UserError, match=r"def double\(x\).*no <details>"):
+            solved(new_notebook(cells=a_notebook("x").cells[cut]))
+
+
+def test_cleaning_keeps_folded_cells_and_the_wish_for_a_gpu():
+    folded = a_notebook("x")
+    folded.metadata |= {"accelerator": "GPU", "papermill": {}, "widgets": {}}
+    folded.cells[1].metadata |= {"cellView": "form", "jupyter": {"source_hidden": True}, "execution": {}}
+    clean = cleaned(folded)
+    assert set(clean.metadata) == {"accelerator", "kernelspec", "language_info"}
+    assert set(clean.cells[1].metadata) == {"tags", "cellView", "jupyter"}
+
+
+# --- rendering --------------------------------------------------------------------------------------------
+
+
+def test_pages_load_nothing_from_the_network():
+    shown_ = a_notebook("x")
+    badge = "[![Open in Colab](https://example.org/badge.svg)](https://example.org/x)"
+    shown_.cells.insert(0, new_markdown_cell(badge + "\n\n$$\\frac{a}{b}$$ and $\\frac{$"))
+    text = page("x", shown_)
+    assert re.findall(r'(?:src|<link[^>]*href)="?(?:https?:)?//[^"]+', text) == []
+    assert "<script" not in text
+    assert "<mfrac>" in text and "Open in Colab" in text
+    assert "<code>\\frac{</code>" in text  # a formula that is none is shown as written
+    assert 'href="index.html"' in text
+
+
+def test_the_promise_is_the_paragraph_after_the_title():
+    assert title_and_promise(a_notebook("x")) == ("A title", "A promise about $n^2$, on two lines.")
+    assert title_and_promise(new_notebook()) == ("", "")
+
+
+# --- inside notebooks -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "status"),
+    [
+        (None, 1, "unsolved"),
+        (..., 1, "unsolved"),
+        ([2.0, None], [2.0, 4.0], "unsolved"),
+        (2.00001, 2.0, "passed"),
+        (2.01, 2.0, "failed"),
+        (torch.tensor([1.0, 2.0]), [1, 2], "passed"),
+        ([1, 2], np.array([1.0, 2.0]), "passed"),
+        (torch.ones(2, 1), torch.ones(2), "failed"),
+        (torch.ones(2, dtype=torch.bfloat16, requires_grad=True), torch.ones(2), "passed"),
+        ([[1, 2], [3]], np.ones((2, 2)), "failed"),
+        ("layer 11", "layer 11", "passed"),
+        ("layer 11", 11, "failed"),
+        (True, True, "passed"),
+        (np.False_, True, "failed"),
+        ([torch.ones(2), "a"], [torch.ones(2), "a"], "passed"),
+        ([1, 2, 3], [1, 2], "failed"),
+        (7, lambda answer: answer > 5, "passed"),
+        (3, lambda answer: answer > 5, "failed"),
+        (float("nan"), 1.0, "failed"),
+    ],
+)
+def test_check_tells_unsolved_right_and_wrong_apart(shown, answer, expected, status):
+    check("one", answer, expected, hint="Think of n.")
+    ((mime, value, text),) = shown
+    assert (mime, value) == (CHECK_MIME, {"name": "one", "status": status})
+    assert ("Think of n." in text) == (status == "failed")
+
+
+def test_record_keeps_order_and_six_digits(shown):
+    record("00_x", steps=np.int64(5), ratio=torch.tensor(5.123456789), found=True, where="11[507]")
+    ((mime, value, text),) = shown
+    assert mime == FIGURES_MIME
+    assert value["figures"] == [("steps", 5), ("ratio", 5.12346), ("found", True), ("where", "11[507]")]
+    assert text == "00_x: steps 5, ratio 5.123, found True, where 11[507]"
+
+
+@pytest.mark.parametrize(
+    ("figures", "error"), [({}, ValueError), ({"x": [1]}, TypeError), ({"x": math.inf}, ValueError)]
+)
+def test_record_refuses_what_is_no_headline_figure(shown, figures, error):
+    with pytest.raises(error):
+        record("00_x", **figures)
+
+
+def test_setup_seeds_everything_and_says_where_it_runs_in_one_line(capsys, monkeypatch):
+    monkeypatch.setenv("SUPERTF_DEVICE", "cpu")
+    drawn = []
+    for _ in range(2):
+        device, _ = notebook.setup(seed=7)
+        drawn.append((torch.rand(1).item(), np.random.rand(), notebook.random.random()))
+    assert drawn[0] == drawn[1] and device.type == "cpu"
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    for word in (torch.__version__, "numpy", "ipywidgets", "seed 7", "SUPERTF_DEVICE"):
+        assert word in lines[0]
+
+
+# --- the repository's address -----------------------------------------------------------------------------
+
+
+def test_badges_follow_the_address_and_citations_stay(lab, tmp_path):
+    citation = "Based on https://github.com/old/lab."
+    badge = "[![x](y)](https://colab.research.google.com/github/old/lab/blob/main/notebooks/00_good.ipynb)"
+    other = "git+https://github.com/old/lab-other"
+    (tmp_path / "pyproject.toml").write_text(PYPROJECT)
+    (tmp_path / "README.md").write_text(f"{badge} {citation} {other}")
+    path = lab("00_good")
+    loaded = nbformat.read(path, as_version=4)
+    loaded.cells[0].source = f"{badge}\n%pip install git+https://github.com/old/lab"
+    nbformat.write(loaded, path)
+    changed = set_repository("new/name", tmp_path)
+    assert {p.name for p in changed} == {"pyproject.toml", "README.md", "00_good.ipynb"}
+    assert repository(tmp_path) == "new/name"
+    readme = (tmp_path / "README.md").read_text()
+    assert "github/new/name/blob" in readme and citation in readme and other in readme
+    assert "old/lab" not in path.read_text()
+    assert set_repository("new/name", tmp_path) == []
+
+
+@pytest.mark.parametrize("repo", ["", "name", "a/b/c", "https://github.com/a/b", "a b/c"])
+def test_a_wrong_address_changes_nothing(tmp_path, repo):
+    (tmp_path / "pyproject.toml").write_text(PYPROJECT)
+    with pytest.raises(UserError, match="owner/name"):
+        set_repository(repo, tmp_path)
+    assert (tmp_path / "pyproject.toml").read_text() == PYPROJECT
