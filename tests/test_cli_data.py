@@ -1,0 +1,120 @@
+"""`supertf data`: the original project's flags, one line for each mistake."""
+
+import json
+import shlex
+
+import pytest
+
+from supertf.cli import main
+from supertf.data import TokenFile, prepare
+from supertf.tokenizer import load_tokenizer
+
+ORIGINAL_FLAGS = shlex.split(
+    "--max_length 1024 --sample_size 100000 --data_name eliplutchok/fineweb-small-sample --stride 256 "
+    "--split_ratio 0.9 --batch_size 1000 --output_dir ."
+)
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "book.txt").write_text("It was a line of a book, and then another.\n\n" * 4000)
+
+
+def run(capsys, *options):
+    """Exit code, standard output and the last line of standard error (before it come progress bars)."""
+    code = main(["data", *options])
+    out, err = capsys.readouterr()
+    return code, out, err.rstrip().rpartition("\n")[2].rpartition("\r")[2]
+
+
+def test_the_original_flags_work_verbatim(book, capsys, monkeypatch):
+    """On the hub's text they need the hub; here its rows come from a local file through the same code."""
+    import datasets
+
+    asked = {}
+
+    def load_dataset(path, name=None, **options):
+        asked.update(path=path, name=name, **options)
+        rows = [{"text": f"row {i} of the sample. " * 30} for i in range(100)]
+        return datasets.IterableDatasetDict({"train": datasets.Dataset.from_list(rows).to_iterable_dataset()})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr("supertf.corpus.hub_reachable", lambda: True)
+    monkeypatch.setattr("supertf.corpus._hub_license", lambda name: "odc-by")
+    code, out, _ = run(capsys, *ORIGINAL_FLAGS, "--tokenizer", "bytes", "--json")
+    assert code == 0
+    assert asked == {"path": "eliplutchok/fineweb-small-sample", "name": None, "streaming": True}
+    result = json.loads(out)
+    manifest = TokenFile("train.bin").manifest
+    assert (manifest["max_length"], manifest["stride"], manifest["split_ratio"]) == (1024, 256, 0.9)
+    assert manifest["license"] == "odc-by"
+    assert "huggingface.co/datasets/eliplutchok/fineweb-small-sample" in manifest["source"]
+    assert result["documents"] == 100 and TokenFile("validation.bin").manifest["documents"] == 10
+
+
+def test_the_original_flags_without_network_are_one_line_and_exit_code_2(book, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    code, out, err = run(capsys, *ORIGINAL_FLAGS, "--tokenizer", "bytes")
+    assert (code, out) == (2, "")
+    assert err.startswith("supertf data: 'eliplutchok/fineweb-small-sample' is no local file or folder")
+
+
+def test_a_trained_vocabulary_from_a_text_file(book, capsys):
+    code, out, _ = run(
+        capsys, "--data_name", "book.txt", "--tokenizer", "bpe:270", "--output_dir", "out", "--json"
+    )
+    assert code == 0
+    result = json.loads(out)
+    train, validation = TokenFile("out/train.bin"), TokenFile("out/validation.bin")
+    assert (result["train_tokens"], result["validation_tokens"]) == (len(train), len(validation))
+    assert result["vocab_size"] == train.tokenizer.n_vocab == 270
+    assert train.tokenizer.decode(train.tokens[:40]).startswith("It was a line of a book")
+
+
+def test_the_command_in_the_manifest_gives_the_same_files(book, capsys):
+    run(capsys, "--data_name=book.txt", "--tokenizer=bytes", "--seed=3", "--max_length=64", "--stride=8")
+    manifest = TokenFile("train.bin").manifest
+    name, *options = manifest["command"].split()[1:]
+    assert name == "data" and run(capsys, *options)[0] == 0
+    assert TokenFile("train.bin").manifest == manifest
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--data_name missing.txt", "no file or folder 'missing.txt'"),
+        ("--data_name book.txt --stride 2000", "stride 2000"),
+        ("--data_name book.txt --split_ratio 1.5", "split_ratio is 1.5"),
+        ("--data_name book.txt --max_length 1000000 --stride 1", "fewer than the 1000001 of one window"),
+        ("--data_name book.txt --output_dir book.txt", "book.txt is a file"),
+        ("--data_name book.txt --tokenizer bpe:many", "expected bpe:SIZE with a vocabulary size"),
+        ("--data_name book.txt --tokenizer bpe:10", "10 is too small"),
+        ("--data_name book.txt --tokenizer book.txt", "book.txt is not a readable JSON file"),
+        ("--data_name book.txt --tokenizer nothing", "no tokenizer called 'nothing'"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(book, capsys, options, message):
+    if "--tokenizer" not in options:
+        options += " --tokenizer bytes"
+    code, out, err = run(capsys, *options.split())
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+@pytest.mark.parametrize("options", ["--max_length 0", "--stride -1", "--batch_size x", "--split_ratio half"])
+def test_wrong_types_are_refused_by_the_parser(options, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["data", *options.split()])
+    assert caught.value.code == 2
+    assert "error: argument --" in capsys.readouterr().err
+
+
+def test_the_command_line_and_the_library_write_the_same(book, capsys, tmp_path):
+    run(capsys, "--data_name", "book.txt", "--tokenizer", "bytes")
+    from supertf.corpus import iter_documents
+
+    train, _ = prepare(
+        iter_documents("book.txt"), load_tokenizer("bytes"), tmp_path / "library", progress=False
+    )
+    assert train.manifest["sha256"] == TokenFile("train.bin").manifest["sha256"]
