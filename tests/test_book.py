@@ -108,7 +108,7 @@ def test_smoke_injects_parameters_and_runs_the_solutions(lab, capsys):
 def test_save_stores_outputs_without_traces_of_the_run(lab, capsys):
     good = lab(
         "00_good",
-        "import sys\nprint('progress', file=sys.stderr)\nfrom ipywidgets import IntSlider\ndisplay(IntSlider())",
+        "import sys\nprint('50%', file=sys.stderr)\nfrom ipywidgets import IntSlider\ndisplay(IntSlider())",
     )
     bad = lab("01_bad", "1 / 0")
     before = bad.read_bytes()

@@ -1,0 +1,114 @@
+"""What an installation gets: floors, pins, a wheel that imports, a fast start."""
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parent.parent
+COLAB = {  # what Colab had in August 2026, on Python 3.13; the floors must let all of it stay
+    "torch": "2.11.0",
+    "numpy": "2.1.3",
+    "ipywidgets": "7.7.1",
+    "ipykernel": "6.17.1",
+    "plotly": "5.24.1",
+    "matplotlib": "3.10.0",
+    "datasets": "4.0.0",
+    "tiktoken": "0.14.0",
+    "safetensors": "0.8.0",
+    "huggingface-hub": "1.27.0",
+    "tqdm": "4.67.3",
+    "transformers": "5.15.0",
+    "accelerate": "1.14.0",
+    "nbclient": "0.10.4",
+}
+PYTHONS = ("3.10.0", "3.11.7", "3.12.1", "3.13.0")
+
+
+def declared() -> dict[str, Requirement]:
+    """Dependencies and development tools in pyproject.toml (tomllib came with Python 3.11)."""
+    text = (ROOT / "pyproject.toml").read_text()
+    lists = re.findall(r"^(?:dependencies|dev) = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    found = re.findall(r'^    "([^"]+)"', "".join(lists), re.MULTILINE)
+    return {requirement.name: requirement for requirement in map(Requirement, found)}
+
+
+def pinned() -> list[Requirement]:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def python(*arguments: str, **options) -> str:
+    return subprocess.run(
+        [sys.executable, *arguments], check=True, capture_output=True, text=True, **options
+    ).stdout
+
+
+def test_colab_keeps_its_versions():
+    requirements = declared()
+    assert {"torch", "nbclient"} <= set(requirements)
+    for name, version in COLAB.items():
+        if name in requirements:
+            assert requirements[name].specifier.contains(version), f"{requirements[name]} replaces {version}"
+    assert not requirements["nbclient"].specifier.contains("0.10.3")  # crashes on `interact`
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_every_dependency_has_one_exact_pin_that_its_floor_allows(version):
+    environment = {
+        "python_version": version.rsplit(".", 1)[0],
+        "python_full_version": version,
+        "sys_platform": "linux",
+    }
+    pins = {}
+    for requirement in pinned():
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            assert requirement.name not in pins, f"two pins for {requirement.name}"
+            (pin,) = requirement.specifier
+            assert pin.operator == "==" and "*" not in pin.version
+            pins[requirement.name] = pin.version
+    for name, requirement in declared().items():
+        assert name in pins and requirement.specifier.contains(pins[name])
+    assert pins["torch"] == "2.13.0"
+
+
+def test_pins_leave_the_source_and_the_cuda_libraries_to_pip_and_torch():
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        assert not re.match(r"-|nvidia|cuda|triton|.*(://|@ )", line), line
+
+
+@pytest.mark.slow
+def test_a_wheel_builds_offline_holds_every_module_and_imports(tmp_path):
+    source = tmp_path / "source"  # a copy: setuptools writes beside what it builds
+    shutil.copytree(ROOT / "supertf", source / "supertf", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    offline = ("--no-deps", "--no-index", "--quiet", "--disable-pip-version-check")
+    python("-m", "pip", "wheel", *offline, "--no-build-isolation", "-w", str(tmp_path), str(source))
+    (wheel,) = tmp_path.glob("supertf-*-py3-none-any.whl")
+    modules = {f"supertf/{path.name}" for path in (ROOT / "supertf").glob("*.py")}
+    assert {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name} == modules
+    site = tmp_path / "site"
+    python("-m", "pip", "install", *offline, "--target", str(site), str(wheel))
+    code = "import supertf, supertf.cli; print(supertf.__file__); print(supertf.GPT.__module__)"
+    where, module = python("-c", code, cwd=tmp_path, env={"PYTHONPATH": str(site)}).split()
+    assert Path(where) == site / "supertf" / "__init__.py" and module == "supertf.model"
+    assert (site / "bin" / "supertf").exists() or sys.platform == "win32"
+
+
+@pytest.mark.parametrize(
+    ("limit", "arguments"), [(1.5, ("-c", "import supertf")), (1.0, ("-m", "supertf.cli", "--help"))]
+)
+def test_starting_is_fast(limit, arguments):
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        python(*arguments)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < limit
