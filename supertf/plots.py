@@ -1,0 +1,146 @@
+"""Figures of the notebooks. Every function returns a new matplotlib `Figure` and shows nothing."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from supertf.superweights import Spike
+
+BLUE, ORANGE, GREY, RED, GREEN = "#3366aa", "#dd7722", "#9aa0a6", "#b3261e", "#2e7d32"
+COLORS = (BLUE, ORANGE, GREEN, RED, "#7b4fa3", GREY)
+
+
+def new_figure(width: float = 9, height: float = 3.2, columns: int = 1) -> tuple[Figure, np.ndarray]:
+    """A figure and an array of its axes, with the house style: no box, light grid."""
+    figure, axes = plt.subplots(
+        1, columns, figsize=(width, height), dpi=90, squeeze=False, layout="constrained"
+    )
+    for ax in axes[0]:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.25)
+    return figure, axes[0]
+
+
+def spike_bars(spikes: Sequence[Spike], threshold: float = 50.0) -> Figure:
+    """Largest input and output of every layer's down projection, on a logarithmic scale.
+
+    Layers where both pass the threshold are coloured and labelled with their channels.
+    """
+    figure, axes = new_figure(columns=2)
+    for ax, side in zip(axes, ("input", "output"), strict=True):
+        peaks = [getattr(spike, side) for spike in spikes]
+        heights = [abs(peak.value) for peak in peaks]
+        both = [min(abs(spike.input.value), abs(spike.output.value)) > threshold for spike in spikes]
+        ax.bar(range(len(spikes)), heights, color=[ORANGE if hit else BLUE for hit in both])
+        ax.axhline(threshold, color=GREY, linestyle="--", linewidth=1)
+        for layer in np.flatnonzero(both):
+            ax.annotate(
+                f"{peaks[layer].channel}",
+                (layer, heights[layer]),
+                (0, 2),
+                textcoords="offset points",
+                ha="center",
+                fontsize=7,
+            )
+        ax.set(yscale="log", xlabel="layer", ylabel=f"largest |{side}|", title=f"down projection, {side}")
+        ax.margins(y=0.15)
+    return figure
+
+
+def ratio_dots(
+    groups: Mapping[str, Sequence[float]], xlabel: str = "perplexity, as a multiple of the intact model's"
+) -> Figure:
+    """One row of dots per group of measurements, on a logarithmic axis with a line at 1."""
+    figure, (ax,) = new_figure(height=0.9 + 0.45 * len(groups))
+    for row, values in enumerate(groups.values()):
+        ax.scatter(values, np.full(len(values), row), s=45, alpha=0.6, color=COLORS[row % len(COLORS)])
+    ax.axvline(1, color=GREY, linewidth=1)
+    ax.set(
+        xscale="log",
+        xlabel=xlabel,
+        yticks=range(len(groups)),
+        yticklabels=list(groups),
+        ylim=(-0.6, len(groups) - 0.4),
+    )
+    ax.xaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.invert_yaxis()
+    return figure
+
+
+def scale_curve(factors: Sequence[float], perplexities: Sequence[float], chosen: float, text: str) -> Figure:
+    """Perplexity against the factor on one weight, the chosen factor marked, and its text below."""
+    figure, (ax,) = new_figure(height=3.6)
+    index = list(factors).index(chosen)
+    ax.plot(factors, perplexities, color=BLUE, marker="o", markersize=4)
+    ax.plot(chosen, perplexities[index], "o", markersize=12, color=ORANGE)
+    ax.annotate(
+        f"{perplexities[index]:.1f}",
+        (chosen, perplexities[index]),
+        (10, 6),
+        textcoords="offset points",
+        color=ORANGE,
+    )
+    ax.set(yscale="log", xlabel="factor on the weight", ylabel="perplexity")
+    ax.yaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
+    shown = " ".join(text.split()).replace("$", r"\$")  # a dollar would start a formula
+    ax.set_title(f"× {chosen:g}: {shown[:100]}", fontsize=9, loc="left", family="monospace")
+    return figure
+
+
+def loss_curves(
+    runs: Mapping[str, tuple[Sequence[float], Sequence[float]]], references: Mapping[str, float] | None = None
+) -> Figure:
+    """Loss in nats against training steps, one line per run; dashed lines for reference values."""
+    figure, (ax,) = new_figure()
+    for color, (name, (steps, losses)) in zip(COLORS * 9, runs.items(), strict=False):
+        ax.plot(steps, losses, label=name, color=color, linewidth=1.5)
+    for name, value in (references or {}).items():
+        ax.axhline(value, color=GREY, linestyle="--", linewidth=1)
+        ax.text(1, value, f"{name} ", transform=ax.get_yaxis_transform(), ha="right", va="bottom", fontsize=8)
+    ax.set(xlabel="step", ylabel="loss (nats per token)")
+    ax.legend(frameon=False)
+    return figure
+
+
+def attention_maps(weights: Tensor, labels: Sequence[str], titles: Sequence[str]) -> Figure:
+    """Attention probabilities (panels, T, T) as heat maps with token labels: rows look at columns."""
+    panels, T, _ = weights.shape
+    figure, axes = new_figure(width=3 * panels, height=3.2, columns=panels)
+    for ax, panel, title in zip(axes, weights, titles, strict=True):
+        ax.imshow(panel.detach().float().cpu().numpy(), cmap="Blues", vmin=0, vmax=1)
+        ax.grid(False)
+        ax.set_title(title, fontsize=9)
+        ax.set_xticks(range(T), labels, rotation=90, fontsize=6)
+        ax.set_yticks(range(T), labels, fontsize=6)
+    return figure
+
+
+def entropy_lines(entropies: Mapping[str, Sequence[float]], normalised: bool = False) -> Figure:
+    """Attention entropy in nats against the number of visible keys n, under its ceiling log n.
+
+    With `normalised` the values are H / log n and the ceiling is 1.
+    """
+    figure, (ax,) = new_figure()
+    longest = max(len(values) for values in entropies.values())
+    n = np.arange(1, longest + 1)
+    ax.plot(
+        n,
+        np.ones(longest) if normalised else np.log(n),
+        color=GREY,
+        linestyle="--",
+        label="uniform attention",
+    )
+    for color, (name, values) in zip(COLORS * 9, entropies.items(), strict=False):
+        ax.plot(n[: len(values)], values, label=name, color=color, linewidth=1.5)
+    ax.set(
+        xlabel="visible keys n",
+        ylabel="H / log n" if normalised else "attention entropy H (nats)",
+        xscale="log",
+    )
+    ax.legend(frameon=False, fontsize=8)
+    return figure
