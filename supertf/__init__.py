@@ -9,7 +9,7 @@ _EXPORTS = {  # public name: module; imported on first use so that `import super
     "GPT": "model",
     "GPTConfig": "config",
     "PRESETS": "config",
-    "generate": "generate",
+    "generate": "generation",
     "load_model": "pretrained",
     "load_tokenizer": "tokenizer",
 }

@@ -7,7 +7,7 @@ import torch
 
 from supertf.config import ATTENTIONS, POSITIONS, GPTConfig
 from supertf.errors import UserError
-from supertf.generate import choose, generate, stream
+from supertf.generation import choose, generate, stream
 from supertf.model import GPT, KVCache
 
 TINY = GPTConfig(
