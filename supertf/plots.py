@@ -85,6 +85,7 @@ def scale_curve(factors: Sequence[float], perplexities: Sequence[float], chosen:
         color=ORANGE,
     )
     ax.set(yscale="log", xlabel="factor on the weight", ylabel="perplexity")
+    ax.margins(x=0.08, y=0.15)
     ax.yaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
     shown = " ".join(text.split()).replace("$", r"\$")  # a dollar would start a formula
