@@ -27,7 +27,8 @@ def load_model(
     """Load a model in evaluation mode.
 
     `name`: "smollm2-135m" (after `supertf fetch`), a folder with `config.json` and safetensors (Hugging
-    Face or saved by `save_model`), a `.gguf` file, or a Hugging Face hub id. `changes` replace fields of
+    Face or saved by `save_model`), the folder of a training run (its best checkpoint; run/last is the
+    last), a `.gguf` file, or a Hugging Face hub id. `changes` replace fields of
     the config, for example attention="logn" to swap a trained softmax. Raises `UserError` when the
     model is missing or of an unknown kind, or a tensor is missing, surplus or of the wrong shape.
     """
@@ -40,22 +41,21 @@ def load_model(
 
 def save_model(model: GPT, folder: str | Path) -> None:
     """Write `config.json` and `model.safetensors` (a tied head once) into `folder`, each atomically."""
-    from safetensors.torch import save_file
-
     folder = Path(folder)
-    state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    state = model.state_dict()
     if model.config.tie_head:
         del state["lm_head.weight"]
-    with atomic_path(folder / "model.safetensors") as temporary:
-        save_file(state, temporary)
+    write_tensors(folder / "model.safetensors", state)
     write_json(folder / "config.json", {"model_type": MODEL_TYPE, **model.config.to_dict()})
 
 
 def read_checkpoint(name: str | Path) -> tuple[GPTConfig, State]:
     """Find `name` (see `load_model`) and return its config and float32 weights under this package's names."""
-    path = Path(name)
+    from supertf.checkpoint import find  # which imports this module
+
     if str(name) == "smollm2-135m":
         return read_gguf(smollm2_path())
+    path = find(name)
     if path.suffix == ".gguf":
         return read_gguf(path)
     if path.is_dir():
@@ -112,21 +112,38 @@ def read_folder(folder: Path) -> tuple[GPTConfig, State]:
 
 def read_safetensors(folder: Path) -> State:
     """All tensors of a folder's safetensors files."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise UserError(f"{folder} holds no *.safetensors file; weights in other formats are not read")
     state: State = {}
     for file in files:
-        try:
-            state.update(load_file(file))
-        except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"{file} is damaged or not a safetensors file ({error}): fetch or save it again"
-            ) from error
+        state.update(read_tensors(file))
     return state
+
+
+def read_tensors(path: Path) -> State:
+    """All tensors of one safetensors file, on the CPU."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is damaged or not a safetensors file ({error}): fetch or save it again"
+        ) from error
+
+
+def write_tensors(path: Path, tensors: State) -> None:
+    """Write one safetensors file atomically; `UserError` when it cannot be written."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with atomic_path(path) as temporary:
+        try:
+            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary)
+        except SafetensorError as error:  # not an OSError, though a full disk is behind it
+            raise OSError(str(error)) from error
 
 
 def build(config: GPTConfig, state: State) -> GPT:

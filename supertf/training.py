@@ -1,0 +1,287 @@
+"""Train a decoder: `train` is the whole loop, from a config and two token files to a model.
+
+It is written with Hugging Face `accelerate`, which places the model, runs mixed precision, adds up
+gradients over micro-batches and processes (`accelerate launch -m supertf.cli train ...`) and talks to
+trackers; what a step does stays in sight.
+"""
+
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.tracking import get_available_trackers
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from supertf.config import GPTConfig
+from supertf.data import TokenFile, Windows, batches, check_vocab
+from supertf.device import pick_device_dtype
+from supertf.errors import UserError
+from supertf.generation import generate
+from supertf.interrupt import StopRequest
+from supertf.model import GPT
+from supertf.optimizer import learning_rate, make_optimizer, mean_s
+from supertf.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train; what to train is `GPTConfig`. Raises `UserError` on a value out of range."""
+
+    steps: int = 300  # optimizer steps
+    batch_size: int = 16  # windows per micro-batch and process
+    grad_accumulation: int = 1  # micro-batches per step
+    length: int | None = None  # tokens per window; None: the model's context
+    bos: bool = True  # each window begins with the end-of-text token, which also begins a generated text
+    lr: float = 1e-3  # at its peak
+    warmup: int | None = None  # steps from 0 to lr; None: a twentieth of all, at most 1,000
+    weight_decay: float = 0.1  # of matrices
+    clip: float = 1.0  # largest gradient norm; 0: no clipping
+    seed: int = 0  # of the weights, the order of the windows and dropout
+    validate_every: int = 100  # steps; 0: only at the end
+    validation_windows: int = 32  # always the same, spread evenly over the validation file
+    sample_every: int = 0  # steps from one sample of text to the next; 0: none
+    sample_tokens: int = 64
+    save_every: int = 100  # steps from one checkpoint to the next, if there is a folder; 0: best and end only
+    device: str | None = None  # cpu, cuda, cuda:1, mps; None: the best there is
+    precision: str | None = None  # fp32, or autocast to bf16 or fp16; None: what suits the device
+    tracker: str | None = None  # an accelerate tracker, such as wandb or tensorboard
+    progress: bool = True  # show a bar
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "grad_accumulation", "validation_windows", "sample_tokens"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}, expected at least 1")
+        for name in ("validate_every", "sample_every", "save_every", "warmup", "seed"):
+            if (getattr(self, name) or 0) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        for name in ("weight_decay", "clip"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        if not 0 < self.lr < math.inf:
+            raise UserError(f"lr is {self.lr}, expected a positive number such as 1e-3")
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps from 0 to the peak learning rate."""
+        return min(self.steps // 20, 1000) if self.warmup is None else self.warmup
+
+
+@dataclass
+class TrainResult:
+    """The model after its last step, in evaluation mode, and how it got there.
+
+    metrics: one dictionary per step with step, loss (nats per token), lr, grad_norm (before clipping),
+    tokens_per_second, seconds (of training so far, without validation); mean_s with SSMax;
+    validation_loss and sample where they were due. interrupted: Ctrl-C ended the run early.
+    """
+
+    model: GPT
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    step: int = 0
+    best_loss: float = math.inf  # lowest validation loss
+    seconds: float = 0.0
+    interrupted: bool = False
+
+
+def train(
+    config: GPTConfig,
+    train_tokens: TokenFile | str | Path,
+    validation_tokens: TokenFile | str | Path,
+    settings: TrainSettings | None = None,
+    output_dir: str | Path | None = None,
+    *,
+    resume: bool = False,
+    on_metrics: Callable[[dict[str, Any]], None] | None = None,
+) -> TrainResult:
+    """Train a fresh `GPT(config)` to predict the next token, or `resume` the run in `output_dir`.
+
+    With `output_dir`, metrics go to its `metrics.jsonl` and checkpoints beside it; without, nothing is
+    written. `on_metrics` gets each step's metrics, for a live plot for example. Ctrl-C or SIGTERM ends
+    the run after the current step, saves, and returns with `interrupted` set; a second one stops at
+    once. On a CPU a resumed run ends with the same weights, bit for bit, as one never stopped.
+
+    Raises `UserError` when data and model do not fit, the folder holds another run, a checkpoint is
+    damaged or cannot be written, or the loss stops being a finite number (the last checkpoint is kept).
+    """
+    settings = settings or TrainSettings()
+    train_file, validation_file = open_data(config, train_tokens, validation_tokens)
+    length = settings.length or config.n_ctx
+    bos_id = train_file.tokenizer.eot_token if settings.bos else None
+    windows = Windows(train_file, length, bos_id=bos_id)
+    validation = Windows(validation_file, length, stride=length, bos_id=bos_id)
+
+    accelerator = make_accelerator(settings, output_dir)
+    torch.manual_seed(settings.seed)
+    bare = GPT(config).to(accelerator.device)
+    optimizer = make_optimizer(bare, settings.lr, settings.weight_decay)
+    model, optimizer = accelerator.prepare(bare, optimizer)
+    torch.manual_seed(settings.seed + accelerator.process_index)  # each process drops out its own units
+    result = TrainResult(bare)
+    run = RunFolder(output_dir, accelerator, settings, train_file)
+    run.start(result, optimizer, resume)
+    data = micro_batches(windows, settings, accelerator, result.step)
+    tokens = settings.batch_size * settings.grad_accumulation * accelerator.num_processes * length
+
+    model.train()
+    with progress_bar(result.step, settings, accelerator) as bar, StopRequest() as stop:
+        for step in range(result.step + 1, settings.steps + 1):
+            started = time.perf_counter()
+            lr = learning_rate(step, settings.steps, settings.lr, settings.warmup_steps)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            losses = []
+            for inputs, targets in itertools.islice(data, settings.grad_accumulation):  # (B, T) each
+                with accelerator.accumulate(model):  # gradients add up; the last micro-batch takes the step
+                    loss = model(inputs, targets).loss
+                    accelerator.backward(loss)
+                    if accelerator.sync_gradients:
+                        norm = accelerator.clip_grad_norm_(model.parameters(), settings.clip or math.inf)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                losses.append(loss.detach())
+            loss = accelerator.reduce(torch.stack(losses).mean(), "mean").item()
+            duration = time.perf_counter() - started
+
+            check_finite(step, loss, float(norm), accelerator, run)
+            result.step, result.seconds = step, result.seconds + duration
+            metrics = {"step": step, "loss": loss, "lr": lr, "grad_norm": float(norm)}
+            metrics |= {"tokens_per_second": tokens / duration, "seconds": result.seconds}
+            if (s := mean_s(bare)) is not None:
+                metrics["mean_s"] = s
+            is_best = False
+            if due(step, settings.validate_every) or step == settings.steps:
+                metrics["validation_loss"] = validation_loss(bare, validation, settings, accelerator)
+                is_best = metrics["validation_loss"] < result.best_loss
+                result.best_loss = min(metrics["validation_loss"], result.best_loss)
+                bar.set_postfix_str(f"validation loss {metrics['validation_loss']:.3f}", refresh=False)
+            if due(step, settings.sample_every):
+                metrics["sample"] = sample(bare, train_file, settings)
+            bar.set_description(f"loss {loss:.3f}", refresh=False)
+            bar.update()
+            result.metrics.append(metrics)
+            run.log(metrics)
+            if on_metrics is not None and accelerator.is_main_process:
+                on_metrics(metrics)
+
+            if stop.requested:
+                accelerator.set_trigger()
+            result.interrupted = accelerator.check_trigger()  # the same answer in every process
+            last = result.interrupted or step == settings.steps
+            if is_best or last or due(step, settings.save_every):
+                run.save(result, optimizer, is_best)
+            if last:
+                break
+    accelerator.end_training()
+    result.model = accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
+    return result
+
+
+def due(step: int, every: int) -> bool:
+    """Whether something that happens `every` so many steps (0: never) happens at `step`."""
+    return every > 0 and step % every == 0
+
+
+def open_data(
+    config: GPTConfig, train_tokens: TokenFile | str | Path, validation_tokens: TokenFile | str | Path
+) -> tuple[TokenFile, TokenFile]:
+    """Both token files, checked against each other and against the model's vocabulary."""
+    files = [
+        tokens if isinstance(tokens, TokenFile) else TokenFile(tokens)
+        for tokens in (train_tokens, validation_tokens)
+    ]
+    for file in files:
+        check_vocab(file, config.vocab_size)
+    if files[0].manifest["tokenizer"] != files[1].manifest["tokenizer"]:
+        raise UserError(
+            f"{files[0].path} and {files[1].path} were written with different tokenizers: "
+            "make both in one run of `supertf data`"
+        )
+    return files[0], files[1]
+
+
+def make_accelerator(settings: TrainSettings, output_dir: str | Path | None) -> Accelerator:
+    """An `Accelerator` for the device and precision asked for; fp16 brings its gradient scaler."""
+    device, dtype, _ = pick_device_dtype(settings.device, settings.precision)
+    if settings.tracker is not None and settings.tracker not in get_available_trackers():
+        raise UserError(
+            f"tracker {settings.tracker} is not installed: `pip install {settings.tracker}`, or do without"
+        )
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        # accelerate keeps device and precision for the life of a process; a notebook trains more than once
+        AcceleratorState._reset_state(reset_partial_state=True)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision={torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype],
+        gradient_accumulation_steps=settings.grad_accumulation,
+        log_with=settings.tracker,
+        project_dir=output_dir or ".",
+    )
+    if settings.tracker is not None:
+        accelerator.init_trackers("supertf", config=dataclasses.asdict(settings))
+    return accelerator
+
+
+def progress_bar(step: int, settings: TrainSettings, accelerator: Accelerator) -> tqdm:
+    """One bar over all steps, on the main process."""
+    hidden = not (settings.progress and accelerator.is_main_process)
+    return tqdm(total=settings.steps, initial=step, unit="step", disable=hidden)
+
+
+def micro_batches(
+    windows: Windows, settings: TrainSettings, accelerator: Accelerator, step: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless (inputs, targets) for this process after `step` steps.
+
+    Micro-batches are numbered through the whole run and dealt to the processes in turn, so two
+    processes see in one step what one process sees with twice the accumulation.
+    """
+    processes = accelerator.num_processes
+    first = step * settings.grad_accumulation * processes + accelerator.process_index
+    every = batches(windows, settings.batch_size, settings.seed, start_step=first)
+    for inputs, targets in itertools.islice(every, 0, None, processes):
+        yield inputs.to(accelerator.device), targets.to(accelerator.device)
+
+
+@torch.no_grad()
+def validation_loss(model: GPT, windows: Windows, settings: TrainSettings, accelerator: Accelerator) -> float:
+    """Plain cross-entropy in nats per token on a fixed set of windows, which the processes share out."""
+    count = min(settings.validation_windows, len(windows))
+    chosen = [i * len(windows) // count for i in range(count)]
+    mine = chosen[accelerator.process_index :: accelerator.num_processes]
+    total = torch.zeros((), device=accelerator.device)
+    model.eval()
+    for start in range(0, len(mine), settings.batch_size):
+        rows = torch.stack([windows[i] for i in mine[start : start + settings.batch_size]])  # (B, T + 1)
+        rows = rows.to(accelerator.device)
+        total += model(rows[:, :-1], rows[:, 1:]).loss * len(rows)
+    model.train()
+    return accelerator.reduce(total, "sum").item() / count
+
+
+def sample(model: GPT, file: TokenFile, settings: TrainSettings) -> str:
+    """Text that the model writes after an end-of-text token, at temperature 0.8."""
+    model.eval()
+    new = min(settings.sample_tokens, model.config.n_ctx)
+    tokens = generate(model, [file.tokenizer.eot_token], new, temperature=0.8, seed=settings.seed)
+    model.train()
+    return file.tokenizer.decode([token for token in tokens if token < file.vocab_size])
+
+
+def check_finite(step: int, loss: float, norm: float, accelerator: Accelerator, run: RunFolder) -> None:
+    """Stop on a loss or gradient that is no number; infinite fp16 gradients the scaler skips by itself."""
+    if not math.isfinite(loss) or not (math.isfinite(norm) or accelerator.scaler is not None):
+        raise UserError(
+            f"training stopped at step {step}: the loss is {loss} and the gradient norm {norm}; "
+            f"{run.what_is_kept()}; try a smaller lr, a longer warm-up or fp32"
+        )
