@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from supertf.config import GPTConfig
+from supertf.linear import Linear
 from supertf.positions import alibi_slopes, rotate
 
 
@@ -123,8 +124,8 @@ class CausalSelfAttention(nn.Module):
         self.n_head, self.kv_heads, self.head_dim = config.n_head, config.kv_heads, config.head_dim
         self.dropout = config.dropout
         width = (config.n_head + 2 * config.kv_heads) * config.head_dim
-        self.c_attn = nn.Linear(config.n_embd, width, bias=config.bias)  # rows: all q heads, k heads, v heads
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.c_attn = Linear(config.n_embd, width, bias=config.bias)  # rows: all q heads, k heads, v heads
+        self.c_proj = Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.scale = AttentionScale(config)
         if config.qk_norm:
             self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)

@@ -1,6 +1,6 @@
 """Continue a prompt token by token, with a KV cache."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor
@@ -18,32 +18,45 @@ def stream(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
-    stop: int | None = None,
+    stop: Collection[int] = (),
     use_cache: bool = True,
 ) -> Iterator[int]:
     """Yield up to `max_new_tokens` token ids that continue `prompt`, as they are chosen.
 
     temperature 0 is greedy; otherwise logits are divided by it, cut to the `top_k` largest and to the
     smallest set with probability `top_p`, and sampled with a generator of its own seeded by `seed`.
-    A `stop` token ends the text and is not yielded. Without the cache every step reads the whole text
+    A token in `stop` ends the text and is not yielded. Without the cache every step reads the whole text
     again: slower, same tokens. Raises `UserError` on an empty prompt, ids outside the vocabulary,
     settings out of range, or a text longer than a table of learned positions.
     """
-    check(model, prompt, max_new_tokens, temperature, top_k, top_p)
+    check(model, prompt, max_new_tokens, temperature, top_k, top_p)  # here, not at the first token
     generator = torch.Generator(model.device).manual_seed(seed)
+    return _stream(model, list(prompt), max_new_tokens, temperature, top_k, top_p, generator, stop, use_cache)
+
+
+@torch.inference_mode()
+def _stream(
+    model: GPT,
+    text: list[int],
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    generator: torch.Generator,
+    stop: Collection[int],
+    use_cache: bool,
+) -> Iterator[int]:
     cache = KVCache(model.config.n_layer) if use_cache else None
-    text = list(prompt)
-    new = text  # what the model has not read yet
-    with torch.inference_mode():
-        for _ in range(max_new_tokens):
-            idx = torch.tensor([new if use_cache else text], device=model.device)  # (1, T)
-            logits = model(idx, cache=cache, last_only=True).logits[0, -1]  # (V,)
-            token = choose(logits, temperature, top_k, top_p, generator)
-            if token == stop:
-                return
-            text.append(token)
-            new = [token]
-            yield token
+    unread = text
+    for _ in range(max_new_tokens):
+        idx = torch.tensor([unread if use_cache else text], device=model.device)  # (1, T)
+        logits = model(idx, cache=cache, last_only=True).logits[0, -1]  # (V,)
+        token = choose(logits, temperature, top_k, top_p, generator)
+        if token in stop:
+            return
+        text.append(token)
+        unread = [token]
+        yield token
 
 
 def generate(model: GPT, prompt: list[int], max_new_tokens: int, **settings) -> list[int]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from supertf.attention import CausalSelfAttention, Layout, layout
 from supertf.config import GPTConfig
 from supertf.errors import UserError
+from supertf.linear import Linear
 from supertf.positions import rotary_angles, sinusoidal
 
 
@@ -34,8 +35,8 @@ class MLP(nn.Module):
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.swiglu = config.mlp == "swiglu"
-        self.c_fc = nn.Linear(config.n_embd, config.inner * (2 if self.swiglu else 1), bias=config.bias)
-        self.c_proj = nn.Linear(config.inner, config.n_embd, bias=config.bias)
+        self.c_fc = Linear(config.n_embd, config.inner * (2 if self.swiglu else 1), bias=config.bias)
+        self.c_proj = Linear(config.inner, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.c_fc(x)
@@ -124,7 +125,7 @@ class GPT(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = make_norm(config)
-        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
         if config.tie_head:
             self.lm_head.weight = self.wte.weight
         self.apply(self._init_weights)

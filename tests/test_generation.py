@@ -94,7 +94,7 @@ def test_streaming_stops_before_the_stop_token():
     model = tiny_model()
     whole = generate(model, PROMPT, 10)
     stop = whole[5]
-    assert list(stream(model, PROMPT, 10, stop=stop)) == whole[: whole.index(stop)]
+    assert list(stream(model, PROMPT, 10, stop={stop})) == whole[: whole.index(stop)]
 
 
 @pytest.mark.parametrize(

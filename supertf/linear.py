@@ -1,0 +1,38 @@
+"""`nn.Linear` that reads its weights faster when there is a single row, as in token-by-token generation.
+
+One row leaves nothing to reuse: the time is that of reading the weights once. PyTorch's `F.linear` hands
+such a product to a routine that reaches about a third of the memory bandwidth in float32 on a CPU; the
+same product as a batch of two half-matrices reaches about two thirds (`supertf bench generate`).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Linear(nn.Linear):
+    """Same parameters and the same result, up to the order of summation, as `nn.Linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if one_float32_row_on_cpu(x) and self.out_features % 2 == 0:
+            return linear_one_row(x, self.weight, self.bias)
+        return F.linear(x, self.weight, self.bias)
+
+
+def one_float32_row_on_cpu(x: Tensor) -> bool:
+    """Whether x (..., C) is a single row that no gradient is wanted for."""
+    return (
+        x.numel() == x.shape[-1]
+        and x.dtype == torch.float32
+        and x.device.type == "cpu"
+        and not torch.is_grad_enabled()
+    )
+
+
+def linear_one_row(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (..., in) with a single row times weight (out, in): two batched halves of the outputs."""
+    out, width = weight.shape
+    halves = weight.view(2, out // 2, width).transpose(1, 2)  # (2, in, out / 2), a view
+    y = torch.bmm(x.reshape(1, 1, width).expand(2, 1, width), halves)  # (2, 1, out / 2)
+    y = y.view(*x.shape[:-1], out)
+    return y if bias is None else y + bias
