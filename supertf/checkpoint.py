@@ -174,6 +174,12 @@ def load_tokenizer_of(name: str | Path, vocab_size: int) -> tiktoken.Encoding:
     )
 
 
+def trained_with_bos(name: str | Path) -> bool:
+    """Whether the windows that `train` made this checkpoint on began with a BOS; False for other models."""
+    folder = locate(name)
+    return (folder / STATE).is_file() and bool(read_json(folder / STATE)["settings"]["bos"])
+
+
 def parameter_names(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
     """Names of the optimizer's parameters in its own order."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}

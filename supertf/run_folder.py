@@ -55,7 +55,8 @@ class RunFolder:
             saved = checkpoint.load(self.path)
             self._check(saved, result)
             self._restore(saved, result, optimizer)
-            self._note(f"resuming {saved.folder} after step {result.step}")
+            done = f"step {result.step} of {self.settings['steps']}"
+            self._note(f"resuming {saved.folder} after {done}")
         elif resume:
             self._note(f"{self.path} has no checkpoint yet: starting from the beginning")
         if self.accelerator.is_main_process:

@@ -1,0 +1,112 @@
+"""`supertf eval`: perplexity of a model on text, also by position."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from supertf.cli import boolean, positive_int, print_result
+from supertf.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tiktoken
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `supertf eval`."""
+    parser.add_argument(
+        "--model", default="smollm2-135m", help="smollm2-135m, a folder, a run, a GGUF file or a hub id"
+    )
+    parser.add_argument(
+        "--tokenizer", help="gpt2, bytes, smollm2-135m or a tokenizer file; default: the model's"
+    )
+    parser.add_argument(
+        "--data", default="python-docs:stdlib", help="a token file (.bin), or text as in supertf data"
+    )
+    parser.add_argument("--length", type=positive_int, help="tokens per window (default: 512 or the context)")
+    parser.add_argument("--stride", type=positive_int, help="tokens between windows (default: the length)")
+    parser.add_argument("--max_tokens", type=positive_int, default=16384, help="read this many at most")
+    parser.add_argument("--batch_size", type=positive_int, default=4, help="windows at a time")
+    parser.add_argument(
+        "--bos",
+        type=boolean,
+        metavar="BOOL",
+        help="begin windows with the end-of-text token (default: as the model was trained by supertf)",
+    )
+    parser.add_argument("--by_position", action="store_true", help="also the loss at each position")
+    parser.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print loss, perplexity and what they were measured on."""
+    from supertf.checkpoint import load_tokenizer_of, trained_with_bos
+    from supertf.device import pick_device_dtype
+    from supertf.evaluate import loss_by_position, perplexity
+    from supertf.pretrained import load_model
+    from supertf.tokenizer import load_tokenizer
+
+    device, _, _ = pick_device_dtype(args.device)
+    model = load_model(args.model, device=device)
+    if args.tokenizer:
+        tokenizer = load_tokenizer(args.tokenizer)
+    else:
+        tokenizer = load_tokenizer_of(args.model, model.config.vocab_size)
+    ids = read_ids(args.data, tokenizer, args.max_tokens)
+    bos = trained_with_bos(args.model) if args.bos is None else args.bos
+    bos_id = tokenizer.eot_token if bos else None
+    length = args.length or min(512, model.config.n_ctx)
+    found = perplexity(model, ids, length, args.stride, args.batch_size, bos_id)
+    result: dict[str, Any] = {
+        "model": args.model,
+        "data": args.data,
+        "tokens": found.tokens,
+        "length": length,
+        "stride": args.stride or length,
+        "bos": bos,
+        "loss": found.loss,
+        "perplexity": found.perplexity,
+    }
+    if args.by_position:
+        losses = loss_by_position(model, ids, length, args.batch_size, bos_id=bos_id).tolist()
+        if args.json:
+            result["loss_by_position"] = losses
+        else:
+            result |= spans(losses)
+    print_result(result, args.json)
+    return 0
+
+
+def read_ids(data: str, tokenizer: "tiktoken.Encoding", max_tokens: int) -> "np.ndarray":
+    """The first `max_tokens` token ids of a token file or a text, (N,) int64; documents end with the
+    end-of-text token. `UserError` when the text cannot be read or was tokenized otherwise."""
+    import numpy as np
+
+    from supertf.corpus import iter_documents
+    from supertf.data import TokenFile
+    from supertf.tokenizer import tokenizer_spec
+
+    if data.endswith(".bin"):
+        file = TokenFile(data)
+        if file.manifest["tokenizer"] != tokenizer_spec(tokenizer):
+            raise UserError(
+                f"{data} was written with another tokenizer than the model's: give the text itself"
+            )
+        return file.tokens[:max_tokens].astype(np.int64)
+    ids: list[int] = []
+    for document in iter_documents(data):
+        ids += tokenizer.encode_ordinary(document)
+        ids.append(tokenizer.eot_token)
+        if len(ids) >= max_tokens:
+            break
+    return np.array(ids[:max_tokens], dtype=np.int64)
+
+
+def spans(losses: list[float]) -> dict[str, float]:
+    """Mean losses over positions 1, 2-3, 4-7, 8-15 and so on, for people to read."""
+    result = {}
+    first = 1
+    while first <= len(losses):
+        last = min(2 * first - 1, len(losses))
+        result[f"loss at {first}-{last}"] = sum(losses[first - 1 : last]) / (last - first + 1)
+        first = last + 1
+    return result

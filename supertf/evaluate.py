@@ -1,0 +1,120 @@
+"""How well a model predicts text: perplexity, and the loss at each position of a window."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from supertf.errors import UserError
+from supertf.model import GPT
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """Mean loss in nats per token, the number of tokens predicted, and exp(loss)."""
+
+    loss: float
+    tokens: int
+    perplexity: float
+
+
+@torch.inference_mode()
+def perplexity(
+    model: GPT,
+    ids: Sequence[int] | Tensor,
+    length: int,
+    stride: int | None = None,
+    batch_size: int = 8,
+    bos_id: int | None = None,
+) -> Perplexity:
+    """Perplexity of a text of token ids (N,), each token predicted exactly once.
+
+    The text is cut into windows of `length` inputs, one every `stride` tokens; the last window ends
+    with the text. A window counts only tokens that none before it has predicted: with the default
+    stride = length the contexts are 1, 2, ... `length` tokens; a smaller stride gives every token after the
+    first window at least `length - stride + 1`, at the price of more windows. The first token of the
+    text has no context and is not predicted, unless `bos_id` begins every window.
+
+    Raises `UserError` on a text shorter than two tokens, a token outside the vocabulary, or a length or
+    stride out of range.
+    """
+    ids = check_ids(model, ids, length, bos_id)
+    stride = length if stride is None else stride
+    if not 1 <= stride <= length:
+        raise UserError(f"stride is {stride}, expected 1 to the window's length of {length}")
+    targets = len(ids) - (bos_id is None)
+    length = min(length, targets)
+    starts = [*range(0, targets - length, stride), targets - length]
+    total, done, counted = 0.0, 0, 0  # done: targets predicted so far
+    for first in range(0, len(starts), batch_size):
+        inputs, wanted = cut(ids, starts[first : first + batch_size], length, bos_id)
+        for row, start in enumerate(starts[first : first + batch_size]):
+            wanted[row, : done - start] = -100
+            done = start + length
+        count = int((wanted != -100).sum())
+        total += model(inputs.to(model.device), wanted.to(model.device)).loss.item() * count
+        counted += count
+    loss = total / counted
+    return Perplexity(loss, counted, math.exp(min(loss, 700.0)))  # exp(710) is beyond a float
+
+
+@torch.inference_mode()
+def loss_by_position(
+    model: GPT,
+    ids: Sequence[int] | Tensor,
+    length: int,
+    batch_size: int = 4,
+    max_windows: int | None = None,
+    bos_id: int | None = None,
+) -> Tensor:
+    """Mean loss in nats at each position of a window, (length,) float32 on the CPU.
+
+    The text is cut into whole windows side by side (tokens left over at the end are not used), at
+    most `max_windows`. Position i is predicted from i + 1 tokens, the BOS token included. Raises
+    `UserError` as `perplexity` does, and on a text shorter than one window.
+    """
+    ids = check_ids(model, ids, length, bos_id)
+    windows = (len(ids) - (bos_id is None)) // length
+    if windows < 1:
+        raise UserError(
+            f"the text has {len(ids)} tokens, fewer than one window of {length}: use a longer one"
+        )
+    starts = [i * length for i in range(windows)][:max_windows]
+    total = torch.zeros(length, dtype=torch.float64)
+    for first in range(0, len(starts), batch_size):
+        inputs, wanted = cut(ids, starts[first : first + batch_size], length, bos_id)
+        logits = model(inputs.to(model.device)).logits  # (B, length, V)
+        losses = F.cross_entropy(
+            logits.flatten(0, 1).float(), wanted.flatten().to(model.device), reduction="none"
+        )
+        total += losses.view(-1, length).sum(0).cpu().double()
+    return (total / len(starts)).float()
+
+
+def check_ids(model: GPT, ids: Sequence[int] | Tensor, length: int, bos_id: int | None) -> Tensor:
+    """The ids as an int64 tensor (N,), or `UserError`."""
+    ids = torch.as_tensor(ids, dtype=torch.int64)
+    if length < 1:
+        raise UserError(f"the window length is {length}, expected at least 1 token")
+    if len(ids) < 1 + (bos_id is None):
+        raise UserError(f"the text has {len(ids)} tokens: too short to predict any")
+    if not 0 <= int(ids.min()) <= int(ids.max()) < model.config.vocab_size:
+        raise UserError(
+            f"the text has token ids from {int(ids.min())} to {int(ids.max())}, but the model's vocabulary "
+            f"is 0 to {model.config.vocab_size - 1}: is this the model's own tokenizer?"
+        )
+    return ids
+
+
+def cut(ids: Tensor, starts: list[int], length: int, bos_id: int | None) -> tuple[Tensor, Tensor]:
+    """Windows that predict `length` tokens each: inputs and targets, (len(starts), length) int64."""
+    if bos_id is not None:
+        ids = torch.cat([ids.new_full((1,), bos_id), ids])
+        # every window begins with BOS, so its inputs are BOS and the tokens from its start on
+    rows = torch.stack([ids[start : start + length + 1] for start in starts])
+    if bos_id is not None:
+        rows[:, 0] = bos_id
+    return rows[:, :-1].clone(), rows[:, 1:].clone()

@@ -1,0 +1,23 @@
+"""A corpus and a model small enough to train in a second, for the tests of training."""
+
+from pathlib import Path
+
+from supertf.config import GPTConfig, preset
+from supertf.data import TokenFile, prepare
+from supertf.tokenizer import load_tokenizer
+
+T = 16
+
+
+def tiny_tokens(folder: Path) -> tuple[TokenFile, TokenFile]:
+    """Token files of simple sums, written out in bytes: train.bin and validation.bin in `folder`."""
+    documents = [f"{a} plus {b} makes {a + b}. " * 3 for a in range(12) for b in range(12)]
+    return prepare(
+        documents, load_tokenizer("bytes"), folder, max_length=T, stride=T, threads=1, progress=False
+    )
+
+
+def tiny_config(**changes) -> GPTConfig:
+    """About 8,000 parameters; vocabulary of the bytes tokenizer."""
+    sizes = {"vocab_size": 257, "n_ctx": T, "n_layer": 2, "n_head": 2, "n_embd": 16}
+    return preset("lab", **{**sizes, **changes})
