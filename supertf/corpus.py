@@ -1,6 +1,7 @@
 """Where text comes from: documents of a dataset on the hub, of local files, or Python's own documentation."""
 
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -41,8 +42,8 @@ def iter_documents(
         UserError: nothing there, empty, binary, not UTF-8, damaged, without a text column, or a hub
             that cannot be reached.
     """
-    documents = _documents(str(data_name), text_column, progress)
-    return itertools.islice(documents, sample_size)
+    with contextlib.closing(_documents(str(data_name), text_column, progress)) as documents:
+        yield from itertools.islice(documents, sample_size)
 
 
 def describe(data_name: str) -> dict[str, str]:
@@ -79,13 +80,11 @@ def _documents(data_name: str, text_column: str | None, progress: bool) -> Itera
             kind = KINDS.get(file.suffix.lower(), "text")
             if kind == "text":
                 yield from _text_documents(file)
-            elif kind == "json":
-                yield from _json_documents(file, text_column)
             else:
-                yield from _rows(str(file), text_column, path=kind, data_files=str(file), split="train")
+                yield from (_json_documents if kind == "json" else _parquet_documents)(file, text_column)
     else:
         name, configuration = _hub_dataset(data_name)
-        yield from _rows(data_name, text_column, path=name, name=configuration)
+        yield from _hub_documents(name, configuration, text_column)
 
 
 def _hub_dataset(data_name: str) -> tuple[str, str | None]:
@@ -179,30 +178,54 @@ def _lines(path: Path, limit: int = -1) -> Iterator[str]:
         raise UserError(f"could not read {path}: {error.strerror or error}") from error
 
 
-def _rows(data_name: str, text_column: str | None, **source: Any) -> Iterator[str]:
-    """The text column of a dataset that `datasets` streams from `source`."""
+def _parquet_documents(path: Path, text_column: str | None) -> Iterator[str]:
+    """The rows of a Parquet file, a row group at a time (`datasets` would buffer the whole file)."""
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(path, pre_buffer=False) as file:
+            column = _text_column(str(path), file.schema_arrow.names, text_column)
+            for batch in file.iter_batches(256, columns=[column]):
+                yield from _strings(str(path), batch.column(column))
+    except UserError:
+        raise
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise UserError(f"could not read {path}: {_first_line(error)}") from error
+
+
+def _hub_documents(name: str, configuration: str | None, text_column: str | None) -> Iterator[str]:
+    """The rows of a dataset on the hub, streamed by `datasets`: its "train" split, else its first."""
     import datasets
     import pyarrow
 
-    failures = (OSError, ValueError, TypeError, KeyError, AttributeError, pyarrow.ArrowException)
-    verbosity = datasets.logging.get_verbosity()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what fails is reported below, once
+    failures = (OSError, ValueError, TypeError, pyarrow.ArrowException, datasets.exceptions.DatasetsError)
+    stream = None
     try:
-        stream = datasets.load_dataset(streaming=True, **source)
-        if isinstance(stream, dict):
-            stream = stream["train" if "train" in stream else min(stream)]
+        stream = datasets.load_dataset(name, configuration, streaming=True)
+        stream = stream["train" if "train" in stream else min(stream)]
         for table in stream.with_format("arrow").iter(batch_size=256):
-            column = table.column(_text_column(data_name, table.column_names, text_column))
-            if not pyarrow.types.is_string(column.type) and not pyarrow.types.is_large_string(column.type):
-                raise UserError(f"the text column of {data_name!r} holds {column.type}, expected strings")
-            yield from (text or "" for text in column.to_pylist())
+            yield from _strings(name, table.column(_text_column(name, table.column_names, text_column)))
     except UserError:
         raise
-    except (*failures, datasets.exceptions.DatasetsError) as error:
-        reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"could not read {data_name!r}: {reason}") from error
+    except failures as error:
+        raise UserError(f"could not read {name!r} from the hub: {_first_line(error)}") from error
     finally:
-        datasets.logging.set_verbosity(verbosity)
+        del stream
+        gc.collect()  # ends Arrow's reading threads; left to the interpreter's exit they can block it
+
+
+def _strings(place: str, column: Any) -> Iterator[str]:
+    """The strings of an Arrow column; a null counts as empty."""
+    import pyarrow
+
+    if not pyarrow.types.is_string(column.type) and not pyarrow.types.is_large_string(column.type):
+        raise UserError(f"the text column of {place} holds {column.type}, expected strings")
+    yield from (text or "" for text in column.to_pylist())
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _text_column(data_name: str, columns: list[str], wanted: str | None) -> str:

@@ -17,6 +17,7 @@ ORIGINAL_FLAGS = shlex.split(
 
 @pytest.fixture
 def book(tmp_path, monkeypatch):
+    """A folder to work in with a text file of 4,000 short paragraphs."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "book.txt").write_text("It was a line of a book, and then another.\n\n" * 4000)
 
@@ -34,8 +35,8 @@ def test_the_original_flags_work_verbatim(book, capsys, monkeypatch):
 
     asked = {}
 
-    def load_dataset(path, name=None, **options):
-        asked.update(path=path, name=name, **options)
+    def load_dataset(name, configuration, **options):
+        asked.update(name=name, configuration=configuration, **options)
         rows = [{"text": f"row {i} of the sample. " * 30} for i in range(100)]
         return datasets.IterableDatasetDict({"train": datasets.Dataset.from_list(rows).to_iterable_dataset()})
 
@@ -44,7 +45,11 @@ def test_the_original_flags_work_verbatim(book, capsys, monkeypatch):
     monkeypatch.setattr("supertf.corpus._hub_license", lambda name: "odc-by")
     code, out, _ = run(capsys, *ORIGINAL_FLAGS, "--tokenizer", "bytes", "--json")
     assert code == 0
-    assert asked == {"path": "eliplutchok/fineweb-small-sample", "name": None, "streaming": True}
+    assert asked == {
+        "name": "eliplutchok/fineweb-small-sample",
+        "configuration": None,
+        "streaming": True,
+    }
     result = json.loads(out)
     manifest = TokenFile("train.bin").manifest
     assert (manifest["max_length"], manifest["stride"], manifest["split_ratio"]) == (1024, 256, 0.9)

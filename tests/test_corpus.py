@@ -153,6 +153,24 @@ def test_a_missing_file_is_not_looked_for_on_the_hub(name, monkeypatch):
         list(iter_documents(name))
 
 
+def test_a_dataset_on_the_hub_is_streamed_by_datasets(monkeypatch, tmp_path):
+    """The hub is played by a folder in its layout; that `datasets` fetches from the real one is not shown."""
+    import datasets
+
+    (tmp_path / "owner" / "name" / "data").mkdir(parents=True)
+    write_kind(tmp_path / "owner" / "name" / "data" / "train-00000-of-00001.parquet")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("supertf.corpus.hub_reachable", lambda: True)
+    load_dataset = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda n, c, **o: load_dataset(str(tmp_path / n), c, **o))
+    assert list(iter_documents("owner/name")) == ROWS
+    assert list(iter_documents("owner/name", sample_size=1)) == ROWS[:1]
+    with pytest.raises(UserError, match="no column 'body'"):
+        list(iter_documents("owner/name", text_column="body"))
+    with pytest.raises(UserError, match=r"could not read 'owner/name' from the hub: .*configuration"):
+        list(iter_documents("owner/name:configuration"))
+
+
 def test_a_hub_id_without_network_is_one_clear_line(offline):
     for use in (iter_documents, describe):
         with pytest.raises(UserError, match="'eliplutchok/fineweb-small-sample' is no local file") as caught:
