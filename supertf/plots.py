@@ -1,6 +1,7 @@
 """Figures of the notebooks. Every function returns a new matplotlib `Figure` and shows nothing."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -106,6 +107,40 @@ def loss_curves(
     ax.set(xlabel="step", ylabel="loss (nats per token)")
     ax.legend(frameon=False)
     return figure
+
+
+class LiveLoss:
+    """A loss curve that redraws itself in the notebook while training: pass it to `train` as `on_metrics`."""
+
+    def __init__(self, every: int = 25, references: Mapping[str, float] | None = None):
+        self.every = every  # steps between redraws, each of which takes about a tenth of a second
+        self.references = references  # dashed lines, as in `loss_curves`
+        self.steps: list[int] = []
+        self.losses: list[float] = []
+        self.validation: dict[int, float] = {}
+        self.handle = None
+
+    def __call__(self, metrics: Mapping[str, Any]) -> None:
+        self.steps.append(metrics["step"])
+        self.losses.append(metrics["loss"])
+        if "validation_loss" in metrics:
+            self.validation[metrics["step"]] = metrics["validation_loss"]
+        if metrics["step"] % self.every == 0:
+            self.draw()
+
+    def draw(self) -> None:
+        """Show the curve, or redraw it where it was shown."""
+        from IPython.display import display
+
+        runs = {"training": (self.steps, self.losses)}
+        if self.validation:
+            runs["validation"] = (list(self.validation), list(self.validation.values()))
+        figure = loss_curves(runs, self.references)
+        if self.handle is None:
+            self.handle = display(figure, display_id=True)
+        else:
+            self.handle.update(figure)
+        plt.close(figure)  # or the cell would show it once more at its end
 
 
 def attention_maps(weights: Tensor, labels: Sequence[str], titles: Sequence[str]) -> Figure:

@@ -52,3 +52,23 @@ def test_attention_maps_and_curves_draw_every_panel_and_line():
     assert len(figure.axes[0].lines) == 3
     figure = plots.loss_curves({"a": ([1, 2], [3.0, 2.0])}, {"unigram": 2.5})
     assert [text.get_text().strip() for text in figure.axes[0].texts] == ["unigram"]
+
+
+def test_a_live_curve_is_shown_once_and_then_updated(monkeypatch):
+    shown, updated = [], []
+
+    class Handle:
+        def update(self, figure):
+            updated.append(figure)
+
+    monkeypatch.setattr(
+        "IPython.display.display", lambda figure, display_id: shown.append(figure) or Handle()
+    )
+    live = plots.LiveLoss(every=2)
+    for step in range(1, 7):
+        live({"step": step, "loss": 5.0 / step} | ({"validation_loss": 4.0} if step == 4 else {}))
+    assert (len(shown), len(updated)) == (1, 2)
+    training, validation = updated[-1].axes[0].lines
+    assert list(training.get_xdata()) == [1, 2, 3, 4, 5, 6]
+    assert list(validation.get_ydata()) == [4.0]
+    assert plt.get_fignums() == []
