@@ -140,8 +140,7 @@ def _widgets(notebook):
 
 
 def _tree(cell):
-    lines = [line for line in cell.source.splitlines() if not line.lstrip().startswith(("%", "!"))]
-    return ast.parse("\n".join(lines))
+    return ast.parse(re.sub(r"^(\s*)[%!].*", r"\1pass", cell.source, flags=re.MULTILINE))
 
 
 def _calls(tree):
