@@ -1,0 +1,197 @@
+"""A person's session: notebook 00 in JupyterLab and Chromium, all cells run, its slider moved by keyboard."""
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_notebook
+
+from supertf.executed import KERNELSPEC, code_cells
+
+ROOT = Path(__file__).parent.parent
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-quic",
+]
+RUN_SECONDS = 300
+SETTINGS = {  # every cell in the page also when scrolled away, and no questions to the network
+    "notebook-extension/tracker": {"windowingMode": "none"},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+]
+
+
+@dataclass
+class Seen:
+    """What a person would have seen."""
+
+    pictures: list[int] = field(default_factory=list)  # in the widget, before and after the slider moved
+    changed: bool = False
+    errors: list[str] = field(default_factory=list)
+    console: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)  # addresses asked for outside this machine
+
+
+@pytest.fixture
+def server(tmp_path):
+    """JupyterLab on loopback over an empty folder, set up on its own; yields (folder, address, token)."""
+    settings = tmp_path / "settings" / "@jupyterlab"
+    for name, value in SETTINGS.items():
+        path = settings / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value))
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    token = secrets.token_hex(16)
+    environment = os.environ | {
+        "JUPYTER_TOKEN": token,
+        "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces"),
+    }
+    options = [
+        "--no-browser",
+        "--allow-root",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+        "--ServerApp.port_retries=0",
+    ]
+    command = [sys.executable, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={folder}"]
+    with open(tmp_path / "server.log", "w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _wait_for(f"{address}/api", process, tmp_path / "server.log")
+        yield folder, address, token
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _wait_for(address, process, log):
+    for _ in range(120):
+        try:
+            urllib.request.urlopen(address, timeout=2).close()
+            return
+        except (urllib.error.URLError, OSError):
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.5)
+    raise TimeoutError(log.read_text())
+
+
+def visit(server, notebook: NotebookNode, screenshot: Path) -> Seen:
+    """Open a notebook, run all cells, move its first slider one step by keyboard, and report."""
+    from playwright.sync_api import sync_playwright
+
+    folder, address, token = server
+    nbformat.write(notebook, folder / "visited.ipynb")
+    seen = Seen()
+
+    def outside(route):
+        seen.foreign.append(route.request.url)
+        route.fulfill(content_type="image/svg+xml", body='<svg xmlns="http://www.w3.org/2000/svg"/>')
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.on("console", lambda message: message.type == "error" and seen.console.append(message.text))
+        page.on("pageerror", lambda error: seen.console.append(str(error)))
+        page.route(lambda url: not url.startswith((address, "data:", "blob:")), outside)
+        page.goto(f"{address}/doc/tree/visited.ipynb?token={token}")
+        page.get_by_text(f"{KERNELSPEC['display_name']} | Idle").wait_for(timeout=60_000)
+        page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click(timeout=60_000)
+        page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
+        _wait_until_done(page)
+        widget = page.locator(".widget-interact").first
+        handle = widget.locator("[role=slider]").first
+        handle.scroll_into_view_if_needed()
+        before = _pictures(widget)
+        handle.focus()
+        page.keyboard.press("ArrowRight")
+        deadline = time.monotonic() + 20
+        while (after := _pictures(widget)) == before and time.monotonic() < deadline:
+            page.wait_for_timeout(200)
+        page.wait_for_timeout(1000)  # a second picture, or an error, would follow the first
+        after = _pictures(widget)
+        seen.pictures, seen.changed = [len(before), len(after)], before != after
+        # errors and progress bars share a MIME type in the page
+        seen.errors = page.locator("[data-mime-type$=stderr]", has_text="Traceback").all_inner_texts()
+        screenshot.parent.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=screenshot)
+        browser.close()
+    return seen
+
+
+def _wait_until_done(page):
+    """Until the last code cell has a number, or an error stopped the run."""
+    page.wait_for_function(
+        """() => {
+            const texts = name => [...document.querySelectorAll(name)].map(node => node.textContent);
+            const last = texts('.jp-CodeCell .jp-InputPrompt').pop();
+            const failed = texts("[data-mime-type$=stderr]").some(text => /Traceback/.test(text));
+            return failed || /[0-9]/.test(last);
+        }""",
+        timeout=RUN_SECONDS * 1000,
+    )
+
+
+def _pictures(widget) -> list[str]:
+    return [image.get_attribute("src") for image in widget.locator(".jp-OutputArea img").all()]
+
+
+def test_notebook_00_shows_one_picture_that_follows_its_slider(server):
+    name = "00_start_here.ipynb"
+    if not (ROOT / "notebooks" / name).exists():
+        pytest.skip(f"no notebooks/{name}")
+    notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
+    for cell in code_cells(notebook):
+        cell.update(execution_count=None, outputs=[])  # what is seen afterwards is of this visit
+    seen = visit(server, notebook, ROOT / "build" / "browser-00.png")
+    assert seen.errors == [] and seen.console == []
+    assert seen.pictures == [1, 1] and seen.changed
+    assert all(address.endswith("colab-badge.svg") for address in seen.foreign)
+
+
+BAD = [
+    "import matplotlib.pyplot as plt\nfrom ipywidgets import IntSlider, interact",
+    "def render(k):\n    print(k)\n    for _ in range(2):\n        display(fig)\n    assert k == 1",
+    "fig, _ = plt.subplots()\nplt.close()",
+    "interact(render, k=IntSlider(1, 1, 3, continuous_update=False));",
+    "from IPython.display import HTML",
+    """HTML('<img src="https://example.org/x.svg"><script>console.error("loud")</script>')""",
+]
+
+
+def test_the_visit_notices_stuck_pictures_and_swallowed_errors(server):
+    notebook = new_notebook(cells=list(map(new_code_cell, BAD)), metadata={"kernelspec": KERNELSPEC})
+    seen = visit(server, notebook, ROOT / "build" / "browser-bad.png")
+    assert seen.pictures == [2, 2] and not seen.changed
+    assert len(seen.errors) == 1 and "AssertionError" in seen.errors[0]
+    assert seen.console == ["loud"] and seen.foreign == ["https://example.org/x.svg"]
