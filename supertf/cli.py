@@ -8,7 +8,7 @@ import argparse
 import importlib
 import json
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from supertf.errors import UserError
 
@@ -21,6 +21,22 @@ COMMANDS = {  # name: (module, one line of help)
     "eval": ("cli_eval", "perplexity of a model on text, also by position"),
     "bench": ("cli_bench", "measure speed against reference implementations"),
 }
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds the default to each option's help, where there is one to tell."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        told = action.default in (None, False) or "default" in (action.help or "")
+        return action.help if told else super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the mistake and exit with code 2."""
+        self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` lists the options\n")
 
 
 def boolean(text: str) -> bool:
@@ -77,9 +93,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     module_name, help_line = COMMANDS[name]
     module = importlib.import_module(f"supertf.{module_name}")
-    parser = argparse.ArgumentParser(
-        prog=f"supertf {name}", description=help_line, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = Parser(prog=f"supertf {name}", description=help_line, formatter_class=HelpFormatter)
     module.add_arguments(parser)
     try:
         return module.run(parser.parse_args(rest))
