@@ -1,0 +1,133 @@
+"""`supertf bench train`: a training step against transformers' GPT-2 of the same shape."""
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from supertf.bench import interleave, machine, speedup
+from supertf.config import GPTConfig, preset
+from supertf.errors import UserError
+from supertf.model import GPT
+from supertf.optimizer import make_optimizer
+
+SHAPES = {  # a small vocabulary, and GPT-2's, whose output head is most of the work
+    "vocabulary 2048": ({"vocab_size": 2048, "n_ctx": 256, "n_layer": 4, "n_head": 4, "n_embd": 256}, 16),
+    "vocabulary 50257": ({"vocab_size": 50257, "n_ctx": 256, "n_layer": 6, "n_head": 6, "n_embd": 384}, 4),
+}
+PEER = "transformers GPT-2 fp32"
+
+
+def run(repeats: int = 7) -> dict[str, Any]:
+    """Tokens per second and ratios on this CPU for each of `SHAPES`, every rival once per round.
+
+    A step is forward, backward, clipping and AdamW on one fixed batch. The peer is transformers'
+    GPT-2 as it comes (fused attention, `torch.optim.AdamW`); ours is the same structure (LayerNorm, GELU,
+    learned positions, biases, a tied head), then with SSMax, and the lab preset (RMSNorm, RoPE).
+    """
+    result: dict[str, Any] = {"machine": machine(), "repeats": repeats}
+    for name, (shape, batch_size) in SHAPES.items():
+        result[name] = measure(shape, batch_size, repeats, result["machine"])
+    return result
+
+
+def measure(shape: dict[str, int], batch_size: int, repeats: int, limits: dict[str, Any]) -> dict[str, Any]:
+    """One shape: all rivals, their ratios, and the share of the matrix product's rate that they reach."""
+    torch.manual_seed(0)
+    T = shape["n_ctx"]
+    rows = torch.randint(0, shape["vocab_size"], (batch_size, T + 1))
+    inputs, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+    gpt2, ssmax = GPTConfig(**shape), GPTConfig(**shape, attention="ssmax")
+    lab = preset("lab", **shape)
+    rivals = {
+        PEER: peer_step(shape, inputs, autocast=False),
+        "transformers GPT-2 bf16": peer_step(shape, inputs, autocast=True),
+        "softmax fp32": our_step(gpt2, inputs, targets, autocast=False),
+        "softmax bf16": our_step(gpt2, inputs, targets, autocast=True),
+        "ssmax fp32": our_step(ssmax, inputs, targets, autocast=False),
+        "ssmax bf16": our_step(ssmax, inputs, targets, autocast=True),
+        "lab preset fp32": our_step(lab, inputs, targets, autocast=False),
+        "lab preset bf16": our_step(lab, inputs, targets, autocast=True),
+    }
+    seconds = interleave(rivals, repeats)
+    work = flops_per_token(gpt2) * batch_size * T
+    figures: dict[str, Any] = {
+        "parameters": GPT(gpt2).num_parameters(),
+        **shape,
+        "batch_size": batch_size,
+        "gflop_per_step": work / 1e9,
+        "ssmax_cost_fp32": 1 / speedup(seconds, "ssmax fp32", "softmax fp32"),
+        "ssmax_cost_bf16": 1 / speedup(seconds, "ssmax bf16", "softmax bf16"),
+    }
+    for name, times in seconds.items():
+        rate = work / statistics.median(times) / 1e9
+        limit = limits["matmul_gflops_bf16" if name.endswith("bf16") else "matmul_gflops_fp32"]
+        figures[name] = {
+            "tokens_per_second": batch_size * T / statistics.median(times),
+            "speedup": speedup(seconds, name, PEER),
+            "gflops": rate,
+            "share_of_matmul_rate": rate / limit,
+        }
+    return figures
+
+
+def flops_per_token(config: GPTConfig) -> float:
+    """Operations of a training step per token: 6 per weight of a matrix product (2 forward, 4 backward),
+    and causal attention, 6 T C per layer (half of a full T x T)."""
+    C = config.n_embd
+    weights = config.n_layer * (4 * C * C + 2 * C * config.inner) + config.vocab_size * C
+    return 6 * weights + 6 * config.n_layer * config.n_ctx * C
+
+
+def our_step(
+    config: GPTConfig, inputs: torch.Tensor, targets: torch.Tensor, autocast: bool
+) -> Callable[[], None]:
+    """A training step of `GPT(config)`."""
+    model = GPT(config).train()
+    optimizer = make_optimizer(model, lr=1e-4, weight_decay=0.1)
+    return step(model, optimizer, lambda: model(inputs, targets).loss, autocast)
+
+
+def peer_step(shape: dict[str, int], inputs: torch.Tensor, autocast: bool) -> Callable[[], None]:
+    """A training step of transformers' GPT-2, without dropout as ours."""
+    try:
+        from transformers import GPT2Config, GPT2LMHeadModel
+    except ImportError as error:
+        raise UserError("the peer of this benchmark is not installed: `pip install transformers`") from error
+    config = GPT2Config(
+        vocab_size=shape["vocab_size"],
+        n_positions=shape["n_ctx"],
+        n_embd=shape["n_embd"],
+        n_layer=shape["n_layer"],
+        n_head=shape["n_head"],
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=0,
+        eos_token_id=0,
+        use_cache=False,
+    )
+    model = GPT2LMHeadModel(config).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    return step(model, optimizer, lambda: model(input_ids=inputs, labels=inputs).loss, autocast)
+
+
+def step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Callable[[], torch.Tensor],
+    autocast: bool,
+) -> Callable[[], None]:
+    """Forward, backward, clipping and update, the same for everyone."""
+
+    def once() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            value = loss()
+        value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return once
