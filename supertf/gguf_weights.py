@@ -1,6 +1,8 @@
 """GGUF files of Llama-architecture models: weights, config, and SmolLM2's tokenizer."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,30 +32,34 @@ GGUF_NAMES = {
     "down": "blk.{}.ffn_down.weight",
 }
 
+# What gguf, numpy and torch raise on files with a flipped bit or a missing end.
+READER_ERRORS = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError),
+    *(ArithmeticError, MemoryError, RuntimeError),
+)
 
-def open_gguf(path: Path):
-    """A `gguf.GGUFReader`; `UserError` when the file is missing or not GGUF."""
-    import gguf
 
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn whatever a missing or damaged file makes the reader raise into one `UserError`."""
     try:
-        return gguf.GGUFReader(path)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        UnicodeDecodeError,
-        OverflowError,
-        MemoryError,
-    ) as error:
+        yield
+    except UserError:
+        raise
+    except READER_ERRORS as error:
         raise UserError(f"{path} is not a readable GGUF file ({error}): fetch it again") from error
 
 
 def read_gguf(path: Path) -> tuple[GPTConfig, State]:
     """Config and dequantised float32 weights of a Llama-architecture GGUF file."""
+    with readable(path):
+        return _read_gguf(path)
+
+
+def _read_gguf(path: Path) -> tuple[GPTConfig, State]:
     import gguf
 
-    reader = open_gguf(path)
+    reader = gguf.GGUFReader(path)
 
     def field(name: str, default: Any = None) -> Any:
         found = reader.get_field(name)
@@ -77,7 +83,7 @@ def read_gguf(path: Path) -> tuple[GPTConfig, State]:
         position="rope",
         rope_base=float(field("llama.rope.freq_base", 10000.0)),
         norm="rmsnorm",
-        norm_eps=float(field("llama.attention.layer_norm_rms_epsilon")),
+        norm_eps=float(f"{field('llama.attention.layer_norm_rms_epsilon'):.6g}"),  # stored as float32
         mlp="swiglu",
         bias=False,
         tie_head="output.weight" not in shapes,
@@ -94,25 +100,28 @@ def read_gguf(path: Path) -> tuple[GPTConfig, State]:
 def pair_halves(weight: Tensor, head_dim: int) -> Tensor:
     """Reorder a query or key matrix (H * D, C) from rotating neighbours (GGUF) to rotating halves."""
     rows, width = weight.shape
+    if rows % head_dim:
+        raise UserError(f"a query or key matrix has {rows} rows, which are no heads of {head_dim}")
     pairs = weight.view(rows // head_dim, head_dim // 2, 2, width)  # (H, D/2, 2, C)
     return pairs.transpose(1, 2).reshape(rows, width)  # (H * 2 * D/2, C)
 
 
 def smollm2_tokenizer() -> "tiktoken.Encoding":
     """SmolLM2's tokenizer as a tiktoken `Encoding`, from the vocabulary in its GGUF file."""
-    from supertf.tokenizer import bpe_encoding, bytes_to_unicode  # which imports this module
+    import gguf
 
-    reader = open_gguf(smollm2_path())
-    tokens, kinds, merges = (
-        reader.get_field(f"tokenizer.ggml.{name}").contents() for name in ("tokens", "token_type", "merges")
-    )
+    from supertf.tokenizer import bpe_encoding  # which imports this module
+
+    path = smollm2_path()
+    with readable(path):
+        reader = gguf.GGUFReader(path)
+        tokens, kinds, merges = (
+            reader.get_field(f"tokenizer.ggml.{name}").contents()
+            for name in ("tokens", "token_type", "merges")
+        )
     control = 3  # GGUF's mark for special tokens
     vocab = {token: i for i, token in enumerate(tokens) if kinds[i] != control}
     special = {token: i for i, token in enumerate(tokens) if kinds[i] == control}
-    # 21 bytes that its training text did not contain have no token. tiktoken wants all 256, so these get
-    # ids past the model's vocabulary, which the model then refuses instead of reading something else.
-    missing = [char for char in bytes_to_unicode().values() if char not in vocab]
-    vocab |= {char: len(tokens) + i for i, char in enumerate(missing)}
     # GPT-2's pattern, but every digit stands alone, also apart from the space before it
     pattern = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
     pairs = [tuple(merge.split(" ")) for merge in merges]
