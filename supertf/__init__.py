@@ -9,9 +9,12 @@ _EXPORTS = {  # public name: module; imported on first use so that `import super
     "GPT": "model",
     "GPTConfig": "config",
     "PRESETS": "config",
+    "TrainSettings": "training",
     "generate": "generation",
     "load_model": "pretrained",
     "load_tokenizer": "tokenizer",
+    "perplexity": "evaluate",
+    "train": "training",
 }
 __all__ = [*_EXPORTS, "__version__"]
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import torch
 
 
@@ -45,7 +46,8 @@ def read_gbps(megabytes: int = 512, repeats: int = 5) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """What the figures were measured on; on a busy machine (load above 1) they are worth little."""
+    load = psutil.getloadavg()[0]
     return {
         "processor": platform.machine(),
         "threads": torch.get_num_threads(),
@@ -54,4 +56,5 @@ def machine() -> dict[str, Any]:
         "matmul_gflops_fp32": matmul_gflops(torch.float32),
         "matmul_gflops_bf16": matmul_gflops(torch.bfloat16),
         "read_gbps": read_gbps(),
+        "load_before": load,
     }

@@ -31,11 +31,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def flatten(result: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested results as one level with `outer / inner` names."""
+    """Nested results as one level with `outer / inner` names; plain figures of one thing share a line."""
     flat: dict[str, Any] = {}
     for name, value in result.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name} / ")
-        else:
+        if not isinstance(value, dict):
             flat[prefix + name] = value
+        elif prefix and not any(isinstance(inner, dict) for inner in value.values()):
+            flat[prefix + name] = "  ".join(f"{inner} {figure:.4g}" for inner, figure in value.items())
+        else:
+            flat |= flatten(value, f"{prefix}{name} / ")
     return flat
