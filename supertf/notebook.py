@@ -57,8 +57,11 @@ def record(name: str, **figures: float | int | str | bool) -> None:
 
 
 def figures_text(figures: dict[str, Any]) -> str:
-    """Figures on one line: `ratio 5.12, parameters 134515008`."""
-    shown = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in figures.items()}
+    """Figures on one line: `ratio 5.12, parameters 134,515,008`."""
+    shown = {
+        key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in figures.items()
+    }
+    shown |= {key: f"{value:,}" for key, value in figures.items() if type(value) is int}
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in shown.items())
 
 

@@ -262,11 +262,11 @@ def test_check_tells_unsolved_right_and_wrong_apart(shown, answer, expected, sta
 
 
 def test_record_keeps_order_and_six_digits(shown):
-    record("00_x", steps=np.int64(5), ratio=torch.tensor(5.123456789), found=True, where="11[507]")
+    record("00_x", steps=np.int64(5000), ratio=torch.tensor(5.123456789), found=True, where="11[507]")
     ((mime, value, text),) = shown
     assert mime == FIGURES_MIME
-    assert value["figures"] == [("steps", 5), ("ratio", 5.12346), ("found", True), ("where", "11[507]")]
-    assert text == "00_x: steps 5, ratio 5.123, found True, where 11[507]"
+    assert value["figures"] == [("steps", 5000), ("ratio", 5.12346), ("found", True), ("where", "11[507]")]
+    assert text == "00_x: steps 5,000, ratio 5.123, found True, where 11[507]"
 
 
 @pytest.mark.parametrize(
