@@ -127,10 +127,7 @@ class CausalSelfAttention(nn.Module):
         self.c_attn = Linear(config.n_embd, width, bias=config.bias)  # rows: all q heads, k heads, v heads
         self.c_proj = Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.scale = AttentionScale(config)
-        if config.qk_norm:
-            self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
-            self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
-        self.qk_norm = config.qk_norm
+        self.qk_norm, self.norm_eps = config.qk_norm, config.norm_eps
         self.alibi = config.position == "alibi"
 
     def forward(
@@ -140,11 +137,12 @@ class CausalSelfAttention(nn.Module):
         B, T, C = x.shape
         D = self.head_dim
         heads = self.c_attn(x).view(B, T, -1, D).transpose(1, 2)  # (B, H + 2 * kv_heads, T, D)
-        q, k, v = heads.split([self.n_head, self.kv_heads, self.kv_heads], dim=1)
+        qk, v = heads.split([self.n_head + self.kv_heads, self.kv_heads], dim=1)
         if self.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
+            qk = F.rms_norm(qk, (D,), eps=self.norm_eps)
         if layout.angles is not None:
-            q, k = rotate(q, layout.angles), rotate(k, layout.angles)
+            qk = rotate(qk, layout.angles)
+        q, k = qk.split([self.n_head, self.kv_heads], dim=1)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, kv_heads, S, D)
         q = self.scale(q, layout.n)

@@ -34,7 +34,7 @@ class GPTConfig:
     norm: str = "layernorm"
     norm_eps: float = 1e-5
     mlp: str = "gelu"
-    qk_norm: bool = False  # RMSNorm on every query and key head before positions
+    qk_norm: bool = False  # RMSNorm without weights on every query and key head, before positions
     bias: bool = True  # biases in linear layers and LayerNorm
     tie_head: bool = True  # the output head shares the token embedding's matrix
     dropout: float = 0.0
