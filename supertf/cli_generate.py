@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from supertf.checkpoint import load_tokenizer_of
     from supertf.device import pick_device_dtype
     from supertf.generation import stream
-    from supertf.int4 import int4_weights
+    from supertf.packed import packed_weights
     from supertf.pretrained import load_model
     from supertf.tokenizer import load_tokenizer
 
@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character can span tokens
     pieces: list[str] = []
     tokens = 0
-    with int4_weights(model) if args.weights == "int4" else contextlib.nullcontext():
+    on_cpu = device.type == "cpu" and args.weights != "float32"
+    with packed_weights(model, args.weights) if on_cpu else contextlib.nullcontext():
         start = time.perf_counter()
         chosen = stream(
             model,

@@ -1,4 +1,4 @@
-"""Fast one-row products and 4-bit weights: the same numbers, or a bounded error, and nothing left behind."""
+"""Fast one-row products and packed weights: the same numbers, or a bounded error, and nothing left behind."""
 
 import pytest
 import torch
@@ -6,9 +6,9 @@ from torch import nn
 
 from supertf.config import GPTConfig
 from supertf.errors import UserError
-from supertf.int4 import Int4Linear, int4_weights, quantize
 from supertf.linear import Linear
 from supertf.model import GPT
+from supertf.packed import pack_bfloat16, pack_int4, packed_weights, quantize
 
 CONFIG = GPTConfig(
     vocab_size=64, n_ctx=24, n_layer=2, n_head=2, n_embd=64, n_inner=96, mlp="swiglu", bias=False
@@ -42,34 +42,55 @@ def test_codes_reproduce_weights_on_a_sixteen_level_grid_and_bound_the_error_els
     assert (error <= 0.5 * scale + 0.01 * weight.abs().max()).all()  # half a step, and bfloat16 of the scale
 
 
-def test_a_packed_layer_computes_its_dequantised_product():
+def test_a_4_bit_layer_computes_its_dequantised_product():
     torch.manual_seed(0)
-    layer = nn.Linear(64, 32).bfloat16()
+    layer = Linear(64, 32).bfloat16()
     codes, scales_and_zeros = quantize(layer.weight.detach())
     scale, zero = scales_and_zeros.float().transpose(0, 1).repeat_interleave(32, dim=1).unbind(-1)
     x = torch.randn(2, 3, 64).bfloat16()
     expected = x.float() @ ((codes - 8) * scale + zero).T + layer.bias.float()
     with torch.inference_mode():
-        assert torch.allclose(Int4Linear(layer)(x).float(), expected, atol=0.03)
+        assert torch.allclose(pack_int4("layer", layer)(x).float(), expected, atol=0.03)
 
 
-def test_4_bit_weights_last_as_long_as_their_context_also_after_an_exception():
+@pytest.mark.parametrize("shape", [(1, 1, 64), (2, 5, 64)])
+def test_a_bfloat16_layer_computes_its_own_product(shape):
+    torch.manual_seed(0)
+    layer = Linear(64, 32).bfloat16()
+    x = torch.randn(shape).bfloat16()
+    with torch.inference_mode():
+        packed = pack_bfloat16("layer", layer)(x)
+        assert packed.dtype == torch.bfloat16
+        assert torch.allclose(packed.float(), layer(x).float(), atol=0.02)
+
+
+@pytest.mark.parametrize("packing", ["bfloat16", "int4"])
+def test_packed_weights_last_as_long_as_their_context_also_after_an_exception(packing):
     torch.manual_seed(0)
     model = GPT(CONFIG).bfloat16().eval()
     idx = torch.tensor([[3, 1, 4]])
-    before, logits = dict(model.named_modules()), model(idx).logits
-    with pytest.raises(KeyError), int4_weights(model):
-        assert isinstance(model.lm_head, Int4Linear)
-        assert not torch.equal(model(idx).logits, logits)
+    logits = model(idx).logits
+    seen = []
+    model.h[1].mlp.c_proj.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with pytest.raises(KeyError), torch.inference_mode(), packed_weights(model, packing):
+        assert torch.allclose(model(idx).logits.float(), logits.float(), atol=0.1)
+        assert len(seen) == 1  # hooks see packed layers too
+        model.h[0].mlp.c_fc.weight.zero_()  # not noticed before the context ends
+        assert torch.allclose(model(idx).logits.float(), logits.float(), atol=0.1)
         raise KeyError
-    assert dict(model.named_modules()) == before
-    assert model.lm_head.weight is model.wte.weight
-    assert torch.equal(model(idx).logits, logits)
+    assert all(module.product is None for module in model.modules() if isinstance(module, Linear))
+    assert not torch.equal(model(idx).logits, logits)
 
 
-def test_4_bit_weights_say_what_they_need():
-    with pytest.raises(UserError, match=r"dtype=torch\.bfloat16"), int4_weights(GPT(CONFIG)):
+def test_packed_weights_say_what_they_need():
+    with pytest.raises(UserError, match=r"dtype=torch\.bfloat16"), packed_weights(GPT(CONFIG), "int4"):
+        pass
+    with (
+        pytest.raises(UserError, match="unknown packing 'int3'"),
+        packed_weights(GPT(CONFIG).bfloat16(), "int3"),
+    ):
         pass
     odd = GPT(GPTConfig(vocab_size=64, n_ctx=24, n_layer=1, n_head=2, n_embd=48)).bfloat16()
-    with pytest.raises(UserError, match="multiples of 32"), int4_weights(odd):
+    with pytest.raises(UserError, match="multiples of 32"), packed_weights(odd, "int4"):
         pass
+    assert odd.lm_head.product is None
