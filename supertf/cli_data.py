@@ -17,7 +17,7 @@ BPE_TRAINING_CHARS = 50_000_000  # a BPE is trained on this much text from the f
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The original project's flags, then ours."""
     parser.add_argument("--max_length", type=positive_int, default=1024, help="tokens in a window")
-    parser.add_argument("--sample_size", type=positive_int, default=100_000, help="documents at most")
+    parser.add_argument("--sample_size", type=positive_int, help="documents at most (default: all)")
     parser.add_argument(
         "--data_name",
         default="python-docs",

@@ -77,6 +77,17 @@ def test_a_trained_vocabulary_from_a_text_file(book, capsys):
     assert train.tokenizer.decode(train.tokens[:40]).startswith("It was a line of a book")
 
 
+def test_every_document_is_read_unless_a_sample_size_is_given(book, capsys):
+    with open("rows.jsonl", "w") as file:
+        file.writelines(f'{{"text": "{i}"}}\n' for i in range(100_010))  # the original's default is 100,000
+    options = ["--data_name=rows.jsonl", "--tokenizer=bytes", "--max_length=8", "--stride=8", "--json"]
+    _, out, _ = run(capsys, *options)
+    assert json.loads(out)["documents"] == 100_010
+    _, out, _ = run(capsys, *options, "--sample_size=100")
+    assert json.loads(out)["documents"] == 100
+    assert "--sample_size=100" in TokenFile("train.bin").manifest["command"]
+
+
 def test_the_command_in_the_manifest_gives_the_same_files(book, capsys):
     run(capsys, "--data_name=book.txt", "--tokenizer=bytes", "--seed=3", "--max_length=64", "--stride=8")
     manifest = TokenFile("train.bin").manifest
@@ -107,12 +118,15 @@ def test_mistakes_are_one_line_and_exit_code_2(book, capsys, options, message):
     assert message in err
 
 
-@pytest.mark.parametrize("options", ["--max_length 0", "--stride -1", "--batch_size x", "--split_ratio half"])
+@pytest.mark.parametrize(
+    "options", ["--max_length 0", "--stride -1", "--batch_size x", "--split_ratio half", "--seed x"]
+)
 def test_wrong_types_are_refused_by_the_parser(options, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["data", *options.split()])
     assert caught.value.code == 2
-    assert "error: argument --" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith(f"supertf data: argument {options.split()[0]}: ") and err.count("\n") == 1
 
 
 def test_the_command_line_and_the_library_write_the_same(book, capsys, tmp_path):
