@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
 def read_ids(data: str, tokenizer: "tiktoken.Encoding", max_tokens: int) -> "np.ndarray":
     """The first `max_tokens` token ids of a token file or a text, (N,) int64; documents end with the
-    end-of-text token. `UserError` when the text cannot be read or was tokenized otherwise."""
+    end-of-text token. `UserError` when it cannot be read, was changed, or was tokenized otherwise."""
     import numpy as np
 
     from supertf.corpus import iter_documents
@@ -91,6 +91,7 @@ def read_ids(data: str, tokenizer: "tiktoken.Encoding", max_tokens: int) -> "np.
             raise UserError(
                 f"{data} was written with another tokenizer than the model's: give the text itself"
             )
+        file.verify()
         return file.tokens[:max_tokens].astype(np.int64)
     ids: list[int] = []
     for document in iter_documents(data):

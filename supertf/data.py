@@ -159,6 +159,7 @@ class TokenFile:
                 f"{dtype.itemsize} bytes: truncated or another file; run `supertf data` again"
             )
         self.manifest = manifest
+        self._verified = False
         self.tokens = np.memmap(self.path, dtype=dtype, mode="r", shape=(manifest["tokens"],))
 
     def __len__(self) -> int:
@@ -176,16 +177,21 @@ class TokenFile:
         return tokenizer_from_spec(self.manifest["tokenizer"], str(manifest_path(self.path)))
 
     def verify(self) -> None:
-        """Read the whole file and compare its SHA-256; `UserError` when any bit has changed."""
-        if sha256(self.path) != self.manifest["sha256"]:
+        """Read the whole file, once, and compare its SHA-256; `UserError` when any bit has changed."""
+        if not self._verified and sha256(self.path) != self.manifest["sha256"]:
             raise UserError(f"{self.path} was changed since it was written; run `supertf data` again")
+        self._verified = True
 
 
 class Windows:
     """Overlapping stretches of a token file, cut when asked for; `windows[i]` has inputs and targets.
 
     Window i is `length + 1` int64 tokens: its first `length` are the inputs, its last `length` the
-    targets. Windows begin every `stride` tokens; one more, aligned with the end of the file, covers the
+    targets. As in GPT-2, windows run across the ends of documents, where an end-of-text token stands; a
+    token sees what comes before it in the window, also from the document before. (The model itself can
+    restart there: `segments` of `GPT.forward`.)
+
+    Windows begin every `stride` tokens; one more, aligned with the end of the file, covers the
     tokens left over, so every token but the first is a target. With `bos_id` each window is that id
     and then `length` tokens, so that the first token is predicted as well (a model without positions
     needs the BOS token to tell where the text begins).

@@ -16,8 +16,11 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Mean of `F.cross_entropy(x @ weight.T, targets)` over the targets that are not -100, in nats.
 
     x: (N, C). weight: (V, C). targets: (N,) int64. Products run in autocast's dtype, sums in float32.
-    First derivatives only.
+    First derivatives only. Raises `IndexError` on a target outside 0 ... V - 1 that is not -100.
     """
+    known = (targets >= 0) & (targets < len(weight)) | (targets == -100)
+    if not known.all():
+        raise IndexError(f"target {int(targets[~known][0])} is outside 0 to {len(weight) - 1} and not -100")
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     return _LinearCrossEntropy.apply(x, weight, targets, dtype)

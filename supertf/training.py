@@ -109,8 +109,12 @@ def train(
     the run after the current step, saves, and returns with `interrupted` set; a second one stops at
     once. On a CPU a resumed run ends with the same weights, bit for bit, as one never stopped.
 
-    Raises `UserError` when data and model do not fit, the folder holds another run, a checkpoint is
-    damaged or cannot be written, or the loss stops being a finite number (the last checkpoint is kept).
+    Windows run across the ends of documents, an end-of-text token between, as GPT-2's did: attention is
+    not restarted there, though `GPT.forward` could with `segments`.
+
+    Raises `UserError` when data and model do not fit, a token file was changed, the folder holds another
+    run, a checkpoint is damaged or cannot be written, or the loss stops being a finite number (the last
+    checkpoint is kept).
     """
     settings = settings or TrainSettings()
     train_file, validation_file = open_data(config, train_tokens, validation_tokens)
@@ -193,13 +197,14 @@ def due(step: int, every: int) -> bool:
 def open_data(
     config: GPTConfig, train_tokens: TokenFile | str | Path, validation_tokens: TokenFile | str | Path
 ) -> tuple[TokenFile, TokenFile]:
-    """Both token files, checked against each other and against the model's vocabulary."""
+    """Both token files, checked against their hashes, each other and the model's vocabulary."""
     files = [
         tokens if isinstance(tokens, TokenFile) else TokenFile(tokens)
         for tokens in (train_tokens, validation_tokens)
     ]
     for file in files:
         check_vocab(file, config.vocab_size)
+        file.verify()
     if files[0].manifest["tokenizer"] != files[1].manifest["tokenizer"]:
         raise UserError(
             f"{files[0].path} and {files[1].path} were written with different tokenizers: "

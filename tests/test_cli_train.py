@@ -163,6 +163,19 @@ def test_mistakes_are_one_line_and_write_nothing(capsys, tmp_path, flags, messag
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("flipped", ["train.bin", "validation.bin"])
+def test_a_flipped_bit_in_a_token_file_is_noticed(capsys, tmp_path, monkeypatch, flipped):
+    tiny_tokens(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    content = bytearray(Path(flipped).read_bytes())
+    content[len(content) // 2] ^= 1  # another byte of text: still a token of the vocabulary
+    Path(flipped).write_bytes(content)
+    assert main(["train", "--max_len", "16", "--steps", "1"]) == 2
+    err = capsys.readouterr().err
+    assert err == f"supertf train: {flipped} was changed since it was written; run `supertf data` again\n"
+    assert not Path("runs").exists()
+
+
 @pytest.mark.parametrize(
     "flags", [["--ssmax", "maybe"], ["--batch_size", "six"], ["--size", "huge"], ["--epoch", "0"]]
 )

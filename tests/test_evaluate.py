@@ -193,6 +193,17 @@ def test_another_tokenizers_token_file_is_refused(capsys, folder):
     assert "another tokenizer" in printed.err
 
 
+def test_a_flipped_bit_in_a_token_file_is_noticed(capsys, folder, tmp_path):
+    tiny_tokens(tmp_path)
+    path = tmp_path / "validation.bin"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    code, printed = run(capsys, folder, "--data", str(path), "--max_tokens", "100")
+    assert code == 2
+    assert f"{path} was changed since it was written" in printed.err
+
+
 @pytest.mark.real_model
 @pytest.mark.skipif(not is_present("smollm2-135m"), reason="run `supertf fetch smollm2-135m` first")
 def test_the_real_model_reads_english(capsys):

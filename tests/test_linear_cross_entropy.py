@@ -40,6 +40,17 @@ def test_value_and_gradients_equal_the_written_out_ones(vocab, dtype):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("target", [-1, -99, 17, 10**6])
+def test_a_target_outside_the_vocabulary_is_refused(target):
+    """As `F.cross_entropy` does; taken for a token without logit it would only spoil the loss."""
+    x, weight, targets = inputs()
+    targets[4] = target
+    with pytest.raises(IndexError, match=f"target {target} is outside 0 to 16"):
+        linear_cross_entropy(x, weight, targets)
+    with pytest.raises(IndexError):
+        F.cross_entropy(x @ weight.T, targets)
+
+
 def test_gradients_by_finite_differences():
     x, weight, targets = inputs()
     assert torch.autograd.gradcheck(linear_cross_entropy, (x, weight, targets))
