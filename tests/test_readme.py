@@ -1,0 +1,47 @@
+"""The README stays true: its file tree, its notebook table, its picture and its commands."""
+
+import argparse
+import base64
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import nbformat
+
+from supertf.badges import badge_url, repository
+from supertf.cli import COMMANDS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_file_tree_has_one_line_for_every_module():
+    listed = re.findall(r"^  (\w+\.py) +\S", README, re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "supertf").glob("*.py"))
+
+
+def test_the_table_lists_every_notebook_with_its_badge():
+    names = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    assert re.findall(r"^\| \[(\w+)\]\(notebooks/\1\.ipynb\)", README, re.MULTILINE) == names
+    for name in names:
+        assert badge_url(repository(ROOT), f"{name}.ipynb") in README
+
+
+def test_the_picture_is_an_output_of_notebook_00():
+    picture = (ROOT / "notebooks/images/one_weight.png").read_bytes()
+    notebook = nbformat.read(ROOT / "notebooks/00_start_here.ipynb", as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    pictures = [base64.b64decode(o.data["image/png"]) for o in outputs if "image/png" in o.get("data", {})]
+    assert picture in pictures
+
+
+def test_every_supertf_command_shown_parses():
+    text = README.replace("\\\n", " ")
+    commands = re.findall(r"^supertf (\w+)(.*?)(?:#.*)?$", text, re.MULTILINE)
+    assert {name for name, _ in commands} == set(COMMANDS)
+    for name, options in commands:
+        parser = argparse.ArgumentParser()
+        module = importlib.import_module(f"supertf.{COMMANDS[name][0]}")
+        module.add_arguments(parser)
+        parser.parse_args(shlex.split(options))
