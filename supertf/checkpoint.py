@@ -160,15 +160,15 @@ def is_run(path: str | Path) -> bool:
 def load_tokenizer_of(name: str | Path, vocab_size: int) -> tiktoken.Encoding:
     """The tokenizer of the model that `load_model(name)` gives, whose vocabulary has `vocab_size` tokens.
 
-    Checkpoints carry theirs; GPT-2's and SmolLM2's are known by the size of the vocabulary.
-    Raises `UserError` when there is no telling.
+    Checkpoints carry theirs; GPT-2's and SmolLM2's belong to models that have "gpt2" or "smollm2" in
+    their name and a vocabulary of that size. Raises `UserError` when there is no telling.
     """
     saved = locate(name) / "tokenizer.json"
     if (saved.parent / STATE).is_file() and saved.is_file():
         return load_tokenizer(saved)
-    known = {50257: "gpt2", 49152: "smollm2-135m"}
-    if vocab_size in known:
-        return load_tokenizer(known[vocab_size])
+    for part, size, tokenizer in (("gpt2", 50257, "gpt2"), ("smollm2", 49152, "smollm2-135m")):
+        if part in Path(name).name.lower() and vocab_size == size:
+            return load_tokenizer(tokenizer)
     raise UserError(
         f"no tokenizer is known for model {name} with {vocab_size} tokens; name one with --tokenizer"
     )

@@ -58,18 +58,18 @@ def describe(data_name: str) -> dict[str, str]:
     return {"source": f"https://huggingface.co/datasets/{name}", "license": _hub_license(name)}
 
 
-def hub_reachable(timeout: float = 5.0) -> bool:
-    """Whether the hub answers (datasets alone takes half a minute of retries to find that it does not)."""
+def hub_trouble(timeout: float = 5.0) -> str | None:
+    """Why the hub cannot be asked, or None when it answers (`datasets` retries for half a minute first)."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return False
+        return "HF_HUB_OFFLINE is set"
     url = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout):
-            return True
+            return None
     except urllib.error.HTTPError:
-        return True  # it answered
-    except (OSError, ValueError):
-        return False
+        return None  # it answered
+    except (OSError, ValueError) as error:
+        return f"no answer from {url}: {getattr(error, 'reason', error)}"
 
 
 def _documents(data_name: str, text_column: str | None, progress: bool) -> Iterator[str]:
@@ -92,10 +92,10 @@ def _hub_dataset(data_name: str) -> tuple[str, str | None]:
     name, _, configuration = data_name.partition(":")
     if not HUB_ID.fullmatch(data_name) or Path(name).suffix in KINDS:
         raise UserError(f"no file or folder {data_name!r}, nor is it a hub id such as owner/name")
-    if not hub_reachable():
+    if (trouble := hub_trouble()) is not None:
         raise UserError(
             f"{data_name!r} is no local file or folder, and the Hugging Face hub, where it might be, "
-            "cannot be reached; connect, or use a local file or python-docs"
+            f"cannot be reached ({trouble}); connect, or use a local file or python-docs"
         )
     return name, configuration or None
 
@@ -239,10 +239,10 @@ def _text_column(data_name: str, columns: list[str], wanted: str | None) -> str:
 
 def _hub_license(name: str) -> str:
     """What the dataset's card states."""
-    import httpx
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError  # of the library that this version talks through
 
-    with contextlib.suppress(OSError, ValueError, httpx.HTTPError):
+    with contextlib.suppress(OSError, ValueError, HTTPError):
         card = HfApi().dataset_info(name, timeout=10).card_data
         if card is not None and card.get("license"):
             return str(card["license"])

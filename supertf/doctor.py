@@ -3,11 +3,10 @@
 import importlib.metadata
 import os
 import platform
-import urllib.error
-import urllib.request
 from typing import Any
 
 from supertf import __version__
+from supertf.corpus import hub_trouble
 from supertf.device import pick_device_dtype
 from supertf.errors import UserError
 from supertf.fetch import WHEELS, is_present, places
@@ -83,13 +82,8 @@ def _machine() -> dict[str, Any]:
 
 def _hub(timeout: float) -> str:
     """Whether the Hugging Face hub answers; optional, for other models and data sets."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return "off (HF_HUB_OFFLINE is set)"
-    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    try:
-        with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=timeout):
-            return "reachable"
-    except urllib.error.HTTPError:
-        return "reachable"  # it answered
-    except (OSError, ValueError) as error:
-        return f"not reachable ({getattr(error, 'reason', error)}); only needed for other models and data"
+    trouble = hub_trouble(timeout)
+    if trouble is None:
+        return "reachable"
+    mend = "unset HF_HUB_OFFLINE" if "HF_HUB_OFFLINE" in trouble else "connect to a network"
+    return f"not reachable ({trouble}); for other models and data {mend}, and set HF_TOKEN for gated ones"

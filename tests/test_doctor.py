@@ -136,8 +136,15 @@ def test_json_is_complete(complete, capsys):
 
 
 def test_the_hub_is_not_asked_when_offline_and_its_absence_is_not_an_error(complete, monkeypatch):
-    assert report()["hub"].startswith("off")
+    monkeypatch.setattr("urllib.request.urlopen", lambda *args, **options: pytest.fail("asked the hub"))
+    found = report()
+    assert "HF_HUB_OFFLINE is set" in found["hub"] and "unset HF_HUB_OFFLINE" in found["hub"] and found["ok"]
+    monkeypatch.undo()
+
+
+def test_an_unreachable_hub_says_what_to_do_and_is_not_an_error(complete, monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     found = report(hub_timeout=0.5)
-    assert found["hub"].startswith("not reachable") and found["ok"]
+    assert found["hub"].startswith("not reachable (no answer from http://127.0.0.1:9: ")
+    assert "connect to a network, and set HF_TOKEN" in found["hub"] and found["ok"]
