@@ -7,6 +7,7 @@ only the one that is asked for is imported, so `supertf --help` stays fast.
 import argparse
 import importlib
 import json
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -59,6 +60,13 @@ def positive_int(text: str) -> int:
     return value
 
 
+def seed(text: str) -> int:
+    """Parse a seed of random numbers, in the range that every generator takes."""
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2**63 - 1, got {text!r}")
+    return int(text)
+
+
 def print_result(result: dict[str, Any], as_json: bool) -> None:
     """Print a result as JSON, or as aligned `name  value` lines."""
     if as_json:
@@ -77,8 +85,18 @@ def overview() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one subcommand; 0 on success, 2 on a user mistake, 130 on Ctrl-C."""
-    argv = sys.argv[1:] if argv is None else argv
+    """Run one subcommand; 0 on success, 2 on a user mistake, 130 on Ctrl-C, 141 when nobody reads on."""
+    try:
+        code = dispatch(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `supertf generate | head -1`; the flush at exit must not fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # what a shell reports of a program that ended so
+    return code
+
+
+def dispatch(argv: list[str]) -> int:
+    """Find the subcommand, parse its options and run it; its exit code."""
     if not argv or argv[0] in ("-h", "--help"):
         print(overview())
         return 0 if argv else 2

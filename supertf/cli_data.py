@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from supertf.cli import positive_int, print_result
+from supertf.cli import positive_int, print_result, seed
 from supertf.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="gpt2, bytes, smollm2-135m, bpe:SIZE (trained on the corpus), or a tokenizer file",
     )
     parser.add_argument("--text_column", help="column with the text (default: text, else content)")
-    parser.add_argument("--seed", type=int, default=0, help="chooses which documents are for validation")
+    parser.add_argument("--seed", type=seed, default=0, help="chooses which documents are for validation")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 

@@ -5,7 +5,7 @@ import codecs
 import contextlib
 import time
 
-from supertf.cli import positive_int, print_result
+from supertf.cli import boolean, positive_int, print_result, seed
 from supertf.errors import UserError
 
 
@@ -24,7 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--top_k", type=int, help="sample among this many likeliest tokens")
     parser.add_argument("--top_p", type=float, help="sample among the likeliest tokens that sum to this")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument(
+        "--bos",
+        type=boolean,
+        metavar="BOOL",
+        help="put the end-of-text token in front (default: as the model was trained by supertf)",
+    )
     parser.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
     parser.add_argument(
         "--weights",
@@ -41,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     """Stream the continuation to standard output, or print it as JSON."""
     import torch
 
-    from supertf.checkpoint import load_tokenizer_of
+    from supertf.checkpoint import load_tokenizer_of, trained_with_bos
     from supertf.device import pick_device_dtype
     from supertf.generation import stream
     from supertf.packed import packed_weights
@@ -57,11 +63,13 @@ def run(args: argparse.Namespace) -> int:
         tokenizer = load_tokenizer(args.tokenizer)
     else:
         tokenizer = load_tokenizer_of(args.model, model.config.vocab_size)
-    prompt = tokenizer.encode(args.prompt, allowed_special="all")
+    bos = trained_with_bos(args.model) if args.bos is None else args.bos
+    prompt = [tokenizer.eot_token] if bos else []
+    prompt += tokenizer.encode(args.prompt, allowed_special="all")
     ends = {tokenizer.encode_single_token(name) for name in tokenizer.special_tokens_set}
     decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character can span tokens
     pieces: list[str] = []
-    tokens = 0
+    prompt_tokens, tokens = len(prompt), 0
     on_cpu = device.type == "cpu" and args.weights != "float32"
     with packed_weights(model, args.weights) if on_cpu else contextlib.nullcontext():
         start = time.perf_counter()
@@ -91,7 +99,8 @@ def run(args: argparse.Namespace) -> int:
         "model": args.model,
         "prompt": args.prompt,
         "text": "".join(pieces),
-        "prompt_tokens": len(prompt),
+        "bos": bos,
+        "prompt_tokens": prompt_tokens,
         "new_tokens": tokens,
         "tokens_per_second": tokens / seconds,
         "temperature": args.temperature,

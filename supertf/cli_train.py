@@ -7,7 +7,7 @@ import statistics
 import sys
 from typing import TYPE_CHECKING, Any
 
-from supertf.cli import boolean, positive_int, print_result
+from supertf.cli import boolean, positive_int, print_result, seed
 from supertf.config import ATTENTIONS, POSITIONS, PRESETS, GPTConfig, preset
 from supertf.errors import UserError
 
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--clip", type=float, default=1.0, help="largest gradient norm; 0: no clipping")
     add("--grad_accumulation", type=positive_int, default=1, help="micro-batches per step")
     add("--bos", type=boolean, default=True, metavar="BOOL", help="begin windows with the end-of-text token")
-    add("--seed", type=int, default=0, help="of weights, order and dropout")
+    add("--seed", type=seed, default=0, help="of weights, order and dropout")
     add("--output_dir", default="runs/train", help="folder for metrics and checkpoints")
     add("--resume", action="store_true", help="go on from the last checkpoint in --output_dir")
     add("--device", help="cpu, cuda, cuda:1 or mps (default: the best there is)")
@@ -72,13 +72,14 @@ def run(args: argparse.Namespace) -> int:
     )
     if not PartialState().is_main_process:
         return 130 if result.interrupted else 0
+    speeds = [metrics["tokens_per_second"] for metrics in result.metrics]
     figures = {
         "steps": result.step,
         "parameters": result.model.num_parameters(),
-        "loss": result.metrics[-1]["loss"],
+        "loss": result.metrics[-1]["loss"] if result.metrics else None,  # a finished run may have lost them
         "best_validation_loss": result.best_loss if math.isfinite(result.best_loss) else None,
         "seconds": result.seconds,
-        "tokens_per_second": statistics.median(metrics["tokens_per_second"] for metrics in result.metrics),
+        "tokens_per_second": statistics.median(speeds) if speeds else None,
         "interrupted": result.interrupted,
         "run": args.output_dir,
     }

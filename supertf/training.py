@@ -5,9 +5,11 @@ gradients over micro-batches and processes (`torchrun --nproc_per_node 2 -m supe
 talks to trackers; what a step does stays in sight.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -63,6 +65,8 @@ class TrainSettings:
         for name in ("validate_every", "sample_every", "save_every", "warmup", "seed"):
             if (getattr(self, name) or 0) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        if self.seed >= 2**63:
+            raise UserError(f"seed is {self.seed}, expected at most 2**63 - 1")
         for name in ("weight_decay", "clip"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"{name} is {getattr(self, name)}, expected 0 or more")
@@ -92,6 +96,19 @@ class TrainResult:
     interrupted: bool = False
 
 
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn a device whose memory is full into one clear line."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{str(error).split('. ')[0]}: use a smaller batch_size (grad_accumulation makes up for it), "
+            "shorter windows or a smaller model; checkpoints written so far are kept"
+        ) from error
+
+
+@memory_errors()
 def train(
     config: GPTConfig,
     train_tokens: TokenFile | str | Path,
@@ -233,8 +250,20 @@ def make_accelerator(settings: TrainSettings, output_dir: str | Path | None) -> 
         project_dir=output_dir or ".",
     )
     if settings.tracker is not None:
-        accelerator.init_trackers("supertf", config=dataclasses.asdict(settings))
+        start_tracker(accelerator, settings)
     return accelerator
+
+
+def start_tracker(accelerator: Accelerator, settings: TrainSettings) -> None:
+    """Begin logging to the tracker; `UserError` when it will not, for want of a login or network say."""
+    name = settings.tracker
+    try:
+        accelerator.init_trackers("supertf", config=dataclasses.asdict(settings))
+    except (OSError, RuntimeError, ValueError, getattr(sys.modules.get(name), "Error", OSError)) as error:
+        raise UserError(
+            f"tracker {name} did not start ({type(error).__name__}: {error}): log in to it or go online "
+            "(wandb: `wandb login`, or WANDB_MODE=offline), or train without"
+        ) from error
 
 
 def progress_bar(step: int, settings: TrainSettings, accelerator: Accelerator) -> tqdm:

@@ -1,6 +1,9 @@
 """The command line: mistakes are one line and exit code 2, booleans are what they say."""
 
 import argparse
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -28,6 +31,11 @@ def test_boolean_flags_mean_what_they_say():
         (["train", "--train_data", "absent.bin"], "no token file absent.bin"),
         (["generate", "--model", "absent/folder/model"], "no model at absent/folder/model"),
         (["generate", "--weights", "int3"], "invalid choice: 'int3'"),
+        (
+            ["generate", "--seed", "-1"],
+            "argument --seed: expected a whole number from 0 to 2**63 - 1, got '-1'",
+        ),
+        (["data", "--seed", str(2**64)], f"got '{2**64}'"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, capsys):
@@ -58,6 +66,30 @@ def test_ctrl_c_leaves_without_a_traceback(capsys, monkeypatch):
     monkeypatch.setattr("supertf.cli_doctor.run", interrupt)
     assert cli.main(["doctor"]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes end differently on Windows")
+@pytest.mark.parametrize("words", [1, 1_000_000])  # noticed only by the last flush, or in the middle
+def test_a_reader_that_closes_the_pipe_is_not_an_error(words):
+    """As in `supertf generate | head -1`."""
+    code = f"""
+import sys
+from supertf import cli, cli_doctor
+sys.stdin.read()  # until the pipe is closed
+cli_doctor.run = lambda args: print("word " * {words}) or 0
+sys.exit(cli.main(["doctor"]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    process.stdin.close()
+    assert (process.stderr.read(), process.wait()) == ("", 141)
+    process.stderr.close()
 
 
 def test_help_lists_every_command_and_says_defaults_once(capsys):

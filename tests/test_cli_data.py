@@ -41,7 +41,7 @@ def test_the_original_flags_work_verbatim(book, capsys, monkeypatch):
         return datasets.IterableDatasetDict({"train": datasets.Dataset.from_list(rows).to_iterable_dataset()})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr("supertf.corpus.hub_reachable", lambda: True)
+    monkeypatch.setattr("supertf.corpus.hub_trouble", lambda: None)
     monkeypatch.setattr("supertf.corpus._hub_license", lambda name: "odc-by")
     code, out, _ = run(capsys, *ORIGINAL_FLAGS, "--tokenizer", "bytes", "--json")
     assert code == 0

@@ -15,6 +15,7 @@ from tiny import tiny_config, tiny_tokens
 from supertf import cli_train, training
 from supertf.cli import main
 from supertf.config import PRESETS
+from supertf.generation import generate as library_generate
 from supertf.pretrained import load_model, read_checkpoint
 
 ORIGINAL = shlex.split(
@@ -133,6 +134,34 @@ def test_a_run_can_be_resumed_evaluated_and_generates(capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)["new_tokens"] <= 3
 
 
+def test_generation_begins_with_the_token_that_training_windows_began_with(capsys, tmp_path):
+    def generate(run: Path, *flags: str) -> int:
+        small = ["--max_new_tokens", "4", "--temperature", "1", "--device", "cpu", "--json"]
+        return main(["generate", "--model", str(run), *small, *flags])
+
+    train(capsys, tmp_path / "with")
+    model = load_model(tmp_path / "with")
+    for prompt, ids in (("", []), ("2 plus", list(b"2 plus"))):
+        assert generate(tmp_path / "with", "--prompt", prompt) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["bos"], found["prompt_tokens"]) == (True, 1 + len(ids))
+        new = library_generate(model, [256, *ids], 4, temperature=1.0, stop={256})
+        assert found["text"] == bytes(new).decode(errors="replace")
+    train(capsys, tmp_path / "without", "--bos", "False")
+    assert generate(tmp_path / "without", "--prompt", "2 plus") == 0
+    assert json.loads(capsys.readouterr().out)["prompt_tokens"] == len("2 plus")
+    assert generate(tmp_path / "without", "--prompt", "") == 2
+    assert "the prompt is empty" in capsys.readouterr().err
+
+
+def test_a_finished_run_that_lost_its_metrics_can_be_resumed(capsys, tmp_path):
+    first = train(capsys, tmp_path)
+    (tmp_path / "metrics.jsonl").unlink()
+    again = train(capsys, tmp_path, "--resume")
+    assert (again["steps"], again["loss"], again["tokens_per_second"]) == (2, None, None)
+    assert again["best_validation_loss"] == first["best_validation_loss"]
+
+
 def test_samples_are_shown_and_kept(capsys, tmp_path):
     flags = ["--batch_size", "2", "--max_len", "16", "--steps", "4", "--generating_step", "2"]
     assert main(["train", *flags, "--output_dir", str(tmp_path)]) == 0
@@ -177,7 +206,15 @@ def test_a_flipped_bit_in_a_token_file_is_noticed(capsys, tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    "flags", [["--ssmax", "maybe"], ["--batch_size", "six"], ["--size", "huge"], ["--epoch", "0"]]
+    "flags",
+    [
+        ["--ssmax", "maybe"],
+        ["--batch_size", "six"],
+        ["--size", "huge"],
+        ["--epoch", "0"],
+        ["--seed", "-1"],
+        ["--seed", str(2**63)],
+    ],
 )
 def test_wrong_types_end_with_code_2(capsys, flags):
     with pytest.raises(SystemExit) as exit_code:

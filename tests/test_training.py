@@ -2,7 +2,9 @@
 
 import json
 import math
+import sys
 import threading
+from types import ModuleType
 
 import hypothesis.strategies as st
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given
 from tiny import tiny_config, tiny_tokens
 from torch.nn import functional as F
 
-from supertf import checkpoint
+from supertf import checkpoint, training
 from supertf.config import ATTENTIONS
 from supertf.data import Windows, batches, prepare
 from supertf.errors import UserError
@@ -280,6 +282,28 @@ def test_bf16_autocast_trains_and_keeps_float32_weights(tokens):
     assert half.model(torch.zeros(1, 4, dtype=torch.int64)).logits.dtype == torch.float32  # unwrapped
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_trains_on_a_gpu_and_resumes(tokens, tmp_path, precision):
+    """With its gradient scaler fp16 skips the first steps until the scale is small enough."""
+    chosen = {"device": "cuda", "precision": precision, "lr": 3e-3, "warmup": 0}
+    config = tiny_config(attention="ssmax")
+    whole = train(config, *tokens, settings(steps=40, **chosen), tmp_path / "whole")
+    assert {tensor.dtype for tensor in whole.model.parameters()} == {torch.float32}
+    assert all(math.isfinite(m["loss"]) for m in whole.metrics)
+    assert whole.best_loss < whole.metrics[0]["loss"] - 0.5
+    with pytest.raises(KeyError):
+        stopped = TrainingStopped(after=22)
+        train(config, *tokens, settings(steps=40, **chosen), tmp_path / "cut", on_metrics=stopped)
+    scaler = checkpoint.load(tmp_path / "cut").state["scaler"]
+    assert (scaler is not None) == (precision == "fp16")
+    resumed = train(config, *tokens, settings(steps=40, **chosen), tmp_path / "cut", resume=True)
+    assert resumed.step == 40
+    # kernels on a GPU add up in no fixed order, so not to the bit
+    assert resumed.metrics[-1]["loss"] == pytest.approx(whole.metrics[-1]["loss"], abs=0.05)
+
+
 def test_samples_and_callbacks(tokens):
     seen = []
     result = train(
@@ -321,11 +345,42 @@ def test_training_works_outside_the_main_thread(tokens):
         {"warmup": -1},
         {"save_every": -1},
         {"grad_accumulation": 0},
+        {"seed": -1},
+        {"seed": 2**63},
     ],
 )
 def test_settings_out_of_range_are_refused(change):
     with pytest.raises(UserError, match=next(iter(change))):
         TrainSettings(**change)
+
+
+def test_a_device_whose_memory_is_full_is_one_clear_line(tokens, monkeypatch):
+    def full(self, x, targets):
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 15.89 GiB"
+        )
+
+    monkeypatch.setattr(GPT, "loss", full)
+    with pytest.raises(UserError, match=r"^CUDA out of memory: use a smaller batch_size"):
+        train(tiny_config(), *tokens, settings())
+
+
+def test_a_tracker_that_does_not_start_is_one_clear_line(tokens, tmp_path, monkeypatch):
+    """The tracker and its own exception are played here: the real one wants an account."""
+    wandb = ModuleType("wandb")
+    wandb.Error = type("Error", (Exception,), {})
+
+    def init_trackers(self, *args, **options):
+        raise wandb.Error("api_key not configured (no-tty)")
+
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setattr(training, "get_available_trackers", lambda: ["wandb"])
+    monkeypatch.setattr(training.Accelerator, "init_trackers", init_trackers)
+    with pytest.raises(
+        UserError, match=r"wandb did not start \(Error: api_key not configured .*`wandb login`"
+    ):
+        train(tiny_config(), *tokens, settings(tracker="wandb"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(tokens, tmp_path):
