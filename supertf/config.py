@@ -1,6 +1,7 @@
 """What a decoder is made of: `GPTConfig` with one switch per design choice, and presets."""
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +11,14 @@ ATTENTIONS = ("softmax", "ssmax", "ssmax_fixed", "ssmax_bias", "logn", "constant
 POSITIONS = ("none", "learned", "sinusoidal", "rope", "alibi")
 NORMS = ("layernorm", "rmsnorm")
 MLPS = ("gelu", "swiglu")
+MAX_SIZE = 10**8  # of any one dimension; two of them still multiply to a tensor that can be described
 
 
 @dataclass(frozen=True)
 class GPTConfig:
     """Shape and switches of one decoder; the defaults are GPT-2 (124M).
 
-    Raises `UserError` when two fields do not fit together.
+    Raises `UserError` when a field has another type or is out of range, or two do not fit together.
     """
 
     vocab_size: int = 50257
@@ -40,9 +42,16 @@ class GPTConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "n_ctx", "n_layer", "n_head", "n_embd"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}, expected at least 1")
+        self._check_types()
+        for name in ("vocab_size", "n_ctx", "n_layer", "n_head", "n_kv_head", "n_embd", "n_inner"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= MAX_SIZE:
+                raise UserError(f"{name} is {value}, expected at least 1 and at most {MAX_SIZE:,}")
+        for name, lowest in (("rope_base", 0), ("norm_eps", 0), ("attention_constant", -sys.float_info.max)):
+            value = getattr(self, name)
+            if not (lowest < value <= sys.float_info.max):  # an integer can be finite and yet no float
+                expected = "a positive number" if lowest == 0 else "a finite number"
+                raise UserError(f"{name} is {value}, expected {expected}")
         for name, allowed in (
             ("attention", ATTENTIONS),
             ("position", POSITIONS),
@@ -67,6 +76,18 @@ class GPTConfig:
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout is {self.dropout}, expected at least 0 and less than 1")
 
+    def _check_types(self) -> None:
+        """`UserError` unless every field has the type of its default (an integer also counts as float)."""
+        for field in dataclasses.fields(self):
+            value, default = getattr(self, field.name), field.default
+            if value is None and default is None:
+                continue
+            expected = int if default is None else type(default)
+            if type(value) is not expected and (type(value), expected) != (int, float):
+                raise UserError(
+                    f"model setting {field.name} is {value!r}, expected a value of type {expected.__name__}"
+                )
+
     @property
     def head_dim(self) -> int:
         """Channels per head, D."""
@@ -75,12 +96,12 @@ class GPTConfig:
     @property
     def kv_heads(self) -> int:
         """Key and value heads."""
-        return self.n_kv_head or self.n_head
+        return self.n_head if self.n_kv_head is None else self.n_kv_head
 
     @property
     def inner(self) -> int:
         """Width of the MLP."""
-        return self.n_inner or 4 * self.n_embd
+        return 4 * self.n_embd if self.n_inner is None else self.n_inner
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -88,20 +109,11 @@ class GPTConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "GPTConfig":
-        """The inverse of `to_dict`; `UserError` on unknown names or wrong types."""
-        fields = {field.name: field for field in dataclasses.fields(cls)}
+        """The inverse of `to_dict`; `UserError` on unknown names and whatever `GPTConfig` refuses."""
+        fields = [field.name for field in dataclasses.fields(cls)]
         unknown = sorted(set(values) - set(fields))
         if unknown:
             raise UserError(f"unknown model settings {', '.join(unknown)}; known: {', '.join(fields)}")
-        for name, value in values.items():
-            default = fields[name].default
-            optional = name in ("n_kv_head", "n_inner")
-            expected = int if optional else type(default)
-            is_number = expected is float and isinstance(value, int) and not isinstance(value, bool)
-            if not (type(value) is expected or is_number or (optional and value is None)):
-                raise UserError(
-                    f"model setting {name} is {value!r}, expected a value of type {expected.__name__}"
-                )
         return cls(**values)
 
 

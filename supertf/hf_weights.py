@@ -61,30 +61,31 @@ LLAMA_NAMES = {
 def llama_config(values: dict[str, Any]) -> GPTConfig:
     """Our config for a Hugging Face Llama or Mistral config; `UserError` on features this decoder lacks."""
     rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise UserError(f"the checkpoint's rotary settings are {rope!r}, expected a JSON object")
     refuse(rope, "rope_type", ("default",), default=rope.get("type", "default"))
     refuse(values, "hidden_act", ("silu",), default="silu")
     refuse(values, "attention_bias", (False,), default=False)
     refuse(values, "mlp_bias", (False,), default=False)
     refuse(values, "sliding_window", (None,), default=None)
-    heads = values.get("num_attention_heads", 32)
-    width = values.get("hidden_size", 4096)
-    refuse(values, "head_dim", (None, width // heads), default=None)
-    return GPTConfig(
+    config = GPTConfig(
         vocab_size=values.get("vocab_size", 32000),
         n_ctx=values.get("max_position_embeddings", 2048),
         n_layer=values.get("num_hidden_layers", 32),
-        n_head=heads,
-        n_kv_head=values.get("num_key_value_heads") or heads,
-        n_embd=width,
+        n_head=values.get("num_attention_heads", 32),
+        n_kv_head=values.get("num_key_value_heads"),
+        n_embd=values.get("hidden_size", 4096),
         n_inner=values.get("intermediate_size", 11008),
         position="rope",
-        rope_base=float(rope.get("rope_theta") or values.get("rope_theta") or 10000.0),
+        rope_base=rope.get("rope_theta", values.get("rope_theta", 10000.0)),
         norm="rmsnorm",
         norm_eps=values.get("rms_norm_eps", 1e-6),
         mlp="swiglu",
         bias=False,
         tie_head=values.get("tie_word_embeddings", False),
     )
+    refuse(values, "head_dim", (None, config.head_dim), default=None)
+    return config
 
 
 def from_llama(config: GPTConfig, state: State, names: dict[str, str]) -> State:

@@ -1,6 +1,6 @@
 """Where a token stands: learned and sinusoidal tables, rotary angles (RoPE, p-RoPE) and ALiBi slopes.
 
-"none" needs no code: what order the causal mask alone carries is notebook 03's subject.
+"none" needs no code: with two layers or more the causal mask alone tells order (Irie, arXiv 2501.00659).
 """
 
 import torch

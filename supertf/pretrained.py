@@ -19,6 +19,7 @@ from supertf.hf_weights import LLAMA_NAMES, State, from_gpt2, from_llama, gpt2_c
 from supertf.model import GPT
 
 MODEL_TYPE = "supertf"
+FILE_SUFFIXES = (".gguf", ".safetensors", ".json", ".bin", ".pt")
 
 
 def load_model(
@@ -56,11 +57,11 @@ def read_checkpoint(name: str | Path) -> tuple[GPTConfig, State]:
     if str(name) == "smollm2-135m":
         return read_gguf(smollm2_path())
     path = find(name)
-    if path.suffix == ".gguf":
+    if path.suffix == ".gguf" and path.exists():
         return read_gguf(path)
     if path.is_dir():
         return read_folder(path)
-    if path.exists() or path.suffix or str(name).count("/") > 1:
+    if path.exists() or not may_be_hub_id(str(name)):
         raise UserError(
             f"no model at {name}: expected a folder with config.json and safetensors, a .gguf file, "
             "smollm2-135m, or a hub id such as openai-community/gpt2"
@@ -68,26 +69,28 @@ def read_checkpoint(name: str | Path) -> tuple[GPTConfig, State]:
     return read_folder(download(str(name)))
 
 
+def may_be_hub_id(name: str) -> bool:
+    """Whether a name without a file of that name may be a hub id; those have dots too (Llama-3.2-1B)."""
+    return not name.startswith((".", "/", "~")) and name.count("/") <= 1 and not name.endswith(FILE_SUFFIXES)
+
+
 def download(hub_id: str) -> Path:
     """Fetch a model's configuration and safetensors from the Hugging Face hub (or its local cache)."""
-    import huggingface_hub
-    import requests
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    import httpx  # which huggingface_hub talks through
+    import huggingface_hub.errors
 
+    # huggingface_hub's errors have no common base, and those of the network come through as they are
+    errors = [error for error in vars(huggingface_hub.errors).values() if isinstance(error, type)]
+    failures = (OSError, httpx.HTTPError, httpx.InvalidURL, *(e for e in errors if issubclass(e, Exception)))
     try:
         folder = huggingface_hub.snapshot_download(
             hub_id, allow_patterns=["config.json", "*.safetensors", "*.safetensors.index.json"]
         )
-    except (
-        LocalEntryNotFoundError,
-        HfHubHTTPError,
-        HFValidationError,
-        requests.RequestException,
-        OSError,
-    ) as error:
+    except failures as error:
         raise UserError(
-            f"could not fetch model {hub_id!r} from the hub ({type(error).__name__}): check the id and the "
-            "network, or use smollm2-135m, which works offline after `supertf fetch`"
+            f"could not fetch model {hub_id!r}, which is no folder here, from the hub "
+            f"({type(error).__name__}): check the id and the network, or use smollm2-135m, which works "
+            "offline after `supertf fetch`"
         ) from error
     return Path(folder)
 
@@ -148,6 +151,10 @@ def write_tensors(path: Path, tensors: State) -> None:
 
 def build(config: GPTConfig, state: State) -> GPT:
     """A model that holds exactly these tensors; `UserError` names every one that does not fit."""
+    if not any(name.startswith(f"h.{config.n_layer - 1}.") for name in state):  # before millions are built
+        raise UserError(
+            f"the weights do not fit the config: layer {config.n_layer} of {config.n_layer} is missing"
+        )
     with torch.device("meta"):  # no memory and no random numbers for weights that get replaced
         model = GPT(config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -48,7 +48,7 @@ def test_fused_equals_explicit(attention, position, segments):
     assert torch.allclose(fused, explicit.logits, atol=1e-10, rtol=0)
     for weights in explicit.attentions:
         assert weights.shape == (2, 4, 20, 20)
-        assert torch.allclose(weights.sum(-1), torch.ones(2, 4, 20, dtype=torch.float64))
+        assert torch.allclose(weights.sum(-1), torch.ones(2, 4, 20, dtype=torch.float64), atol=1e-12, rtol=0)
 
 
 @given(
@@ -58,10 +58,15 @@ def test_fused_equals_explicit(attention, position, segments):
 def test_scaled_softmax_is_the_papers_definition(z, s):
     """softmax(s log n * z) = n^(s z_i) / sum_j n^(s z_j), Nakanishi 2025."""
     n = len(z)
-    logits = torch.tensor(z, dtype=torch.float64)
+    scale = AttentionScale(GPTConfig(n_head=1, n_embd=1, position="none", attention="ssmax")).double()
+    with torch.no_grad():
+        scale.s.fill_(s)
+    q = torch.ones(1, 1, 1, 1, dtype=torch.float64)  # one query and one channel: the keys are the logits z
+    k = torch.tensor(z, dtype=torch.float64).view(1, 1, n, 1)
+    _, weights = explicit_attention(scale(q, torch.tensor([[n]])), k, k, None, causal=False)
     powers = [float(n) ** (s * (value - max(z))) for value in z]  # the shift cancels and avoids overflow
     expected = torch.tensor([power / sum(powers) for power in powers], dtype=torch.float64)
-    assert torch.allclose((s * math.log(n) * logits).softmax(-1), expected, atol=1e-12)
+    assert torch.allclose(weights.flatten(), expected, atol=1e-12, rtol=0)
 
 
 def test_scaling_q_equals_scaling_the_logits_row_by_row():
@@ -75,7 +80,9 @@ def test_scaling_q_equals_scaling_the_logits_row_by_row():
     for i in range(20):
         z = logits[:, :, i, : i + 1]
         powers = (i + 1) ** (scale.s[:, None] * z)
-        assert torch.allclose(weights[:, :, i, : i + 1], powers / powers.sum(-1, keepdim=True), atol=1e-12)
+        assert torch.allclose(
+            weights[:, :, i, : i + 1], powers / powers.sum(-1, keepdim=True), atol=1e-12, rtol=0
+        )
 
 
 def test_a_global_n_is_not_mistaken_for_n_per_row():
@@ -83,7 +90,7 @@ def test_a_global_n_is_not_mistaken_for_n_per_row():
     scale = AttentionScale(dataclasses.replace(TINY, attention="ssmax", n_kv_head=4))
     q = torch.ones(1, 4, 20, 8)
     factor = scale(q, layout(20).n)[0, 0, :, 0]
-    assert torch.allclose(factor, scale.s[0] * torch.arange(1, 21).log(), atol=1e-6)
+    assert torch.allclose(factor, scale.s[0] * torch.arange(1, 21).log(), atol=1e-6, rtol=0)
     global_n = scale.s[0] * math.log(20)
     assert (factor[:19] < global_n).all()
     assert factor[0] == 0  # log 1: one key gets all the weight whatever the factor
@@ -104,10 +111,12 @@ def test_packed_documents_give_the_logits_of_each_alone(attention, position):
     model = tiny_model(attention=attention, position=position)
     idx = tokens()
     packed = model(idx, segments=PACKED).logits
-    assert torch.allclose(packed[0, :7], model(idx[:1, :7]).logits[0], atol=1e-10)
-    assert torch.allclose(packed[0, 7:], model(idx[:1, 7:]).logits[0], atol=1e-10)
-    assert torch.allclose(packed[1, 2:7], model(idx[1:, 2:7]).logits[0], atol=1e-10)  # behind left padding
-    assert torch.allclose(packed[1, 7:16], model(idx[1:, 7:16]).logits[0], atol=1e-10)
+    assert torch.allclose(packed[0, :7], model(idx[:1, :7]).logits[0], atol=1e-10, rtol=0)
+    assert torch.allclose(packed[0, 7:], model(idx[:1, 7:]).logits[0], atol=1e-10, rtol=0)
+    assert torch.allclose(
+        packed[1, 2:7], model(idx[1:, 2:7]).logits[0], atol=1e-10, rtol=0
+    )  # behind left padding
+    assert torch.allclose(packed[1, 7:16], model(idx[1:, 7:16]).logits[0], atol=1e-10, rtol=0)
     assert packed.isfinite().all()  # padding rows included
 
 
@@ -137,7 +146,7 @@ def test_one_layer_without_positions_cannot_see_order_but_two_can(attention):
 
 
 def test_initial_s_makes_the_average_multiplier_one():
-    assert initial_s(1024) == pytest.approx(0.16847, abs=1e-5)  # papers.md, from the paper's own start value
+    assert initial_s(1024) == pytest.approx(0.16847, abs=1e-5)  # the paper's code starts at 0.168
     for n_ctx in (2, 64, 128, 2048):
         mean = sum(math.log(n) for n in range(1, n_ctx + 1)) / n_ctx
         assert initial_s(n_ctx) * mean == pytest.approx(1)
@@ -161,6 +170,20 @@ def test_logn_leaves_the_trained_context_alone_and_sharpens_beyond():
     [
         ({"n_head": 5}, "5 heads do not divide a width of 32"),
         ({"n_kv_head": 3}, "n_kv_head is 3"),
+        ({"n_kv_head": 0}, "n_kv_head is 0, expected at least 1"),
+        ({"n_inner": 0}, "n_inner is 0, expected at least 1"),
+        ({"n_inner": -8}, "n_inner is -8"),
+        ({"n_ctx": 10**400}, "at most 100,000,000"),
+        ({"n_layer": "2"}, "n_layer is '2', expected a value of type int"),
+        ({"n_head": None}, "n_head is None"),
+        ({"tie_head": "no"}, "tie_head is 'no', expected a value of type bool"),
+        ({"rope_base": 0.0}, "rope_base is 0.0, expected a positive number"),
+        ({"rope_base": math.inf}, "rope_base is inf"),
+        ({"norm_eps": 0.0}, "norm_eps is 0.0"),
+        ({"norm_eps": math.nan}, "norm_eps is nan"),
+        ({"norm_eps": 10**400}, "norm_eps is 1000"),
+        ({"attention_constant": math.nan}, "attention_constant is nan, expected a finite number"),
+        ({"attention_constant": -math.inf}, "attention_constant is -inf"),
         ({"attention": "sparse"}, "expected one of softmax, ssmax"),
         ({"position": "rope", "n_embd": 12}, "even"),
         ({"rope_fraction": 0.0}, "rope_fraction is 0.0"),

@@ -6,6 +6,8 @@ import sysconfig
 import time
 from pathlib import Path
 
+import httpx
+import huggingface_hub
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,6 +21,16 @@ from supertf.files import read_json, write_json
 from supertf.model import GPT
 from supertf.pretrained import load_model, save_model
 
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 99),
+    st.sampled_from([10**7, 10**20, 10**400]),
+    st.floats(),
+    st.text(max_size=5),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.sampled_from(["type", "rope_type", "rope_theta"]), st.integers(), max_size=2),
+)
 transformers = pytest.importorskip("transformers")
 real_model = pytest.mark.skipif(
     not all(place.exists() for place in places("smollm2-135m")), reason="run `supertf fetch`"
@@ -152,6 +164,59 @@ def test_paths_and_files_that_are_no_model_get_one_clear_line(tmp_path, monkeypa
         load_model(tmp_path / "model")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["gpt2", "openai-community/gpt2", "meta-llama/Llama-3.2-1B", "HuggingFaceTB/SmolLM2-1.7B", "a.b/c.d_e-f"],
+)
+def test_hub_ids_with_and_without_dots_go_to_the_hub(name, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="could not fetch model"):
+        load_model(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("model.gguf", "runs/model.safetensors", "config.json", "pytorch_model.bin", "model.pt"),
+        *("./gpt2", "../gpt2", "~/gpt2", "/gpt2", "runs/lab/last"),
+    ],
+)
+def test_names_of_files_and_folders_never_go_to_the_hub(name, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    with pytest.raises(UserError, match="no model at"):
+        load_model(name)
+
+
+def hub_failures():
+    """One error of each kind that the hub's library lets through."""
+    response = httpx.Response(401, request=httpx.Request("GET", "https://huggingface.co"))
+    return [
+        httpx.ConnectError("no route"),
+        httpx.ReadTimeout("slow"),
+        httpx.InvalidURL("HF_ENDPOINT"),
+        OSError("disk"),
+        huggingface_hub.errors.GatedRepoError("private", response=response),
+        huggingface_hub.errors.RepositoryNotFoundError("absent", response=response),
+        huggingface_hub.errors.LocalEntryNotFoundError("offline"),
+        huggingface_hub.errors.HFValidationError("no id"),
+    ]
+
+
+@pytest.mark.parametrize("error", hub_failures(), ids=lambda error: type(error).__name__)
+def test_whatever_the_hub_raises_is_one_clear_line(error, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(UserError, match=rf"could not fetch model 'some/model'.*{type(error).__name__}"):
+        load_model("some/model")
+
+
+def test_the_files_of_a_hub_model_are_read(small_folder, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(small_folder))
+    assert load_model("some/model-1.5").config.n_embd == 16
+
+
 # --- the real model ------------------------------------------------------------------------------
 
 
@@ -221,6 +286,55 @@ def test_real_token_ids_equal_those_of_hugging_face_on_a_thousand_documents():
     for document in documents:
         expected = reference.encode(document, add_special_tokens=False).ids
         assert ours.encode(document, disallowed_special=()) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_attention_heads": 0}, "n_head is 0"),
+        ({"num_attention_heads": "six"}, "n_head is 'six'"),
+        ({"num_attention_heads": None}, "n_head is None"),
+        ({"num_key_value_heads": 0}, "n_kv_head is 0"),
+        ({"hidden_size": 24.0}, r"n_embd is 24\.0"),
+        ({"rms_norm_eps": "small"}, "norm_eps is 'small'"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 0}}, "rope_base is 0"),
+        ({"rope_parameters": "yarn"}, "rotary settings are 'yarn'"),
+        ({"tie_word_embeddings": "yes"}, "tie_head is 'yes'"),
+        ({"num_hidden_layers": 10**7}, "no tensor model.layers.2"),
+    ],
+)
+def test_odd_values_in_a_llama_config_are_one_clear_line(changes, message, tmp_path):
+    tiny_llama().save_pretrained(tmp_path)
+    write_json(tmp_path / "config.json", read_json(tmp_path / "config.json") | changes)
+    with pytest.raises(UserError, match=message):
+        load_model(tmp_path)
+
+
+def test_more_layers_than_the_weights_have_are_not_built(tmp_path):
+    tiny_gpt2().save_pretrained(tmp_path)
+    write_json(tmp_path / "config.json", read_json(tmp_path / "config.json") | {"n_layer": 10**7})
+    with pytest.raises(UserError, match="layer 10000000 of 10000000 is missing"):
+        load_model(tmp_path)
+
+
+@pytest.fixture(scope="module", params=[tiny_gpt2, tiny_llama])
+def foreign_folder(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("foreign")
+    request.param().save_pretrained(folder)
+    return folder, read_json(folder / "config.json")
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_a_foreign_config_loads_or_is_a_user_error(foreign_folder, data):
+    """Some keys of a Hugging Face config.json dropped, others with odd values."""
+    folder, values = foreign_folder
+    keys = st.sampled_from(sorted({*values, "rope_theta", "rope_scaling", "n_inner", "sliding_window"}))
+    dropped = data.draw(st.sets(keys, max_size=2))
+    odd = data.draw(st.dictionaries(keys, ODD, max_size=2))
+    write_json(folder / "config.json", {k: v for k, v in values.items() if k not in dropped} | odd)
+    with contextlib.suppress(UserError):
+        load_model(folder)
 
 
 @settings(deadline=None, max_examples=60)
