@@ -221,10 +221,16 @@ class GPT(nn.Module):
 def remember_segments(cache: KVCache, segments: Tensor | None, idx: Tensor, past: int) -> Tensor:
     """Append this call's segments to the cache's and return all of them, (B, past + T).
 
-    Tokens given without segments continue the row's last document.
+    Tokens given without segments continue the row's last document. Raises `UserError` behind padding,
+    where there is none to continue: a document has no gaps.
     """
     B, T = idx.shape
     before = cache.segments if cache.segments is not None else idx.new_ones(B, past)
+    if segments is None and (before[:, -1] == 0).any():
+        raise UserError(
+            "a row of the cache ends in padding, so new tokens without segments have no document to "
+            "continue: pad rows on the left, or give segments that start new documents"
+        )
     new = before[:, -1:].expand(B, T) if segments is None else segments
     cache.segments = torch.cat([before, new], dim=1)
     return cache.segments

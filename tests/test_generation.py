@@ -51,7 +51,28 @@ def test_reading_in_chunks_gives_the_logits_of_reading_at_once(attention, positi
             ).logits
             for a, b in ((0, 7), (7, 8), (8, 14), (14, 20))
         ]
-        assert torch.allclose(torch.cat(pieces, dim=1), whole, atol=1e-10)
+        assert torch.allclose(torch.cat(pieces, dim=1), whole, atol=1e-10, rtol=0)
+
+
+def test_chunks_without_segments_continue_the_last_document():
+    model = tiny_model(position="rope", attention="ssmax")
+    idx = torch.randint(0, 50, (2, 12), generator=torch.Generator().manual_seed(0))
+    segments = torch.tensor([[1] * 12, [0] * 3 + [1] * 3 + [2] * 6])
+    whole = model(idx, segments=segments).logits
+    cache = KVCache(TINY.n_layer)
+    model(idx[:, :8], segments=segments[:, :8], cache=cache)
+    assert torch.allclose(model(idx[:, 8:], cache=cache).logits, whole[:, 8:], atol=1e-10, rtol=0)
+
+
+def test_chunks_without_segments_cannot_continue_a_row_that_ends_in_padding():
+    model = tiny_model(position="rope")
+    idx = torch.zeros(2, 4, dtype=torch.long)
+    cache = KVCache(TINY.n_layer)
+    model(idx, segments=torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]), cache=cache)
+    with pytest.raises(UserError, match="ends in padding"):
+        model(idx[:, :1], cache=cache)
+    assert cache.length == 4
+    model(idx[:, :1], segments=torch.tensor([[1], [2]]), cache=cache)  # a new document may follow
 
 
 def test_learned_positions_say_why_they_end_and_others_go_on():
