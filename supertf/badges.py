@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from supertf.errors import UserError
+from supertf.files import atomic_path
 
 ADDRESS = re.compile(r'^(Repository = "https://github\.com/)([^"]+)(")$', re.MULTILINE)
 
@@ -41,7 +42,8 @@ def set_repository(new: str, root: Path) -> list[Path]:
         edits[path] = text
     changed = [path for path, text in edits.items() if text != path.read_text(encoding="utf-8")]
     for path in changed:
-        path.write_text(edits[path], encoding="utf-8")
+        with atomic_path(path) as temporary:
+            temporary.write_text(edits[path], encoding="utf-8")
     return changed
 
 

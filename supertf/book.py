@@ -2,13 +2,14 @@
 
     python -m supertf.book run   [NAME ...]  as shipped, into build/notebooks and a browsable build/book
     python -m supertf.book smoke [NAME ...]  exercises solved, quick parameters (tests/smoke.yaml)
-    python -m supertf.book save  [NAME ...]  as shipped and stored in place, with its outputs
+    python -m supertf.book save  [NAME ...]  as shipped and stored in place, with its outputs (and PICTURES)
 
 Run from the repository's root. Names are file names without the suffix; without any, all notebooks run in
 number order. A failing notebook does not stop the others; the exit code is 1 when any failed.
 """
 
 import argparse
+import base64
 import os
 import sys
 import time
@@ -32,6 +33,8 @@ from supertf.notebook import FIGURES_MIME, figures_text
 
 NOTEBOOKS = Path("notebooks")
 SMOKE_PARAMETERS = Path("tests/smoke.yaml")
+# pictures that are stored apart, to be shown elsewhere: which one of a notebook, counted from 0, and where
+PICTURES = {"00_start_here": (1, NOTEBOOKS / "images/one_weight.png")}
 CELL_SECONDS = 600
 NOTEBOOK_SECONDS = 1200
 MAX_BYTES = 300_000  # code-hosting sites give up on large notebooks
@@ -155,9 +158,16 @@ def save(paths: list[Path]) -> list[Result]:
             result.problems.append(
                 f"{size / 1000:.0f} kB exceed {MAX_BYTES / 1000:.0f} kB: make its pictures smaller"
             )
+        pictures = outputs_of(result.notebook, "image/png")
+        number, picture = PICTURES.get(path.stem, (-1, None))
+        if number >= len(pictures):
+            result.problems.append(f"it has {len(pictures)} pictures, none for {picture}")
         if not result.problems:
             with atomic_path(path) as temporary:
                 temporary.write_text(text + "\n", encoding="utf-8")
+            if picture is not None:
+                with atomic_path(picture) as temporary:
+                    temporary.write_bytes(base64.b64decode(pictures[number]))
         results.append(_told(result))
     return results
 

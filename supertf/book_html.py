@@ -12,6 +12,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
 from supertf.executed import without_widgets
+from supertf.files import atomic_path
 from supertf.notebook import figures_text
 
 if TYPE_CHECKING:
@@ -60,9 +61,11 @@ def write_book(results: list["Result"], folder: Path) -> Path:
     for old in folder.glob("*.html"):
         old.unlink()
     for result in results:
-        (folder / f"{result.name}.html").write_text(page(result.name, result.notebook), encoding="utf-8")
+        with atomic_path(folder / f"{result.name}.html") as temporary:
+            temporary.write_text(page(result.name, result.notebook), encoding="utf-8")
     index = folder / "index.html"
-    index.write_text(INDEX.format(rows="\n".join(map(_row, results))), encoding="utf-8")
+    with atomic_path(index) as temporary:
+        temporary.write_text(INDEX.format(rows="\n".join(map(_row, results))), encoding="utf-8")
     return index
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import torch
 
 FIGURES_MIME = "application/vnd.supertf.figures+json"
+# what an answer of an unexpected kind, or a reader's faulty function, may raise in an exercise's predicate
+PREDICATE_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError)
+PREDICATE_ERRORS += (NameError, RuntimeError, TypeError, ValueError)
 CHECK_MIME = "application/vnd.supertf.check+json"
 
 
@@ -72,11 +75,12 @@ def check(
 
     `answer` is None, `...` or a list or tuple holding one of them while unsolved. `expected` is a value
     (numbers and arrays are equal within `tolerance`, relative or absolute, shapes exactly), a list or
-    tuple of values, or a predicate of the answer for exercises that have many right answers.
+    tuple of values, or a predicate of the answer for exercises that have many right answers; a predicate
+    that cannot handle the answer (a string for a number, say) and raises has not accepted it.
     """
     if _unsolved(answer):
         status, text = "unsolved", f"○ {name}: not solved yet. Fill in the cell above and run both again."
-    elif expected(answer) if callable(expected) else _equal(answer, expected, tolerance):
+    elif _accepts(expected, answer) if callable(expected) else _equal(answer, expected, tolerance):
         status, text = "passed", f"✓ {name}: right."
     else:
         status, text = "failed", f"✗ {name}: not right yet, your answer is {_short(answer)}. {hint}".rstrip()
@@ -106,6 +110,13 @@ def _unsolved(answer: Any) -> bool:
     if isinstance(answer, list | tuple):
         return any(_unsolved(part) for part in answer)
     return answer is None or answer is ...
+
+
+def _accepts(predicate: Callable[[Any], bool], answer: Any) -> bool:
+    try:
+        return bool(predicate(answer))
+    except PREDICATE_ERRORS:
+        return False
 
 
 def _equal(answer: Any, expected: Any, tolerance: float) -> bool:

@@ -110,7 +110,10 @@ def loss_curves(
 
 
 class LiveLoss:
-    """A loss curve that redraws itself in the notebook while training: pass it to `train` as `on_metrics`."""
+    """A loss curve that redraws itself in the notebook while training: pass it to `train` as `on_metrics`.
+
+    It redraws every so many steps and at each validation, hence also at the last step, which validates.
+    """
 
     def __init__(self, every: int = 25, references: Mapping[str, float] | None = None):
         self.every = every  # steps between redraws, each of which takes about a tenth of a second
@@ -123,9 +126,10 @@ class LiveLoss:
     def __call__(self, metrics: Mapping[str, Any]) -> None:
         self.steps.append(metrics["step"])
         self.losses.append(metrics["loss"])
-        if "validation_loss" in metrics:
+        validated = "validation_loss" in metrics
+        if validated:
             self.validation[metrics["step"]] = metrics["validation_loss"]
-        if metrics["step"] % self.every == 0:
+        if validated or metrics["step"] % self.every == 0:
             self.draw()
 
     def draw(self) -> None:

@@ -125,6 +125,26 @@ def test_save_stores_outputs_without_traces_of_the_run(lab, capsys):
     assert "widget-view" not in good.read_text() and "interactive control" in good.read_text()
 
 
+PLOT = (
+    "from IPython.display import Image\nfor data in (b'one', b'two'):\n    display(Image(data, format='png'))"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2])
+def test_save_also_stores_the_picture_shown_elsewhere(lab, capsys, monkeypatch, number):
+    picture = book.NOTEBOOKS / "images/good.png"
+    monkeypatch.setattr(book, "PICTURES", {"00_good": (number, picture)})
+    path = lab("00_good", PLOT)
+    before = path.read_bytes()
+    failed = book.main(["save"])
+    if number == 1:
+        assert not failed and picture.read_bytes() == b"two" and b"image/png" in path.read_bytes()
+    else:
+        assert failed and "it has 2 pictures" in capsys.readouterr().out
+        assert path.read_bytes() == before and not picture.exists()
+
+
 @pytest.mark.slow
 def test_save_refuses_a_notebook_that_is_too_large(lab, capsys, monkeypatch):
     path = lab("00_good")
@@ -252,6 +272,12 @@ def test_the_promise_is_the_paragraph_after_the_title():
         (7, lambda answer: answer > 5, "passed"),
         (3, lambda answer: answer > 5, "failed"),
         (float("nan"), 1.0, "failed"),
+        ("many", lambda answer: answer > 5, "failed"),
+        (5, lambda answer: answer[0] > 5, "failed"),
+        ([], lambda answer: answer[0] > 5, "failed"),
+        (7, lambda answer: answer.mean() > 5, "failed"),
+        (0, lambda answer: 1 / answer > 5, "failed"),
+        (torch.ones(2), lambda answer: answer > 5, "failed"),
     ],
 )
 def test_check_tells_unsolved_right_and_wrong_apart(shown, answer, expected, status):

@@ -117,7 +117,7 @@ def _teaching(notebook):
 
 
 def _widgets(notebook):
-    functions, figure_before = {}, False
+    functions, figure_before, drawn = {}, False, []  # drawn: direct calls so far, as source
     for cell in code_cells(notebook):
         tree = _tree(cell)
         functions |= {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
@@ -134,8 +134,12 @@ def _widgets(notebook):
             )
             if callback is None or "plt.show()" not in ast.unparse(callback):
                 yield "a render callback of a widget without plt.show()"
+            elif len({text for name, text in drawn if name == callback.name}) < 3:
+                yield "a render callback that is not called directly at min, mid and max"
             if any(isinstance(k.value, ast.Tuple) for k in call.keywords):
                 yield "a slider without continuous_update=False"
+        statements = [node for node in tree.body if isinstance(node, ast.Expr)]
+        drawn += [(name, ast.unparse(call)) for node in statements for name, call in _calls(node)]
         figure_before = figure_before or any("image/png" in output.get("data", {}) for output in cell.outputs)
 
 
@@ -162,6 +166,9 @@ def test_committed_notebooks_are_clean(path):
 # --- the rules themselves ---------------------------------------------------------------------------------
 
 
+RENDER = "def render(k):\n    plt.plot([k])\n    plt.show()\n"
+
+
 def a_good_notebook() -> NotebookNode:
     picture = new_output("display_data", {"image/png": "iVBORw0KGgo=", "text/plain": "<Figure>"})
     figures = new_output("display_data", {FIGURES_MIME: {"name": "00_good", "figures": [["x", 1]]}})
@@ -175,7 +182,7 @@ def a_good_notebook() -> NotebookNode:
         new_markdown_cell(badge),
         new_code_cell("%pip install git+https://github.com/some/lab"),
         new_code_cell("STEPS = 3\nNAME: str = 'x'\nRATES = [1e-3, -1]", metadata={"tags": ["parameters"]}),
-        new_code_cell("def render(k):\n    plt.plot([k])\n    plt.show()\n\nrender(1)", outputs=[picture]),
+        new_code_cell(f"{RENDER}\nrender(1)\nrender(2)\nrender(3)", outputs=[picture]),
         new_code_cell("interact(render, k=widgets.IntSlider(1, 1, 3, continuous_update=False))"),
         new_code_cell("assert 2 > 1"),
         *exercise,
@@ -243,6 +250,12 @@ FAULTS = [
     ("static figure", source(5, f"{SLIDER}\nassert 1")),
     ("plt.show()", source(3, "def render(k):\n    plt.plot([k])")),
     ("plt.show()", source(4, SLIDER.replace("render", "lambda k: plt.show()"))),
+    ("not called directly", source(3, f"{RENDER}\nrender(1)\nrender(2)")),
+    ("not called directly", source(3, f"{RENDER}\nrender(1)\nrender(2)\nrender(2)")),
+    (
+        "not called directly",
+        source(3, f"{RENDER}\ndef later():\n    render(1)\n    render(2)\n    render(3)"),
+    ),
     ("continuous_update", source(4, SLIDER.replace("False", "True"))),
     ("continuous_update", source(4, "interact(render, k=(1, 3))")),
 ]

@@ -64,11 +64,11 @@ def test_a_live_curve_is_shown_once_and_then_updated(monkeypatch):
     monkeypatch.setattr(
         "IPython.display.display", lambda figure, display_id: shown.append(figure) or Handle()
     )
-    live = plots.LiveLoss(every=2)
-    for step in range(1, 7):
-        live({"step": step, "loss": 5.0 / step} | ({"validation_loss": 4.0} if step == 4 else {}))
-    assert (len(shown), len(updated)) == (1, 2)
-    training, validation = updated[-1].axes[0].lines
-    assert list(training.get_xdata()) == [1, 2, 3, 4, 5, 6]
+    live = plots.LiveLoss(every=3)
+    for step in range(1, 6):
+        live({"step": step, "loss": 5.0 / step} | ({"validation_loss": 4.0} if step == 5 else {}))
+    assert (len(shown), len(updated)) == (1, 1)
+    training, validation = updated[-1].axes[0].lines  # the last step, which validates, is drawn as well
+    assert list(training.get_xdata()) == [1, 2, 3, 4, 5]
     assert list(validation.get_ydata()) == [4.0]
     assert plt.get_fignums() == []
