@@ -1,5 +1,7 @@
 """What an installation gets: floors, pins, a wheel that imports, a fast start."""
 
+import ast
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -27,6 +29,7 @@ COLAB = {  # what Colab had in August 2026, on Python 3.13; the floors must let 
     "transformers": "5.15.0",
     "accelerate": "1.14.0",
     "nbclient": "0.10.4",
+    "ipython": "7.34.0",
 }
 PYTHONS = ("3.10.0", "3.11.7", "3.12.1", "3.13.0")
 
@@ -48,6 +51,29 @@ def python(*arguments: str, **options) -> str:
     return subprocess.run(
         [sys.executable, *arguments], check=True, capture_output=True, text=True, **options
     ).stdout
+
+
+def imported(folder: str) -> set[str]:
+    """Names of the packages on PyPI that the modules of a folder import, anywhere in them."""
+    own = {path.stem for path in (ROOT / folder).glob("*.py")} | {"supertf"}
+    modules = set()
+    for path in (ROOT / folder).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                modules.add(node.module.split(".")[0])
+    packages = importlib.metadata.packages_distributions()
+    modules -= {*sys.stdlib_module_names, *own}
+    return {packages.get(module, [module])[0].lower().replace("_", "-") for module in modules}
+
+
+@pytest.mark.parametrize("folder", ["supertf", "tests"])
+def test_every_imported_package_is_declared(folder):
+    """Not left to come with another package, which may drop it."""
+    found = imported(folder)
+    assert {"torch", "numpy"} <= found
+    assert found <= set(declared())
 
 
 def test_colab_keeps_its_versions():
