@@ -131,7 +131,7 @@ class CausalSelfAttention(nn.Module):
         self.alibi = config.position == "alibi"
 
     def forward(
-        self, x: Tensor, layout: Layout, cache=None, explicit: bool = False
+        self, x: Tensor, where: Layout, cache=None, explicit: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """x (B, T, C) to (B, T, C); with `explicit` also the probabilities (B, H, T, S), else None."""
         B, T, C = x.shape
@@ -140,13 +140,13 @@ class CausalSelfAttention(nn.Module):
         qk, v = heads.split([self.n_head + self.kv_heads, self.kv_heads], dim=1)
         if self.qk_norm:
             qk = F.rms_norm(qk, (D,), eps=self.norm_eps)
-        if layout.angles is not None:
-            qk = rotate(qk, layout.angles)
+        if where.angles is not None:
+            qk = rotate(qk, where.angles)
         q, k = qk.split([self.n_head, self.kv_heads], dim=1)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, kv_heads, S, D)
-        q = self.scale(q, layout.n)
-        mask = self.alibi_bias(layout, q.dtype) if self.alibi else layout.mask
+        q = self.scale(q, where.n)
+        mask = self.alibi_bias(where, q.dtype) if self.alibi else where.mask
         causal = mask is None and T > 1
         if explicit:
             y, weights = explicit_attention(q, k, v, mask, causal)
@@ -164,10 +164,10 @@ class CausalSelfAttention(nn.Module):
             weights = None
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C)), weights
 
-    def alibi_bias(self, layout: Layout, dtype: torch.dtype) -> Tensor:
+    def alibi_bias(self, where: Layout, dtype: torch.dtype) -> Tensor:
         """-slope * distance where the query sees the key, -inf elsewhere: (B or 1, H, T, S)."""
-        distance = layout.positions[:, None, :, None] - layout.key_positions[:, None, None, :]
-        visible = distance >= 0 if layout.mask is None else layout.mask
+        distance = where.positions[:, None, :, None] - where.key_positions[:, None, None, :]
+        visible = distance >= 0 if where.mask is None else where.mask
         slopes = alibi_slopes(self.n_head).to(distance.device, dtype)
         bias = -slopes[:, None, None] * distance
         return bias.masked_fill(~visible, -torch.inf)

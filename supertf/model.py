@@ -59,9 +59,9 @@ class Block(nn.Module):
         self.drop = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, layout: Layout, cache=None, explicit: bool = False
+        self, x: Tensor, where: Layout, cache=None, explicit: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        attended, weights = self.attn(self.ln_1(x), layout, cache, explicit)
+        attended, weights = self.attn(self.ln_1(x), where, cache, explicit)
         x = x + self.drop(attended)
         return x + self.drop(self.mlp(self.ln_2(x))), weights
 
