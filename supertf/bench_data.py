@@ -15,17 +15,16 @@ from typing import Any
 
 import tiktoken
 
+from supertf.bench import machine
 from supertf.corpus import iter_documents
 from supertf.data import prepare
 from supertf.errors import UserError
 from supertf.fetch import is_present
 from supertf.tokenizer import bytes_to_unicode, load_tokenizer, train_bpe
 
-ROUNDS = 3
 
-
-def run(megabytes: float = 8.0) -> dict[str, float | str]:
-    """MB of text per second on one core and on two, medians of interleaved rounds, and their ratios.
+def run(megabytes: float = 10.0, repeats: int = 3) -> dict[str, Any]:
+    """MB of text per second on one core and on two, medians of `repeats` interleaved rounds, and ratios.
 
     Args:
         megabytes: about how much of Python's documentation to tokenize. `datasets` starts processes for
@@ -39,7 +38,8 @@ def run(megabytes: float = 8.0) -> dict[str, float | str]:
         if encoding.encode_ordinary(text) != peer.encode(text).ids:
             raise AssertionError(f"the tokenizers differ on a document that begins {text[:60]!r}")
     seconds: dict[str, list[float]] = {}
-    for _ in range(ROUNDS):
+    facts = machine("datasets", "tiktoken", "tokenizers")
+    for _ in range(repeats):
         for cores in (1, 2):
             ours = _timed(lambda folder, n=cores: _prepare(documents, encoding, folder, n))
             theirs = _timed(lambda folder, n=cores: _map(documents, peer, encoding.eot_token, folder, n))
@@ -47,7 +47,11 @@ def run(megabytes: float = 8.0) -> dict[str, float | str]:
             seconds.setdefault(f"datasets_{cores}", []).append(theirs)
     speed = {name: size / statistics.median(times) for name, times in seconds.items()}
     return {
+        "machine": facts,
+        "repeats": repeats,
         "tokenizer": encoding.name,
+        "vocab_size": encoding.n_vocab,
+        "documents": len(documents),
         "megabytes": size,
         "supertf_1_core_mb_per_s": speed["supertf_1"],
         "supertf_2_cores_mb_per_s": speed["supertf_2"],

@@ -1,38 +1,62 @@
 """Speed of generation: SmolLM2-135M token by token, against transformers' `generate` on the same weights."""
 
 import contextlib
+import functools
+import statistics
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from supertf.bench import interleave, machine, speedup
+from supertf.bench import interleave, limits, machine, speedup
+from supertf.cli_eval import read_ids
 from supertf.errors import UserError
+from supertf.evaluate import perplexity
 from supertf.fetch import smollm2_path
 from supertf.generation import generate
+from supertf.linear import linear_one_row
 from supertf.model import GPT
 from supertf.packed import packed_weights
 from supertf.pretrained import load_model
 from supertf.tokenizer import load_tokenizer
 
 PROMPT = "The capital of France is"
+TEXT = "python-docs:stdlib"  # its first tokens show what fewer bits cost in quality
+TEXT_TOKENS = 1024
 
 
 def run(tokens: int = 64, repeats: int = 5) -> dict[str, Any]:
     """Tokens per second of both: batch 1, greedy, on the CPU, in float32, bfloat16 and 4-bit weights.
 
     In bfloat16 and 4 bits our weights are packed beforehand (`packed_weights`), which takes about a second.
+    What that costs is told by `loss`, nats per token on the first tokens of Python's documentation. (The
+    model's file stores most of its weights in 4 bits already: others can lose more from int4.)
 
     Each ratio is the median over rounds in which the rivals take turns. The bound is the rate at which
     memory delivers the weights once per token. Raises `UserError` without transformers or the model.
     """
     ours = load_model("smollm2-135m")
     peer = load_peer()
-    prompt = load_tokenizer("smollm2-135m").encode(PROMPT)
+    tokenizer = load_tokenizer("smollm2-135m")
+    prompt = tokenizer.encode(PROMPT)
+    text = read_ids(TEXT, tokenizer, TEXT_TOKENS)
+    rates = limits()
     rivals = {
         "transformers": lambda: peer_generate(peer, prompt, tokens),
         "supertf": lambda: generate(ours, prompt, tokens),
     }
-    result: dict[str, Any] = {"model": "smollm2-135m", "tokens": tokens, "repeats": repeats, **machine()}
+    result: dict[str, Any] = {
+        "machine": {**machine("transformers", "gguf"), **rates},
+        "model": "smollm2-135m",
+        "prompt": PROMPT,
+        "decoding": "greedy, batch 1",
+        "tokens": tokens,
+        "repeats": repeats,
+        "text": f"first {len(text)} tokens of {TEXT}",
+        "one_row_product": one_row_product(ours, repeats),
+    }
     if generate(ours, prompt, 16) != peer_generate(peer, prompt, 16):
         raise AssertionError("the two implementations continue the prompt differently in float32")
     for weights in ("float32", "bfloat16", "int4"):
@@ -41,16 +65,39 @@ def run(tokens: int = 64, repeats: int = 5) -> dict[str, Any]:
         peer.to(dtype)  # in the third round the rival stays at bfloat16
         with packed_weights(ours, weights) if dtype != torch.float32 else contextlib.nullcontext():
             seconds = interleave(rivals, repeats)
+            loss = perplexity(ours, text, length=512).loss
         best = {name: tokens / min(times) for name, times in seconds.items()}
-        result |= {
-            f"{weights}_supertf_tokens_per_s": best["supertf"],
-            f"{weights}_transformers_{dtype}_tokens_per_s".replace("torch.", ""): best["transformers"],
-            f"{weights}_ratio": speedup(seconds, "supertf", "transformers"),
+        figures = {
+            "supertf_tokens_per_s": best["supertf"],
+            "transformers_tokens_per_s": best["transformers"],
+            "transformers_dtype": str(dtype).removeprefix("torch."),
+            "ratio": speedup(seconds, "supertf", "transformers"),
+            "loss": loss,
         }
         if weights != "int4":
-            bound = result["read_gbps"] * 1e9 / weight_bytes(ours)
-            result[f"{weights}_fraction_of_bandwidth_bound"] = best["supertf"] / bound
+            bound = rates["read_gbps"] * 1e9 / weight_bytes(ours)
+            figures["fraction_of_bandwidth_bound"] = best["supertf"] / bound
+        result[weights] = figures
     return result
+
+
+def one_row_product(model: GPT, repeats: int) -> dict[str, float]:
+    """GB of float32 weights a second that one row times each of the model's matrices in turn gets through,
+    by `F.linear` and by `linear_one_row`; together the matrices are larger than any cache."""
+    matrices = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    rows = [torch.randn(1, matrix.shape[1]) for matrix in matrices]
+
+    def all_by(product: Callable[[Tensor, Tensor], Tensor]) -> None:
+        with torch.inference_mode():
+            for row, matrix in zip(rows, matrices, strict=True):
+                product(row, matrix)
+
+    products = {"F.linear": F.linear, "linear_one_row": linear_one_row}
+    rivals = {name: functools.partial(all_by, product) for name, product in products.items()}
+    seconds = interleave(rivals, repeats)
+    rates = {name: weight_bytes(model) / statistics.median(times) / 1e9 for name, times in seconds.items()}
+    ratio = speedup(seconds, "linear_one_row", "F.linear")
+    return {**{f"{name}_gbps": rate for name, rate in rates.items()}, "ratio": ratio}
 
 
 def load_peer() -> Any:

@@ -4,12 +4,15 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from supertf.bench import interleave, machine, speedup
+from supertf.bench import interleave, limits, machine, ratios, speedup
 from supertf.config import GPTConfig, preset
 from supertf.errors import UserError
+from supertf.linear_cross_entropy import SLICE
 from supertf.model import GPT
 from supertf.optimizer import make_optimizer
 
@@ -18,6 +21,8 @@ SHAPES = {  # a small vocabulary, and GPT-2's, whose output head is most of the 
     "vocabulary 50257": ({"vocab_size": 50257, "n_ctx": 256, "n_layer": 6, "n_head": 6, "n_embd": 384}, 4),
 }
 PEER = "transformers GPT-2 fp32"
+SEED = 0  # of the weights and the batch
+PAIR_ROUNDS = 4  # softmax and SSMax, which differ by little, get so many times the rounds of the others
 
 
 def run(repeats: int = 7) -> dict[str, Any]:
@@ -25,17 +30,27 @@ def run(repeats: int = 7) -> dict[str, Any]:
 
     A step is forward, backward, clipping and AdamW on one fixed batch. The peer is transformers'
     GPT-2 as it comes (fused attention, `torch.optim.AdamW`); ours is the same structure (LayerNorm, GELU,
-    learned positions, biases, a tied head), then with SSMax, and the lab preset (RMSNorm, RoPE).
+    learned positions, biases, a tied head), then with SSMax, and the lab preset (RMSNorm, RoPE). Where the
+    vocabulary is large ours also runs with a plain head, its cross-entropy taken of all the logits.
     """
-    result: dict[str, Any] = {"machine": machine(), "repeats": repeats}
+    rates = limits()
+    result: dict[str, Any] = {
+        "machine": {**machine("transformers"), **rates},
+        "repeats": repeats,
+        "seed": SEED,
+    }
     for name, (shape, batch_size) in SHAPES.items():
-        result[name] = measure(shape, batch_size, repeats, result["machine"])
+        result[name] = measure(shape, batch_size, repeats, rates)
     return result
 
 
-def measure(shape: dict[str, int], batch_size: int, repeats: int, limits: dict[str, Any]) -> dict[str, Any]:
-    """One shape: all rivals, their ratios, and the share of the matrix product's rate that they reach."""
-    torch.manual_seed(0)
+def measure(shape: dict[str, int], batch_size: int, repeats: int, rates: dict[str, float]) -> dict[str, Any]:
+    """One shape: all rivals, their ratios, and the share of the matrix product's rate that they reach.
+
+    The cost of SSMax, a ratio of seconds, comes with its quartiles over rounds; where the vocabulary is
+    small and attention weighs more, from further rounds of that pair alone.
+    """
+    torch.manual_seed(SEED)
     T = shape["n_ctx"]
     rows = torch.randint(0, shape["vocab_size"], (batch_size, T + 1))
     inputs, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
@@ -51,19 +66,30 @@ def measure(shape: dict[str, int], batch_size: int, repeats: int, limits: dict[s
         "lab preset fp32": our_step(lab, inputs, targets, autocast=False),
         "lab preset bf16": our_step(lab, inputs, targets, autocast=True),
     }
+    large = shape["vocab_size"] > SLICE
+    if large:
+        rivals["plain head fp32"] = our_step(gpt2, inputs, targets, autocast=False, loss=plain_loss)
+        rivals["plain head bf16"] = our_step(gpt2, inputs, targets, autocast=True, loss=plain_loss)
     seconds = interleave(rivals, repeats)
     work = flops_per_token(gpt2) * batch_size * T
     figures: dict[str, Any] = {
         "parameters": GPT(gpt2).num_parameters(),
-        **shape,
         "batch_size": batch_size,
+        "config": gpt2.to_dict(),
         "gflop_per_step": work / 1e9,
-        "ssmax_cost_fp32": 1 / speedup(seconds, "ssmax fp32", "softmax fp32"),
-        "ssmax_cost_bf16": 1 / speedup(seconds, "ssmax bf16", "softmax bf16"),
     }
+    for precision in ("fp32", "bf16"):
+        pair = {name: rivals[name] for name in (f"softmax {precision}", f"ssmax {precision}")}
+        costs = ratios(seconds if large else interleave(pair, PAIR_ROUNDS * repeats), *pair)
+        quartiles = np.quantile(costs, [0.5, 0.25, 0.75]).tolist()
+        cost = dict(zip(("median", "lower_quartile", "upper_quartile"), quartiles, strict=True))
+        figures[f"ssmax_cost_{precision}"] = {**cost, "rounds": len(costs)}
+        if large:
+            lean = speedup(seconds, f"softmax {precision}", f"plain head {precision}")
+            figures[f"lean_head_speedup_{precision}"] = lean
     for name, times in seconds.items():
         rate = work / statistics.median(times) / 1e9
-        limit = limits["matmul_gflops_bf16" if name.endswith("bf16") else "matmul_gflops_fp32"]
+        limit = rates["matmul_gflops_bf16" if name.endswith("bf16") else "matmul_gflops_fp32"]
         figures[name] = {
             "tokens_per_second": batch_size * T / statistics.median(times),
             "speedup": speedup(seconds, name, PEER),
@@ -81,13 +107,27 @@ def flops_per_token(config: GPTConfig) -> float:
     return 6 * weights + 6 * config.n_layer * config.n_ctx * C
 
 
+def plain_loss(model: GPT, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the written-out logits, as most training loops have it."""
+    return F.cross_entropy(model(inputs).logits.flatten(0, 1).float(), targets.flatten())
+
+
+def our_loss(model: GPT, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The loss as `GPT` computes it."""
+    return model(inputs, targets).loss
+
+
 def our_step(
-    config: GPTConfig, inputs: torch.Tensor, targets: torch.Tensor, autocast: bool
+    config: GPTConfig,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    autocast: bool,
+    loss: Callable[[GPT, torch.Tensor, torch.Tensor], torch.Tensor] = our_loss,
 ) -> Callable[[], None]:
     """A training step of `GPT(config)`."""
     model = GPT(config).train()
     optimizer = make_optimizer(model, lr=1e-4, weight_decay=0.1)
-    return step(model, optimizer, lambda: model(inputs, targets).loss, autocast)
+    return step(model, optimizer, lambda: loss(model, inputs, targets), autocast)
 
 
 def peer_step(shape: dict[str, int], inputs: torch.Tensor, autocast: bool) -> Callable[[], None]:

@@ -2,30 +2,41 @@
 
 import argparse
 import importlib
+import shlex
 from typing import Any
 
 from supertf.cli import positive_int, print_result
+from supertf.errors import UserError
 
-BENCHMARKS = {  # name: (module, the option that sizes it)
-    "train": ("bench_train", "repeats"),
-    "generate": ("bench_generate", "tokens"),
-    "data": ("bench_data", "megabytes"),
+BENCHMARKS = {  # name: (module, the options that its `run` takes)
+    "train": ("bench_train", ("repeats",)),
+    "generate": ("bench_generate", ("repeats", "tokens")),
+    "data": ("bench_data", ("repeats", "megabytes")),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which benchmark, and how much of it."""
     parser.add_argument("benchmark", choices=tuple(BENCHMARKS))
-    parser.add_argument("--repeats", type=positive_int, default=7, help="train: rounds of all rivals")
-    parser.add_argument("--tokens", type=positive_int, default=64, help="generate: new tokens")
-    parser.add_argument("--megabytes", type=positive_int, default=10, help="data: text to tokenize")
+    parser.add_argument(
+        "--repeats", type=positive_int, help="rounds of all rivals (default: train 7, generate 5, data 3)"
+    )
+    parser.add_argument("--tokens", type=positive_int, help="generate: new tokens (default: 64)")
+    parser.add_argument("--megabytes", type=positive_int, help="data: text to tokenize (default: 10)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run one benchmark on the CPU; close other programs first."""
-    module, size = BENCHMARKS[args.benchmark]
-    result = importlib.import_module(f"supertf.{module}").run(**{size: getattr(args, size)})
+    module, options = BENCHMARKS[args.benchmark]
+    names = ("repeats", "tokens", "megabytes")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    for name in given:
+        if name not in options:
+            takes = " and ".join(f"--{option}" for option in options)
+            raise UserError(f"--{name} is not for the benchmark {args.benchmark}, which takes {takes}")
+    command = ["supertf", "bench", args.benchmark, *(f"--{name}={value}" for name, value in given.items())]
+    result = {"command": shlex.join(command), **importlib.import_module(f"supertf.{module}").run(**given)}
     print_result(result if args.json else flatten(result), args.json)
     return 0
 
@@ -37,7 +48,12 @@ def flatten(result: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if not isinstance(value, dict):
             flat[prefix + name] = value
         elif prefix and not any(isinstance(inner, dict) for inner in value.values()):
-            flat[prefix + name] = "  ".join(f"{inner} {figure:.4g}" for inner, figure in value.items())
+            flat[prefix + name] = "  ".join(f"{inner} {shown(figure)}" for inner, figure in value.items())
         else:
             flat |= flatten(value, f"{prefix}{name} / ")
     return flat
+
+
+def shown(figure: Any) -> str:
+    """A number with four digits; anything else as it is."""
+    return f"{figure:.4g}" if isinstance(figure, float) else str(figure)

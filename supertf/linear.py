@@ -1,8 +1,8 @@
 """`nn.Linear` that reads its weights faster when there is a single row, as in token-by-token generation.
 
-One row leaves nothing to reuse: the time is that of reading the weights once. PyTorch's `F.linear` hands
-such a product to a routine that reaches about a third of the memory bandwidth in float32 on a CPU; the
-same product as a batch of two half-matrices reaches about two thirds (`supertf bench generate`).
+One row leaves nothing to reuse: the time is that of reading the weights once. In float32 on a CPU,
+`F.linear` hands such a product to a routine that falls far short of the memory's bandwidth; as a batch of
+two half-matrices it comes nearer. `supertf bench generate` gives the GB/s of both.
 """
 
 from collections.abc import Callable

@@ -2,7 +2,8 @@
 
 Written out, a batch of N tokens passes through several (N, V) float32 arrays, hundreds of megabytes that
 each travel to memory and back. Here the vocabulary is taken in slices that stay in the processor's
-cache; only the logits are kept, in the precision they were computed in. `supertf bench train` measures it.
+cache; only the logits are kept, in the precision they were computed in. `supertf bench train` reports the
+training step's gain over the plain head.
 """
 
 import torch

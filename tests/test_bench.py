@@ -1,15 +1,22 @@
 """The benchmarks' arithmetic, and that their rivals do the same work."""
 
+import argparse
+import importlib.metadata
+import inspect
 import json
+import platform
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from supertf import bench, bench_train, cli_bench
+from supertf import bench, bench_generate, bench_train, cli_bench
 from supertf.bench import interleave, matmul_gflops, read_gbps, speedup
 from supertf.bench_train import SHAPES, flops_per_token
 from supertf.cli import main
 from supertf.config import GPTConfig
+from supertf.fetch import is_present
 from supertf.model import GPT
 
 TINY = {"tiny": ({"vocab_size": 40, "n_ctx": 8, "n_layer": 1, "n_head": 2, "n_embd": 8}, 2)}
@@ -20,7 +27,7 @@ def test_rivals_take_turns():
     seconds = interleave(
         {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=3, warmup=1
     )
-    assert order == ["a", "b"] * 4
+    assert order == ["a", "b", "a", "b", "b", "a", "a", "b"]  # the warm-up, then to and fro
     assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3}
 
 
@@ -70,13 +77,18 @@ def test_the_peer_has_the_same_number_of_parameters_and_the_same_loss():
 def test_the_command_reports_every_rival(monkeypatch, capsys):
     pytest.importorskip("transformers")
     monkeypatch.setattr(bench_train, "SHAPES", TINY)
-    monkeypatch.setattr(
-        bench_train, "machine", lambda: {"matmul_gflops_fp32": 1.0, "matmul_gflops_bf16": 2.0}
-    )
+    monkeypatch.setattr(bench_train, "SLICE", 30)  # so that 40 is a large vocabulary
+    monkeypatch.setattr(bench_train, "limits", lambda: {"matmul_gflops_fp32": 1.0, "matmul_gflops_bf16": 2.0})
     assert main(["bench", "train", "--repeats", "1", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
+    assert result["command"] == "supertf bench train --repeats=1" and result["seed"] == 0
+    assert result["machine"]["versions"]["transformers"] and result["machine"]["load_before"] >= 0
+    assert result["tiny"]["config"]["n_embd"] == 8
     assert result["tiny"]["transformers GPT-2 fp32"]["speedup"] == 1.0
-    for name in ("softmax fp32", "softmax bf16", "ssmax fp32", "ssmax bf16", "lab preset fp32"):
+    cost = result["tiny"]["ssmax_cost_fp32"]
+    assert cost["lower_quartile"] <= cost["median"] <= cost["upper_quartile"]
+    assert result["tiny"]["lean_head_speedup_bf16"] > 0
+    for name in ("softmax fp32", "softmax bf16", "ssmax fp32", "ssmax bf16", "plain head bf16"):
         figures = result["tiny"][name]
         limit = 1.0 if name.endswith("fp32") else 2.0
         assert figures["share_of_matmul_rate"] == pytest.approx(figures["gflops"] / limit)
@@ -85,10 +97,90 @@ def test_the_command_reports_every_rival(monkeypatch, capsys):
     assert any(line.startswith("tiny / softmax bf16 ") and "speedup" in line for line in lines)
 
 
-def test_every_benchmark_has_a_module_with_its_option():
-    import importlib
-    import inspect
+@pytest.mark.parametrize("name", list(cli_bench.BENCHMARKS))
+def test_every_benchmark_takes_its_options_and_help_tells_its_defaults(name):
+    module, options = cli_bench.BENCHMARKS[name]
+    parameters = inspect.signature(importlib.import_module(f"supertf.{module}").run).parameters
+    assert set(options) == set(parameters)
+    parser = argparse.ArgumentParser()
+    cli_bench.add_arguments(parser)
+    text = " ".join(parser.format_help().split())
+    for option in options:
+        default = f"{parameters[option].default:g}"
+        expected = f"{name} {default}" if option == "repeats" else f"(default: {default})"
+        assert expected in text
 
-    for module, option in cli_bench.BENCHMARKS.values():
-        run = importlib.import_module(f"supertf.{module}").run
-        assert option in inspect.signature(run).parameters
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("train", "tokens"), ("generate", "megabytes"), ("data", "tokens")]
+)
+def test_an_option_of_another_benchmark_is_refused(capsys, name, option):
+    assert main(["bench", name, f"--{option}", "8"]) == 2
+    assert f"--{option} is not for the benchmark {name}, which takes --repeats" in capsys.readouterr().err
+
+
+def test_the_cost_of_ssmax_is_its_seconds_over_those_of_softmax_in_many_rounds(monkeypatch):
+    pytest.importorskip("transformers")
+    counts = []
+
+    def interleave(rivals, repeats):
+        counts.append((len(rivals), repeats))
+        return {name: [1.02 if "ssmax" in name else 1.0] * repeats for name in rivals}
+
+    monkeypatch.setattr(bench_train, "interleave", interleave)
+    rates = {"matmul_gflops_fp32": 1.0, "matmul_gflops_bf16": 2.0}
+    found = bench_train.measure(*TINY["tiny"], repeats=2, rates=rates)
+    assert counts == [(8, 2), (2, 8), (2, 8)]
+    same = {"median": 1.02, "lower_quartile": 1.02, "upper_quartile": 1.02}
+    assert found["ssmax_cost_fp32"] == pytest.approx({**same, "rounds": 8})
+    assert "lean_head_speedup_fp32" not in found  # the vocabulary fits one slice
+
+
+def test_the_machine_is_described():
+    found = bench.machine("numpy")
+    assert found["processor"] and found["threads"] >= 1
+    assert found["versions"]["torch"] == importlib.metadata.version("torch")
+    assert set(found["versions"]) == {"python", "supertf", "torch", "numpy"}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/cpuinfo")
+def test_the_processor_is_named_as_the_kernel_names_it():
+    text = Path("/proc/cpuinfo").read_text()
+    assert bench.processor() in (text if "model name" in text else (platform.processor(), platform.machine()))
+
+
+def test_both_losses_of_the_training_benchmark_are_the_same_number():
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(**TINY["tiny"][0]))
+    ids = torch.randint(0, 40, (2, 9))
+    losses = [loss(model, ids[:, :-1], ids[:, 1:]) for loss in (bench_train.our_loss, bench_train.plain_loss)]
+    torch.testing.assert_close(*losses)
+
+
+def test_one_row_products_are_rated_by_the_bytes_of_all_matrices(monkeypatch):
+    model = GPT(GPTConfig(**TINY["tiny"][0]))
+    calls = []
+    monkeypatch.setattr(bench_generate, "linear_one_row", lambda x, weight: calls.append(weight.shape))
+    monkeypatch.setattr(
+        bench_generate,
+        "interleave",
+        lambda rivals, repeats: {name: [call() or 0.5] for name, call in rivals.items()},
+    )
+    found = bench_generate.one_row_product(model, repeats=1)
+    matrices = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    assert calls == [matrix.shape for matrix in matrices]
+    rate = 4 * sum(matrix.numel() for matrix in matrices) / 0.5 / 1e9
+    assert found == {"F.linear_gbps": rate, "linear_one_row_gbps": rate, "ratio": 1.0}
+
+
+@pytest.mark.real_model
+@pytest.mark.slow
+@pytest.mark.skipif(not is_present("smollm2-135m"), reason="run `supertf fetch smollm2-135m` first")
+def test_generation_is_measured_with_what_its_precision_costs(monkeypatch):
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(bench_generate, "TEXT_TOKENS", 128)
+    found = bench_generate.run(tokens=2, repeats=1)
+    exact = found["float32"]["loss"]
+    assert found["bfloat16"]["loss"] == pytest.approx(exact, abs=0.05)
+    assert found["int4"]["loss"] == pytest.approx(exact, abs=0.5)
+    assert found["int4"]["loss"] != found["bfloat16"]["loss"]

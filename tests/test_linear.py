@@ -23,7 +23,7 @@ def test_a_single_row_gives_what_nn_linear_gives(shape, bias):
     x = torch.randn(shape)
     expected = nn.Linear.forward(layer, x)
     with torch.inference_mode():
-        assert torch.allclose(layer(x), expected, atol=1e-6)
+        assert torch.allclose(layer(x), expected, rtol=0, atol=1e-6)
     assert layer(x).requires_grad  # with gradients the ordinary product is used
 
 
@@ -50,7 +50,7 @@ def test_a_4_bit_layer_computes_its_dequantised_product():
     x = torch.randn(2, 3, 64).bfloat16()
     expected = x.float() @ ((codes - 8) * scale + zero).T + layer.bias.float()
     with torch.inference_mode():
-        assert torch.allclose(pack_int4("layer", layer)(x).float(), expected, atol=0.03)
+        assert torch.allclose(pack_int4("layer", layer)(x).float(), expected, rtol=0, atol=0.03)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 64), (2, 5, 64)])
@@ -61,7 +61,7 @@ def test_a_bfloat16_layer_computes_its_own_product(shape):
     with torch.inference_mode():
         packed = pack_bfloat16("layer", layer)(x)
         assert packed.dtype == torch.bfloat16
-        assert torch.allclose(packed.float(), layer(x).float(), atol=0.02)
+        assert torch.allclose(packed.float(), layer(x).float(), rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize("packing", ["bfloat16", "int4"])
@@ -73,10 +73,10 @@ def test_packed_weights_last_as_long_as_their_context_also_after_an_exception(pa
     seen = []
     model.h[1].mlp.c_proj.register_forward_hook(lambda module, inputs, output: seen.append(output))
     with pytest.raises(KeyError), torch.inference_mode(), packed_weights(model, packing):
-        assert torch.allclose(model(idx).logits.float(), logits.float(), atol=0.1)
+        assert torch.allclose(model(idx).logits.float(), logits.float(), rtol=0, atol=0.1)
         assert len(seen) == 1  # hooks see packed layers too
         model.h[0].mlp.c_fc.weight.zero_()  # not noticed before the context ends
-        assert torch.allclose(model(idx).logits.float(), logits.float(), atol=0.1)
+        assert torch.allclose(model(idx).logits.float(), logits.float(), rtol=0, atol=0.1)
         raise KeyError
     assert all(module.product is None for module in model.modules() if isinstance(module, Linear))
     assert not torch.equal(model(idx).logits, logits)
