@@ -59,6 +59,7 @@ class RunFolder:
             self._note(f"resuming {saved.folder} after {done}")
         elif resume:
             self._note(f"{self.path} has no checkpoint yet: starting from the beginning")
+        self.accelerator.wait_for_everyone()  # every process has looked before the first file is written
         if self.accelerator.is_main_process:
             result.metrics = self._cut_metrics(result.step)
 
