@@ -23,14 +23,7 @@ from supertf.pretrained import load_model
 from supertf.tokenizer import load_tokenizer
 from supertf.training import TrainSettings, train
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Matrices this small are slower on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
