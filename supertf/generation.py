@@ -69,7 +69,7 @@ def choose(
 ) -> int:
     """One token id from logits (V,): the largest when temperature is 0, else a sample."""
     if temperature == 0:
-        return int(logits.argmax())
+        return int(logits.float().argmax())  # several times faster than in bfloat16 on a CPU
     logits = logits.float() / temperature
     if top_k is not None and top_k < len(logits):
         logits = logits.masked_fill(logits < logits.topk(top_k).values[-1], -torch.inf)

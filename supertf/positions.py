@@ -21,7 +21,7 @@ def sinusoidal(positions: Tensor, width: int) -> Tensor:
 
 
 def rotary_angles(positions: Tensor, head_dim: int, base: float, fraction: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines that rotate pairs of channels by position, (..., T, head_dim) float32 each.
+    """Cosines and signed sines that rotate channel pairs by position, (..., T, head_dim) float32 each.
 
     RoFormer (Su et al. 2021). With `fraction` p < 1 only the highest p of the frequencies rotate and
     the lowest stand still (p-RoPE, Barbero et al. 2024), which leaves channels that carry meaning alone.
@@ -32,15 +32,16 @@ def rotary_angles(positions: Tensor, head_dim: int, base: float, fraction: float
     frequencies = base ** (-index / half)
     frequencies[index >= round(fraction * half)] = 0.0
     angles = positions[..., None].double() * frequencies  # (..., T, half)
-    angles = torch.cat([angles, angles], dim=-1)  # channel i pairs with channel i + half, as in Llama
-    return angles.cos().float(), angles.sin().float()
+    # channel i pairs with channel i + half, as in Llama; the minus of a rotation sits in the first sines
+    cos, sin = torch.cat([angles, angles], dim=-1).cos(), torch.cat([-angles, angles], dim=-1).sin()
+    return cos.float(), sin.float()
 
 
 def rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
     """Rotate the channel pairs of `x` (B, H, T, D) by angles (B or 1, 1, T, D); keeps x's dtype."""
     cos, sin = (part.to(x.dtype) for part in angles)
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+    partners = x.roll(x.shape[-1] // 2, dims=-1)  # halves exchanged
+    return torch.addcmul(x * cos, partners, sin)
 
 
 def alibi_slopes(n_head: int) -> Tensor:
