@@ -24,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="python-docs, python-docs:stdlib, a local text, jsonl or parquet file, a folder, or a hub id "
         "(owner/name or owner/name:configuration)",
     )
-    parser.add_argument("--stride", type=positive_int, default=256, help="tokens from a window to the next")
+    parser.add_argument(
+        "--stride",
+        type=positive_int,
+        help="tokens from a window to the next (default: 256, at most max_length)",
+    )
     parser.add_argument("--split_ratio", type=float, default=0.9, help="share of documents for training")
     parser.add_argument("--batch_size", type=positive_int, default=1000, help="documents tokenized together")
     parser.add_argument("--output_dir", default=".", help="folder for train.bin and validation.bin")
@@ -53,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         args.split_ratio,
         seed=args.seed,
         max_length=args.max_length,
-        stride=args.stride,
+        stride=args.stride or min(256, args.max_length),
         batch_size=args.batch_size,
         command=_command(args),
         **describe(args.data_name),

@@ -58,6 +58,13 @@ def test_the_original_flags_work_verbatim(book, capsys, monkeypatch):
     assert result["documents"] == 100 and TokenFile("validation.bin").manifest["documents"] == 10
 
 
+@pytest.mark.parametrize(("length", "stride"), [(128, 128), (1024, 256)])
+def test_the_default_stride_is_never_longer_than_a_window(book, capsys, length, stride):
+    options = ("--data_name", "book.txt", "--tokenizer", "bytes", "--max_length", str(length))
+    assert run(capsys, *options)[0] == 0
+    assert TokenFile("train.bin").manifest["stride"] == stride
+
+
 def test_the_original_flags_without_network_are_one_line_and_exit_code_2(book, capsys, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     code, out, err = run(capsys, *ORIGINAL_FLAGS, "--tokenizer", "bytes")
