@@ -67,14 +67,13 @@ def loss_by_position(
     ids: Sequence[int] | Tensor,
     length: int,
     batch_size: int = 4,
-    max_windows: int | None = None,
     bos_id: int | None = None,
 ) -> Tensor:
     """Mean loss in nats at each position of a window, (length,) float32 on the CPU.
 
-    The text is cut into whole windows side by side (tokens left over at the end are not used), at
-    most `max_windows`. Position i is predicted from i + 1 tokens, the BOS token included. Raises
-    `UserError` as `perplexity` does, and on a text shorter than one window.
+    The text is cut into whole windows side by side (tokens left over at the end are not used).
+    Position i is predicted from i + 1 tokens, the BOS token included. Raises `UserError` as
+    `perplexity` does, and on a text shorter than one window.
     """
     ids = check_ids(model, ids, length, bos_id)
     windows = (len(ids) - (bos_id is None)) // length
@@ -82,7 +81,7 @@ def loss_by_position(
         raise UserError(
             f"the text has {len(ids)} tokens, fewer than one window of {length}: use a longer one"
         )
-    starts = [i * length for i in range(windows)][:max_windows]
+    starts = [i * length for i in range(windows)]
     total = torch.zeros(length, dtype=torch.float64)
     for first in range(0, len(starts), batch_size):
         inputs, wanted = cut(ids, starts[first : first + batch_size], length, bos_id)

@@ -160,17 +160,14 @@ def attention_maps(weights: Tensor, labels: Sequence[str], titles: Sequence[str]
     return figure
 
 
-def entropy_lines(entropies: Mapping[str, Sequence[float]], normalised: bool = False) -> Figure:
-    """Attention entropy in nats against the number of visible keys n, under its ceiling log n.
-
-    With `normalised` the values are H / log n and the ceiling is 1.
-    """
+def entropy_lines(entropies: Mapping[str, Sequence[float]]) -> Figure:
+    """Attention entropy in nats against the number of visible keys n, under its ceiling log n."""
     figure, (ax,) = new_figure()
     longest = max(len(values) for values in entropies.values())
     n = np.arange(1, longest + 1)
     ax.plot(
         n,
-        np.ones(longest) if normalised else np.log(n),
+        np.log(n),
         color=GREY,
         linestyle="--",
         label="uniform attention",
@@ -179,7 +176,7 @@ def entropy_lines(entropies: Mapping[str, Sequence[float]], normalised: bool = F
         ax.plot(n[: len(values)], values, label=name, color=color, linewidth=1.5)
     ax.set(
         xlabel="visible keys n",
-        ylabel="H / log n" if normalised else "attention entropy H (nats)",
+        ylabel="attention entropy H (nats)",
         xscale="log",
     )
     ax.legend(frameon=False, fontsize=8)

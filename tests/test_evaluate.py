@@ -100,7 +100,6 @@ def test_loss_by_position_agrees_with_perplexity(model):
     assert losses.mean().item() == pytest.approx(perplexity(model, ids, 16).loss, rel=1e-5)
     first = {1 + 16 * i: 1 for i in range(4)}
     assert losses[0].item() == pytest.approx(one_by_one(model, ids, first, bos=False), rel=1e-4)
-    assert torch.equal(loss_by_position(model, ids, 16, max_windows=1), loss_by_position(model, ids[:17], 16))
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_ratio_dots_has_a_named_row_per_group():
 def test_attention_maps_and_curves_draw_every_panel_and_line():
     weights = torch.full((3, 4, 4), 0.25).tril()
     assert len(plots.attention_maps(weights, list("abcd"), ["1", "2", "3"]).axes) == 3
-    figure = plots.entropy_lines({"a": [0.0, 0.5], "b": [0.0, 0.6, 0.7]}, normalised=True)
+    figure = plots.entropy_lines({"a": [0.0, 0.5], "b": [0.0, 0.6, 0.7]})
     assert len(figure.axes[0].lines) == 3
     figure = plots.loss_curves({"a": ([1, 2], [3.0, 2.0])}, {"unigram": 2.5})
     assert [text.get_text().strip() for text in figure.axes[0].texts] == ["unigram"]
