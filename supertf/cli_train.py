@@ -12,7 +12,7 @@ from supertf.config import ATTENTIONS, POSITIONS, PRESETS, GPTConfig, preset
 from supertf.errors import UserError
 
 if TYPE_CHECKING:
-    from supertf.training import TrainSettings
+    from supertf.training import TrainResult, TrainSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,8 +70,17 @@ def run(args: argparse.Namespace) -> int:
     result = train(
         config, train_file, validation_file, settings, args.output_dir, resume=args.resume, on_metrics=show
     )
-    if not PartialState().is_main_process:
-        return 130 if result.interrupted else 0
+    state = PartialState()
+    if state.is_main_process:
+        report(result, args)
+    code = 130 if result.interrupted else 0
+    if state.num_processes > 1:
+        leave(code)
+    return code
+
+
+def report(result: "TrainResult", args: argparse.Namespace) -> None:
+    """Print the run's figures."""
     speeds = [metrics["tokens_per_second"] for metrics in result.metrics]
     figures = {
         "steps": result.step,
@@ -86,8 +95,17 @@ def run(args: argparse.Namespace) -> int:
     print_result(figures, args.json)
     if result.interrupted:
         print(f"interrupted after step {result.step}; --resume goes on from there", file=sys.stderr)
-        return 130
-    return 0
+
+
+def leave(code: int) -> None:
+    """End this process at once, its files written and its output flushed.
+
+    DistributedDataParallel keeps gloo's threads alive after the process group is destroyed. One that
+    drops a tensor while the interpreter shuts down aborts the process, and with it a finished run.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def model_config(args: argparse.Namespace, data_vocab_size: int) -> GPTConfig:

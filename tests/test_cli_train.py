@@ -257,3 +257,12 @@ def test_two_processes_train_as_one_with_twice_the_accumulation(tmp_path):
     one, two = (load_model(tmp_path / name / "last").state_dict() for name in ("one", "two"))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_a_process_of_several_ends_without_the_interpreter_shutdown_that_gloo_threads_abort():
+    code = (
+        "import atexit, supertf.cli_train as c; atexit.register(print, 'shut down'); "
+        "print('flushed', end=''); c.leave(3)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (3, "flushed")
