@@ -9,6 +9,7 @@ of `scaled_dot_product_attention` stay in use:
     ssmax_bias   s log n + b      s and b learned per head
     logn         max(1, log n / log L)   no parameters; swaps into a model trained at context L
     constant     c                the control: sharper, but blind to n
+    free         p_n              one learned number per n: which function of n does training ask for?
 
 n counts the keys that one query sees: its row index + 1 in a plain causal decoder, plus what the
 cache holds, restarting with each packed document and counting real tokens only under padding.
@@ -84,7 +85,7 @@ def initial_s(n_ctx: int) -> float:
 
 
 class AttentionScale(nn.Module):
-    """The factor per query; parameters s and b are (H,) float32 and excluded from weight decay."""
+    """The factor per query; parameters s and b are (H,), p is (n_ctx,), all float32 and never decayed."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
@@ -98,6 +99,8 @@ class AttentionScale(nn.Module):
             self.register_buffer("s", start)
         if self.kind == "ssmax_bias":
             self.b = nn.Parameter(torch.zeros(config.n_head))
+        if self.kind == "free":
+            self.p = nn.Parameter(torch.ones(config.n_ctx))
 
     def forward(self, q: Tensor, n: Tensor) -> Tensor:
         """Scale queries (B, H, T, D) by their visible-key counts n (B or 1, T); keeps q's dtype."""
@@ -107,7 +110,9 @@ class AttentionScale(nn.Module):
             return q * self.constant
         wide = torch.float64 if q.dtype == torch.float64 else torch.float32
         log_n = n.to(wide).log()[:, None, :, None]  # (B or 1, 1, T, 1)
-        if self.kind == "logn":
+        if self.kind == "free":
+            factor = self.p.to(wide)[n - 1][:, None, :, None]  # (B or 1, 1, T, 1)
+        elif self.kind == "logn":
             factor = (log_n / self.log_ctx).clamp(min=1.0)
         else:
             factor = self.s.to(wide)[:, None, None] * log_n  # (B or 1, H, T, 1)
@@ -129,12 +134,11 @@ class CausalSelfAttention(nn.Module):
         self.scale = AttentionScale(config)
         self.qk_norm, self.norm_eps = config.qk_norm, config.norm_eps
         self.alibi = config.position == "alibi"
+        self.zero_key = config.zero_key
 
-    def forward(
-        self, x: Tensor, where: Layout, cache=None, explicit: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        """x (B, T, C) to (B, T, C); with `explicit` also the probabilities (B, H, T, S), else None."""
-        B, T, C = x.shape
+    def queries_keys_values(self, x: Tensor, where: Layout, cache=None) -> tuple[Tensor, Tensor, Tensor]:
+        """What the dot products see: scaled q (B, H, T, D), and k and v (B, kv_heads, S, D)."""
+        B, T, _ = x.shape
         D = self.head_dim
         heads = self.c_attn(x).view(B, T, -1, D).transpose(1, 2)  # (B, H + 2 * kv_heads, T, D)
         qk, v = heads.split([self.n_head + self.kv_heads, self.kv_heads], dim=1)
@@ -144,10 +148,19 @@ class CausalSelfAttention(nn.Module):
             qk = rotate(qk, where.angles)
         q, k = qk.split([self.n_head, self.kv_heads], dim=1)
         if cache is not None:
-            k, v = cache.append(k, v)  # (B, kv_heads, S, D)
-        q = self.scale(q, where.n)
+            k, v = cache.append(k, v)
+        return self.scale(q, where.n), k, v
+
+    def forward(
+        self, x: Tensor, where: Layout, cache=None, explicit: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """x (B, T, C) to (B, T, C); with `explicit` also the probabilities (B, H, T, S), else None."""
+        B, T, C = x.shape
+        q, k, v = self.queries_keys_values(x, where, cache)
         mask = self.alibi_bias(where, q.dtype) if self.alibi else where.mask
         causal = mask is None and T > 1
+        if self.zero_key:
+            q, k, v, mask = add_zero_key(q, k, v, mask, causal)
         if explicit:
             y, weights = explicit_attention(q, k, v, mask, causal)
         else:
@@ -162,6 +175,9 @@ class CausalSelfAttention(nn.Module):
                 enable_gqa=self.kv_heads != self.n_head,
             )
             weights = None
+        if self.zero_key:
+            y = y[:, :, -T:]
+            weights = None if weights is None else weights[:, :, -T:, 1:]
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C)), weights
 
     def alibi_bias(self, where: Layout, dtype: torch.dtype) -> Tensor:
@@ -171,6 +187,22 @@ class CausalSelfAttention(nn.Module):
         slopes = alibi_slopes(self.n_head).to(distance.device, dtype)
         bias = -slopes[:, None, None] * distance
         return bias.masked_fill(~visible, -torch.inf)
+
+
+def add_zero_key(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Put a key of zeros with a value of zeros before all others, so that a head may attend to nothing.
+
+    Its logit is 0, so weights become exp(z) / (1 + sum exp(z)): softmax-off-by-one (Miller 2023). Under
+    plain causal attention q gets a row of zeros too, which keeps the diagonal in place; drop its output.
+    """
+    first = (0, 0, 1, 0)  # one row before the others
+    if causal:
+        q = F.pad(q, first)
+    elif mask is not None:
+        mask = F.pad(mask, (1, 0), value=1 if mask.dtype == torch.bool else 0)
+    return q, F.pad(k, first), F.pad(v, first), mask
 
 
 def explicit_attention(

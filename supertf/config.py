@@ -7,7 +7,7 @@ from typing import Any
 
 from supertf.errors import UserError
 
-ATTENTIONS = ("softmax", "ssmax", "ssmax_fixed", "ssmax_bias", "logn", "constant")
+ATTENTIONS = ("softmax", "ssmax", "ssmax_fixed", "ssmax_bias", "logn", "constant", "free")
 POSITIONS = ("none", "learned", "sinusoidal", "rope", "alibi")
 NORMS = ("layernorm", "rmsnorm")
 MLPS = ("gelu", "swiglu")
@@ -30,6 +30,7 @@ class GPTConfig:
     n_inner: int | None = None  # MLP width; None: 4 * n_embd as in GPT-2
     attention: str = "softmax"  # how logits scale with the number of visible keys, see attention.py
     attention_constant: float = 1.0  # the factor of attention="constant"
+    zero_key: bool = False  # heads may attend to nothing: softmax-off-by-one, a model without sinks
     position: str = "learned"
     rope_base: float = 10000.0
     rope_fraction: float = 1.0  # share of each head's frequencies that rotate; below 1 is p-RoPE
@@ -102,6 +103,11 @@ class GPTConfig:
     def inner(self) -> int:
         """Width of the MLP."""
         return 4 * self.n_embd if self.n_inner is None else self.n_inner
+
+    @property
+    def length_limit(self) -> int | None:
+        """Most tokens the model can read; None where nothing ends (learned tables of n_ctx rows do)."""
+        return self.n_ctx if self.position == "learned" or self.attention == "free" else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

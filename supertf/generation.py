@@ -106,8 +106,9 @@ def check(
         raise UserError(f"top_k is {top_k}, expected at least 1")
     if top_p is not None and not 0 < top_p <= 1:
         raise UserError(f"top_p is {top_p}, expected more than 0 and at most 1")
-    if config.position == "learned" and len(prompt) + max_new_tokens - 1 > config.n_ctx:
+    limit = config.length_limit
+    if limit is not None and len(prompt) + max_new_tokens - 1 > limit:
         raise UserError(
-            f"{len(prompt)} prompt and {max_new_tokens} new tokens do not fit the {config.n_ctx} learned "
-            "positions of this model; models with position none, sinusoidal, rope or alibi go further"
+            f"{len(prompt)} prompt and {max_new_tokens} new tokens do not fit the {limit} learned "
+            "positions (or scales) of this model; models with position none, sinusoidal, rope or alibi go further"
         )

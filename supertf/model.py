@@ -158,20 +158,16 @@ class GPT(nn.Module):
     ) -> Output:
         """Run tokens through the decoder.
 
-        idx: (B, T) int64 token ids. targets: (B, T) int64, -100 where no loss is wanted; the logits are
-        then not returned (at a large vocabulary they are most of a step's memory). segments: (B, T)
-        integers for packed or padded rows, see `attention.layout`. cache: extended in place.
+        idx: (B, T) int64 token ids, or (B, T, K) where a token is K ids whose embeddings add up.
+        targets: (B, T) int64, -100 where no loss is wanted; the logits are then not returned (at a large
+        vocabulary they are most of a step's memory). segments: (B, T) integers for packed or padded
+        rows, see `attention.layout`. cache: extended in place.
         last_only: logits of the last token only, (B, 1, V). Raises `UserError` when a model with
         learned positions is asked to go beyond its table.
         """
         past = cache.length if cache is not None else 0
         where = self.layout(idx, past, segments, cache)
-        x = self.wte(idx)  # (B, T, C)
-        if self.config.position == "learned":
-            x = x + self.wpe(where.positions)
-        elif self.config.position == "sinusoidal":
-            x = x + sinusoidal(where.positions, self.config.n_embd).to(x.dtype)
-        x = self.drop(x)
+        x = self.drop(self.embed(idx, where))  # (B, T, C)
         attentions = []
         for i, block in enumerate(self.h):
             x, weights = block(x, where, cache.layers[i] if cache is not None else None, output_attentions)
@@ -182,6 +178,17 @@ class GPT(nn.Module):
             return Output(None, self.loss(x, targets), found)
         return Output(self.lm_head(x), None, found)
 
+    def embed(self, idx: Tensor, where: Layout) -> Tensor:
+        """Token embeddings (B, T, C), with positions added where the model adds them."""
+        x = self.wte(idx)
+        if idx.ndim == 3:
+            x = x.sum(dim=2)
+        if self.config.position == "learned":
+            x = x + self.wpe(where.positions)
+        elif self.config.position == "sinusoidal":
+            x = x + sinusoidal(where.positions, self.config.n_embd).to(x.dtype)
+        return x
+
     def layout(self, idx: Tensor, past: int, segments: Tensor | None, cache: KVCache | None) -> Layout:
         """The `Layout` of this call, with rotary angles where the model rotates."""
         T = idx.shape[1]
@@ -189,12 +196,14 @@ class GPT(nn.Module):
             segments = remember_segments(cache, segments, idx, past)
         where = layout(T, past, segments, idx.device)
         config = self.config
-        if config.position == "learned":
+        if config.length_limit is not None:
             last = past + T if segments is None else int(where.positions.max()) + 1
-            if last > config.n_ctx:
+            if last > config.length_limit:
+                what = "positions" if config.position == "learned" else "scales p_n"
                 raise UserError(
-                    f"the model has learned positions for {config.n_ctx} tokens and was given {last}: "
-                    "shorten the input, or train with position none, rope or alibi, which go further"
+                    f"the model has learned {what} for {config.n_ctx} tokens and was given {last}: shorten "
+                    "the input, or train with position none, rope or alibi and another attention, which go "
+                    "further"
                 )
         if config.position == "rope":
             angles = rotary_angles(where.positions, config.head_dim, config.rope_base, config.rope_fraction)
@@ -224,7 +233,7 @@ def remember_segments(cache: KVCache, segments: Tensor | None, idx: Tensor, past
     Tokens given without segments continue the row's last document. Raises `UserError` behind padding,
     where there is none to continue: a document has no gaps.
     """
-    B, T = idx.shape
+    B, T = idx.shape[:2]
     before = cache.segments if cache.segments is not None else idx.new_ones(B, past)
     if segments is None and (before[:, -1] == 0).any():
         raise UserError(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from supertf.attention import AttentionScale, explicit_attention, initial_s, layout
 from supertf.config import ATTENTIONS, POSITIONS, GPTConfig
 from supertf.errors import UserError
-from supertf.model import GPT
+from supertf.model import GPT, KVCache
 
 TINY = GPTConfig(vocab_size=50, n_ctx=24, n_layer=2, n_head=4, n_kv_head=2, n_embd=32, n_inner=48)
 
@@ -22,7 +22,7 @@ def tiny_model(seed=0, **changes):
     model = GPT(dataclasses.replace(TINY, **changes)).double().eval()
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
-            if name.endswith(("scale.s", "scale.b")):
+            if name.endswith(("scale.s", "scale.b", "scale.p")):
                 tensor.add_(0.2 * torch.rand_like(tensor))
             elif "wte" not in name and tensor.ndim == 2:
                 tensor.mul_(8)  # far from uniform attention
@@ -49,6 +49,50 @@ def test_fused_equals_explicit(attention, position, segments):
     for weights in explicit.attentions:
         assert weights.shape == (2, 4, 20, 20)
         assert torch.allclose(weights.sum(-1), torch.ones(2, 4, 20, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("segments", [None, PACKED], ids=["plain", "packed"])
+def test_a_zero_key_takes_the_weight_of_one_more_logit_of_zero(position, segments):
+    """exp(z) / (1 + sum exp(z)), fused and explicit alike, also token by token with a cache."""
+    model = tiny_model(position=position, zero_key=True)
+    explicit = model(tokens(), segments=segments, output_attentions=True)
+    assert torch.allclose(model(tokens(), segments=segments).logits, explicit.logits, atol=1e-10, rtol=0)
+    assert explicit.attentions[0].shape == (2, 4, 20, 20)
+    assert (explicit.attentions[0].sum(-1) < 1).all()
+
+    block, where = model.h[0], model.layout(tokens(), 0, segments, None)
+    q, k, _ = block.attn.queries_keys_values(block.ln_1(model.embed(tokens(), where)), where)
+    logits = q @ k.repeat_interleave(2, dim=1).transpose(-2, -1) / math.sqrt(8)
+    if position == "alibi":
+        logits = logits + block.attn.alibi_bias(where, q.dtype)
+    seen = torch.ones(20, 20, dtype=torch.bool).tril() if where.mask is None else where.mask
+    powers = logits.exp() * seen
+    by_hand = powers / (1 + powers.sum(-1, keepdim=True))
+    assert torch.allclose(explicit.attentions[0], by_hand, atol=1e-10, rtol=0)
+
+    if segments is None:
+        cache = KVCache(2)
+        rows = [model(tokens()[:, t : t + 1], cache=cache).logits for t in range(20)]
+        assert torch.allclose(torch.cat(rows, dim=1), explicit.logits, atol=1e-10, rtol=0)
+
+
+def test_a_token_of_several_ids_is_the_sum_of_their_embeddings():
+    model = tiny_model(position="none")
+    pairs = torch.stack([tokens(seed=1), tokens(seed=2)], dim=-1)  # (B, T, 2)
+    summed = model.embed(pairs, layout(20))
+    assert torch.equal(summed, model.wte(pairs[..., 0]) + model.wte(pairs[..., 1]))
+    assert torch.equal(model(pairs[..., :1]).logits, model(pairs[..., 0]).logits)
+
+
+def test_a_free_scale_is_looked_up_by_n_and_ends_where_it_was_trained():
+    scale = AttentionScale(dataclasses.replace(TINY, attention="free"))
+    with torch.no_grad():
+        scale.p.copy_(torch.arange(24))
+    factor = scale(torch.ones(1, 4, 20, 8), layout(20).n)
+    assert torch.equal(factor[0, 0, :, 0], torch.arange(20.0))
+    with pytest.raises(UserError, match="p_n for 24 tokens and was given 25"):
+        tiny_model(attention="free", position="none")(tokens(T=25))
 
 
 @given(
