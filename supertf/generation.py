@@ -110,5 +110,5 @@ def check(
     if limit is not None and len(prompt) + max_new_tokens - 1 > limit:
         raise UserError(
             f"{len(prompt)} prompt and {max_new_tokens} new tokens do not fit the {limit} learned "
-            "positions (or scales) of this model; models with position none, sinusoidal, rope or alibi go further"
+            "positions (or scales) of this model; others, such as position none or rope, go further"
         )

@@ -116,7 +116,7 @@ def test_only_matrices_decay(attention):
     kept = {id(p) for p in still["params"]}
     scales = [p for name, p in model.named_parameters() if ".scale." in name]
     assert all(id(p) in kept for p in scales)
-    assert len(scales) == {"ssmax": 2, "ssmax_bias": 4}.get(attention, 0)
+    assert len(scales) == {"ssmax": 2, "ssmax_bias": 4, "free": 2}.get(attention, 0)
 
 
 def test_decay_shrinks_a_matrix_without_gradient_and_leaves_s():
