@@ -1,0 +1,86 @@
+"""The residual stream, layer by layer: its states, and how far a few channels stand out of it.
+
+Two measures from the literature. Kurtosis over channels (He et al. 2024, arXiv 2405.19279): outlier
+features, channels that are large on many tokens. Largest over median magnitude (Sun et al. 2024, arXiv
+2402.17762): massive activations, single values thousands of times above the rest, mostly at one token.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from supertf.attention import Layout
+from supertf.errors import UserError
+from supertf.model import GPT
+from supertf.superweights import Peak, peak
+
+
+@torch.no_grad()
+def hidden_states(model: GPT, idx: Tensor, where: Layout | None = None) -> Iterator[Tensor]:
+    """The residual stream (B, T, C): first the embeddings, then the stream after each block in turn.
+
+    idx: (B, T) int64, or (B, T, K) where a token is K ids. Nothing after the last state taken is computed,
+    and the head never; the final norm is not applied. `where`: the layout of packed or padded rows, from
+    `model.layout`. Raises `UserError` on no tokens, on ids outside the vocabulary, and on dropout, which
+    would make each call another model.
+    """
+    if model.training and model.config.dropout:
+        raise UserError("the model is in training mode with dropout: call model.eval() before analysing it")
+    if idx.ndim not in (2, 3) or not idx.numel():
+        raise UserError(f"the tokens have shape {tuple(idx.shape)}, expected (B, T) with at least one token")
+    if not 0 <= int(idx.min()) <= int(idx.max()) < model.config.vocab_size:
+        raise UserError(
+            f"the token ids go from {int(idx.min())} to {int(idx.max())}, but the model's vocabulary is 0 to "
+            f"{model.config.vocab_size - 1}: is this the model's own tokenizer?"
+        )
+    idx = idx.to(model.device)
+    where = model.layout(idx, 0, None, None) if where is None else where
+    x = model.embed(idx, where)
+    yield x
+    for block in model.h:
+        x, _ = block(x, where)
+        yield x
+
+
+@dataclass(frozen=True)
+class ResidualStats:
+    """Outliers of the residual stream after `layer` blocks (0: the embeddings).
+
+    kurtosis: E_j[s_j^4] / E_j[s_j^2]^2 over channels j, where s_j is the root mean square of channel j
+    over all tokens; 1 when all channels are equally large, C when one channel is all there is, 3 for
+    Gaussian s_j. max_over_median: largest |x| of a sequence over its median |x|, mean over sequences.
+    largest: the entry of largest magnitude, with its token and channel, in sequence `row`.
+    by_position: (T,) largest |x| at each token over the sequence's median |x|, mean over sequences.
+    """
+
+    layer: int
+    kurtosis: float
+    max_over_median: float
+    largest: Peak
+    row: int
+    by_position: Tensor
+
+
+def residual_stats(model: GPT, idx: Tensor) -> list[ResidualStats]:
+    """One `ResidualStats` per layer, embeddings first, from one pass over idx (B, T); see `hidden_states`."""
+    return [measure(layer, x) for layer, x in enumerate(hidden_states(model, idx))]
+
+
+def measure(layer: int, x: Tensor) -> ResidualStats:
+    """`ResidualStats` of states (B, T, C), counted in float64 on the CPU."""
+    x = x.to("cpu", torch.float64)
+    power = x.square().mean(dim=(0, 1))  # (C,), s_j^2
+    size = x.abs()
+    median = size.flatten(1).median(dim=1).values  # (B,)
+    by_position = size.amax(dim=-1) / median[:, None]  # (B, T)
+    row = int(size.flatten(1).amax(dim=1).argmax())
+    return ResidualStats(
+        layer,
+        float(power.square().mean() / power.mean().square()),
+        float(by_position.amax(dim=1).mean()),
+        peak(x[row : row + 1]),
+        row,
+        by_position.mean(dim=0),
+    )
