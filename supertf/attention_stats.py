@@ -15,9 +15,9 @@ from torch import Tensor
 from supertf.attention import Layout
 from supertf.errors import UserError
 from supertf.model import GPT
-from supertf.residual_stats import hidden_states
+from supertf.residual_stats import hidden_states, token_layout
 
-BLOCK_ELEMENTS = 2**20  # logits held at once: 4 MiB in float32
+BLOCK_ELEMENTS = 2**22  # logits held at once: 16 MiB in float32
 FAR_BELOW = -1e30  # the logit of a key that is not seen: exp is 0, and so is its product with 0
 Bias = Callable[[Layout, torch.dtype], Tensor]  # (B or 1, H, R, S) for the queries and keys of a layout
 
@@ -52,7 +52,7 @@ def attention_stats(
     *,
     layers: Iterable[int] | None = None,
     rows: Sequence[int] | Tensor | None = None,
-    needles: Tensor | None = None,
+    needles: Sequence[int] | Tensor | None = None,
     segments: Tensor | None = None,
 ) -> list[AttentionStats]:
     """`AttentionStats` of the chosen layers (0 is the first block; default all), in ascending order.
@@ -63,66 +63,70 @@ def attention_stats(
     packed or padded rows, see `attention.layout`, whose mask is the one thing here that grows with T x T.
 
     The model runs as always (fused attention) up to the last wanted layer and no further, without its
-    head. Raises `UserError` on layers, rows or needles out of range, and as `hidden_states` does.
+    head. Raises `UserError` on layers, rows or needles out of range, and as `token_layout` does.
     """
     wanted = range(len(model.h)) if layers is None else sorted(set(layers))
     if not wanted or not 0 <= wanted[0] <= wanted[-1] < len(model.h):
         raise UserError(f"layers are {list(wanted)}, expected some of 0 to {len(model.h) - 1}")
-    where = model.layout(idx.to(model.device), 0, segments, None)
+    where = token_layout(model, idx, segments)
+    rows = indices("rows", range(idx.shape[1]) if rows is None else rows, idx.shape[1]).to(model.device)
     found = []
-    for layer, x in enumerate(hidden_states(model, idx, where)):
+    for layer, x in zip(range(wanted[-1] + 1), hidden_states(model, idx, where), strict=False):
+        if layer not in wanted:
+            continue
         block = model.h[layer]
-        if layer in wanted:
-            attn = block.attn
-            q, k, _ = attn.queries_keys_values(block.ln_1(x), where)
-            bias = attn.alibi_bias if attn.alibi else None
-            found.append(
-                blockwise_stats(q, k, where, rows, needles, bias=bias, zero_key=attn.zero_key, layer=layer)
-            )
-        if layer == wanted[-1]:
-            return found
-    raise AssertionError("the last wanted layer exists")
+        q, k, _ = block.attn.queries_keys_values(block.ln_1(x), where)
+        bias = block.attn.alibi_bias if block.attn.alibi else None
+        stats = blockwise_stats(
+            q[:, :, rows], k, where, rows, needles, bias=bias, zero_key=block.attn.zero_key, layer=layer
+        )
+        found.append(stats)
+    return found
 
 
 def blockwise_stats(
     q: Tensor,
     k: Tensor,
     where: Layout,
-    rows: Sequence[int] | Tensor | None = None,
-    needles: Tensor | None = None,
+    rows: Sequence[int] | Tensor,
+    needles: Sequence[int] | Tensor | None = None,
     *,
     bias: Bias | None = None,
     zero_key: bool = False,
     layer: int = 0,
     block_elements: int = BLOCK_ELEMENTS,
 ) -> AttentionStats:
-    """`AttentionStats` from scaled queries q (B, H, T, D) and keys k (B, kv_heads, T, D) of a whole sequence.
+    """`AttentionStats` of the queries q (B, H, R, D), scaled, of tokens `rows` on keys k (B, kv_heads, T, D).
 
-    where: who sees whom; `attention.layout(T)` if plain causal. bias: gives the additive bias of a
-    part of the layout, such as `CausalSelfAttention.alibi_bias`. At most `block_elements`
-    weights are held at once, or one query's. Logits are at least float32. rows, needles: as in
-    `attention_stats`. Raises `UserError` when they are out of range.
+    where: who sees whom among the T tokens; `attention.layout(T)` if plain causal. bias: gives the additive
+    bias of a part of the layout, such as `CausalSelfAttention.alibi_bias`. needles: as in `attention_stats`.
+    At most `block_elements` logits are held at once, or one query's; they are at least float32. Raises
+    `UserError` on rows or needles that do not fit.
     """
-    T = k.shape[2]
-    rows = torch.arange(T, device=q.device) if rows is None else indices("rows", rows, T).to(q.device)
+    T, R = k.shape[2], q.shape[2]
+    rows = indices("rows", rows, T).to(q.device)
+    if rows.shape != (R,):
+        raise UserError(
+            f"rows have shape {tuple(rows.shape)}, expected one token index for each of {R} queries"
+        )
     if needles is not None:
         needles = indices("needles", needles, T).to(q.device)
         needles = needles[None] if needles.ndim == 1 else needles
         needles = needles[..., None] if needles.ndim == 2 else needles  # (B or 1, R, K)
-        if needles.ndim != 3 or needles.shape[0] not in (1, q.shape[0]) or needles.shape[1] != len(rows):
+        if needles.ndim != 3 or needles.shape[0] not in (1, len(q)) or needles.shape[1] != R:
             raise UserError(
-                f"needles have shape {tuple(needles.shape)}, expected (R,), (B, R) or (B, R, K) with "
-                f"R = {len(rows)} queries and B = {q.shape[0]}"
+                f"needles come out as shape {tuple(needles.shape)}, expected ({len(q)} or 1, {R}, K): "
+                f"one or K keys for each of the {R} queries"
             )
     B, H, _, D = q.shape
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     q, k = q.to(wide) / math.sqrt(D), k.to(wide).contiguous()
-    step = min(len(rows), max(1, block_elements // (B * H * T)))
+    step = min(R, max(1, block_elements // (B * H * T)))
     buffers = q.new_empty(2, B * H * step * T)  # blocks differ in size: fresh ones would fragment the heap
     parts = []
-    for first in range(0, len(rows), step):
+    for first in range(0, R, step):
         some = rows[first : first + step]
-        logits = block_logits(q, k, where, some, bias, buffers[0])
+        logits = block_logits(q[:, :, first : first + step], k, where, some, bias, buffers[0])
         keys = [(some - where.positions[:, some])[..., None]]  # each document's first key, (B or 1, r, 1)
         if needles is not None:
             keys.append(needles[:, first : first + step])
@@ -137,13 +141,12 @@ def blockwise_stats(
 def block_logits(
     q: Tensor, k: Tensor, where: Layout, rows: Tensor, bias: Bias | None, buffer: Tensor
 ) -> Tensor:
-    """Logits of some queries on the keys up to the last of them, (B, H, r, S), written into a flat buffer."""
+    """Logits of queries q (B, H, r, D) on the keys up to the last of them, (B, H, r, S), in a flat buffer."""
     B, H, _, D = q.shape
     kv_heads, S = k.shape[1], int(rows.max()) + 1
     logits = buffer[: B * H * len(rows) * S].view(B * kv_heads, -1, S)
     # query heads of a group share their keys: (B, H, r, D) to (B * kv_heads, H / kv_heads * r, D)
-    grouped = q[:, :, rows].reshape(B * kv_heads, -1, D)
-    torch.bmm(grouped, k[:, :, :S].flatten(0, 1).transpose(1, 2), out=logits)
+    torch.bmm(q.reshape(B * kv_heads, -1, D), k[:, :, :S].flatten(0, 1).transpose(1, 2), out=logits)
     logits = logits.view(B, H, -1, S)
     mask = None if where.mask is None else where.mask[:, :, rows, :S]
     if bias is None:

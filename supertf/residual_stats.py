@@ -23,8 +23,21 @@ def hidden_states(model: GPT, idx: Tensor, where: Layout | None = None) -> Itera
 
     idx: (B, T) int64, or (B, T, K) where a token is K ids. Nothing after the last state taken is computed,
     and the head never; the final norm is not applied. `where`: the layout of packed or padded rows, from
-    `model.layout`. Raises `UserError` on no tokens, on ids outside the vocabulary, and on dropout, which
-    would make each call another model.
+    `token_layout`, which also says what raises `UserError`.
+    """
+    where = token_layout(model, idx) if where is None else where
+    x = model.embed(idx.to(model.device), where)
+    yield x
+    for block in model.h:
+        x, _ = block(x, where)
+        yield x
+
+
+def token_layout(model: GPT, idx: Tensor, segments: Tensor | None = None) -> Layout:
+    """`GPT.layout` of tokens to analyse, checked: idx (B, T) or (B, T, K), segments (B, T) or None.
+
+    Raises `UserError` on no tokens, on ids outside the vocabulary, on more tokens than the model can read,
+    and in training mode with dropout, where no two passes agree.
     """
     if model.training and model.config.dropout:
         raise UserError("the model is in training mode with dropout: call model.eval() before analysing it")
@@ -35,13 +48,8 @@ def hidden_states(model: GPT, idx: Tensor, where: Layout | None = None) -> Itera
             f"the token ids go from {int(idx.min())} to {int(idx.max())}, but the model's vocabulary is 0 to "
             f"{model.config.vocab_size - 1}: is this the model's own tokenizer?"
         )
-    idx = idx.to(model.device)
-    where = model.layout(idx, 0, None, None) if where is None else where
-    x = model.embed(idx, where)
-    yield x
-    for block in model.h:
-        x, _ = block(x, where)
-        yield x
+    segments = None if segments is None else segments.to(model.device)
+    return model.layout(idx.to(model.device), 0, segments, None)
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class ResidualStats:
 
 
 def residual_stats(model: GPT, idx: Tensor) -> list[ResidualStats]:
-    """One `ResidualStats` per layer, embeddings first, from one pass over idx (B, T); see `hidden_states`."""
+    """One `ResidualStats` per layer, embeddings first, from one pass over idx (B, T); see `token_layout`."""
     return [measure(layer, x) for layer, x in enumerate(hidden_states(model, idx))]
 
 

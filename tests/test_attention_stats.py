@@ -87,8 +87,8 @@ def test_every_scaling_in_float32_to_a_millionth(attention):
 
 def assert_blocks_agree(q, k, zero_key, block):
     T = q.shape[2]
-    some = blockwise_stats(q, k, layout(T), zero_key=zero_key, block_elements=block)
-    whole = blockwise_stats(q, k, layout(T), zero_key=zero_key, block_elements=10**9)
+    some = blockwise_stats(q, k, layout(T), range(T), zero_key=zero_key, block_elements=block)
+    whole = blockwise_stats(q, k, layout(T), range(T), zero_key=zero_key, block_elements=10**9)
     for field in ("entropy", "sink", "largest"):
         assert torch.allclose(getattr(some, field), getattr(whole, field), atol=1e-9, rtol=0)
 
@@ -105,7 +105,7 @@ def test_entropy_lies_between_0_and_log_n_whatever_the_block(seed, T, sharpness,
     g = torch.Generator().manual_seed(seed)
     q, k = torch.randn(2, 4, T, 8, generator=g) * sharpness, torch.randn(2, 2, T, 8, generator=g)
     assert_blocks_agree(q.double(), k.double(), zero_key, block)
-    stats = blockwise_stats(q, k, layout(T), zero_key=zero_key, block_elements=block)
+    stats = blockwise_stats(q, k, layout(T), range(T), zero_key=zero_key, block_elements=block)
     ceiling = torch.log(torch.arange(1.0, T + 1) + zero_key)
     assert (stats.entropy >= 0).all() and (stats.entropy <= ceiling + 1e-5).all()
     assert (stats.normalized >= 0).all() and (stats.normalized <= 1 + 1e-5).all()
@@ -153,13 +153,13 @@ def test_the_sink_rate_counts_heads_and_leaves_out_lone_queries():
     k[:, :, 0, 0] = 1.0
     q = torch.zeros(1, 2, 8, 4)
     q[:, 0, :, 0] = 1000.0
-    rate = sink_rate([blockwise_stats(q, k, layout(8))])
+    rate = sink_rate([blockwise_stats(q, k, layout(8), range(8))])
     uniform = (
         sum(1 / n for n in range(2, 9)) / 7
     )  # 0.245: the first query, all of whose weight is on key 0, is out
     assert rate.by_head.tolist() == [[1.0, pytest.approx(uniform)]]
     assert rate.mean == pytest.approx((1 + uniform) / 2) and rate.share == 0.5
-    assert sink_rate([blockwise_stats(q, k, layout(8))], threshold=0.2).share == 1.0
+    assert sink_rate([blockwise_stats(q, k, layout(8), range(8))], threshold=0.2).share == 1.0
 
 
 def test_the_sink_of_padded_rows_ignores_padding():
@@ -178,7 +178,10 @@ def test_the_sink_of_padded_rows_ignores_padding():
         ({"rows": [20]}, "rows are 20 to 20, expected indices of the 20 tokens, 0 to 19"),
         ({"rows": []}, "rows are empty"),
         ({"needles": torch.zeros(2, 20, dtype=int) - 1}, "needles are -1 to -1"),
-        ({"needles": torch.zeros(2, 3, dtype=int)}, "needles have shape (2, 3, 1)"),
+        (
+            {"needles": torch.zeros(2, 3, dtype=int)},
+            "needles come out as shape (2, 3, 1), expected (2 or 1, 20, K)",
+        ),
     ],
 )
 def test_choices_out_of_range_are_one_line(choice, message):
