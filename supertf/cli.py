@@ -20,6 +20,7 @@ COMMANDS = {  # name: (module, one line of help)
     "train": ("cli_train", "train a decoder on token files"),
     "generate": ("cli_generate", "continue a prompt"),
     "eval": ("cli_eval", "perplexity of a model on text, also by position"),
+    "experiment": ("cli_experiment", "list the lab's experiments, run them, record their results"),
     "bench": ("cli_bench", "measure speed against reference implementations"),
 }
 

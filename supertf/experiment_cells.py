@@ -36,9 +36,12 @@ def measure_of(reference: str) -> Callable[..., dict[str, Any]]:
     module_name, _, name = reference.partition(":")
     full_name = module_name if "." in module_name else f"supertf.{module_name}"
     try:
-        return getattr(importlib.import_module(full_name), name)
-    except (ModuleNotFoundError, AttributeError) as error:
+        module = importlib.import_module(full_name)
+    except ModuleNotFoundError as error:
         raise UserError(f"no measure {reference}: {error}") from error
+    if not hasattr(module, name):
+        raise UserError(f"no measure {reference}: {full_name} has no {name}")
+    return getattr(module, name)
 
 
 def made_with(measure: str) -> dict[str, Any]:

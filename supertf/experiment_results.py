@@ -92,8 +92,9 @@ def recorded(name: str) -> Results:
         raise UserError(f"there are no recorded results of {name}: make them with {again}")
     results = Results.load(recorded_path(name))
     if different := results.experiment.differences(described):
+        more = f"; and {len(different) - 3} more" if len(different) > 3 else ""
         raise UserError(
-            f"recorded results of {name} were made with other settings ({'; '.join(different)}): "
+            f"recorded results of {name} were made with other settings ({'; '.join(different[:3])}{more}): "
             f"rebuild them with {again}"
         )
     return results

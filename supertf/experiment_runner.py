@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
@@ -128,7 +128,8 @@ def _run_in_processes(todo: Todo, jobs: int, stop: StopRequest, finished: Finish
             while True:
                 while len(running) < jobs and not stop.requested and (item := next(waiting, None)):
                     index, cell, path = item
-                    running[pool.submit(compute, cell, path)] = index
+                    with _interrupts_held_back():  # a new process would die of one with a traceback
+                        running[pool.submit(compute, cell, path)] = index
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -137,9 +138,24 @@ def _run_in_processes(todo: Todo, jobs: int, stop: StopRequest, finished: Finish
             leash.close()
             raise
         except BrokenProcessPool:
+            if stop.requested:  # the signal reached them as well
+                return
             raise UserError(
                 f"a process of the sweep died, perhaps for lack of memory: try fewer jobs than {jobs}"
             ) from None
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C reaches this process afterwards and those started meanwhile never, where signals can wait."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(end_of_leash: Connection, threads: int) -> None:

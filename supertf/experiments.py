@@ -58,6 +58,8 @@ class Experiment:
                 raise UserError(
                     f"{self.name}: variant {label!r} is {changes!r}; expected an object of settings"
                 )
+        for setting, value in self.quick.items():
+            self._check_change(setting, value)
         seen: dict[str, str] = {}
         for label in self.variants:
             same = seen.setdefault(_canonical(self.settings_of(label)), label)
@@ -88,6 +90,8 @@ class Experiment:
             UserError: an unknown variant or setting, a value of another type than before, lengths for an
                 experiment that has none, or variants that the changes make equal.
         """
+        if isinstance(variants, str):
+            raise UserError(f"{self.name}: variants {variants!r}; expected a list of labels")
         chosen = list(self.variants) if variants is None else list(variants)
         for variant in chosen:
             self._check_variant(variant)
@@ -103,8 +107,8 @@ class Experiment:
                 label: {name: value for name, value in self.variants[label].items() if name not in changes}
                 for label in chosen
             },
-            lengths=self.lengths if lengths is None else tuple(lengths),
-            seeds=self.seeds if seeds is None else tuple(seeds),
+            lengths=self.lengths if lengths is None else lengths,
+            seeds=self.seeds if seeds is None else seeds,
         )
 
     def differences(self, other: "Experiment") -> list[str]:
@@ -146,7 +150,7 @@ class Experiment:
             )
 
     def _check_change(self, name: str, value: Any) -> None:
-        everywhere = [self.settings, *self.variants.values(), self.quick]
+        everywhere = [self.settings, *self.variants.values()]
         before = [settings[name] for settings in everywhere if name in settings]
         if not before:
             known = sorted({name for settings in everywhere for name in settings})
@@ -198,7 +202,10 @@ def _plain(value: Any, what: str) -> dict[str, Any]:
 
 
 def _whole_numbers(values: Iterable[int], least: int, what: str) -> tuple[int, ...]:
-    values = tuple(values)
+    try:
+        values = tuple(values)
+    except TypeError:
+        raise UserError(f"{what} {values!r}: expected a list of whole numbers") from None
     whole = all(isinstance(value, int) and not isinstance(value, bool) and value >= least for value in values)
     if not whole or len(set(values)) < len(values):
         raise UserError(f"{what} {values}: expected different whole numbers of at least {least}")

@@ -26,7 +26,7 @@ class Interval:
 
     def __str__(self) -> str:
         half = (self.high - self.low) / 2
-        decimals = min(9, max(0, 1 - math.floor(math.log10(half)))) if half > 0 else 3
+        decimals = min(9, max(0, 1 - math.floor(math.log10(half)))) if half > 1e-9 * abs(self.mean) else 3
         mean, low, high = (f"{value:.{decimals}f}" for value in (self.mean, self.low, self.high))
         return f"{mean} [{low}, {high}] (n={self.n})"
 

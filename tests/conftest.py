@@ -1,7 +1,13 @@
 """Fixtures that several test files share."""
 
+import shutil
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+
+from supertf.experiments import Experiment
 
 
 @pytest.fixture
@@ -11,3 +17,26 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """An experiment whose measure takes no time, in a module that tests can edit, and an empty cache."""
+    package = tmp_path / "toy_lab"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    shutil.copy(Path(__file__).parent / "toy_measures.py", package / "measures.py")
+    monkeypatch.setenv("SUPERTF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(tmp_path)
+    yield Experiment(
+        name="toy",
+        question="Does the level matter?",
+        measure="toy_lab.measures:levels",
+        settings={"level": 0, "steps": 400, "mishap": None},
+        variants={"low": {"level": 1}, "high": {"level": 2}},
+        lengths=(64, 128),
+        seeds=(0, 1, 2),
+        quick={"steps": 10},
+    )
+    for name in ("toy_lab", "toy_lab.measures"):
+        sys.modules.pop(name, None)

@@ -110,7 +110,7 @@ def test_pins_leave_the_source_and_the_cuda_libraries_to_pip_and_torch():
 
 
 @pytest.mark.slow
-def test_a_wheel_builds_offline_holds_every_module_and_imports(tmp_path):
+def test_a_wheel_builds_offline_holds_every_module_and_recorded_result_and_imports(tmp_path):
     source = tmp_path / "source"  # a copy: setuptools writes beside what it builds
     shutil.copytree(ROOT / "supertf", source / "supertf", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
@@ -118,8 +118,9 @@ def test_a_wheel_builds_offline_holds_every_module_and_imports(tmp_path):
     offline = ("--no-deps", "--no-index", "--quiet", "--disable-pip-version-check")
     python("-m", "pip", "wheel", *offline, "--no-build-isolation", "-w", str(tmp_path), str(source))
     (wheel,) = tmp_path.glob("supertf-*-py3-none-any.whl")
-    modules = {f"supertf/{path.name}" for path in (ROOT / "supertf").glob("*.py")}
-    assert {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name} == modules
+    files = [*(ROOT / "supertf").glob("*.py"), *(ROOT / "supertf/recorded").glob("*.json")]
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert held == {path.relative_to(ROOT).as_posix() for path in files}
     site = tmp_path / "site"
     python("-m", "pip", "install", *offline, "--target", str(site), str(wheel))
     code = "import supertf, supertf.cli; print(supertf.__file__); print(supertf.GPT.__module__)"
