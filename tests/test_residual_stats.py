@@ -1,0 +1,123 @@
+"""The residual stream's states are the model's own, and outliers put into it are found and measured."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from supertf.config import GPTConfig
+from supertf.errors import UserError
+from supertf.fetch import is_present
+from supertf.model import GPT
+from supertf.pretrained import load_model
+from supertf.residual_stats import hidden_states, measure, residual_stats, token_layout
+from supertf.tokenizer import load_tokenizer
+
+TINY = GPTConfig(vocab_size=40, n_ctx=16, n_layer=3, n_head=4, n_embd=32)
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def tiny_model(**changes):
+    torch.manual_seed(0)
+    return GPT(dataclasses.replace(TINY, **changes)).eval()
+
+
+def tokens(B=2, T=12):
+    return torch.randint(0, 40, (B, T), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("position", ["none", "learned", "sinusoidal", "rope", "alibi"])
+@pytest.mark.parametrize("segments", [None, torch.tensor([[1] * 5 + [2] * 7, [0] * 3 + [1] * 9])])
+def test_the_states_are_those_of_the_model(position, segments):
+    model = tiny_model(position=position)
+    states = list(hidden_states(model, tokens(), token_layout(model, tokens(), segments)))
+    assert [tuple(x.shape) for x in states] == [(2, 12, 32)] * 4
+    logits = model.lm_head(model.ln_f(states[-1]))
+    assert torch.equal(logits, model(tokens(), segments=segments).logits)
+
+
+def test_tokens_of_several_ids_are_read():
+    pair = torch.stack([tokens(), tokens().flip(0)], dim=-1)
+    assert next(hidden_states(tiny_model(position="none"), pair)).shape == (2, 12, 32)
+
+
+def test_blocks_after_the_last_state_taken_do_not_run():
+    model = tiny_model()
+    model.h[1].register_forward_pre_hook(lambda *_: pytest.fail("ran"))
+    states = hidden_states(model, tokens())
+    next(states), next(states)
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 99), B=st.integers(1, 3), T=st.integers(1, 9), C=st.integers(2, 40))
+def test_kurtosis_lies_between_1_and_the_number_of_channels(seed, B, T, C):
+    x = torch.randn(B, T, C, generator=torch.Generator().manual_seed(seed)) ** 3
+    assert 1 - 1e-9 <= measure(0, x).kurtosis <= C + 1e-9
+
+
+def test_kurtosis_at_its_ends_and_of_a_gaussian_token():
+    alone = torch.zeros(2, 5, 8)
+    alone[..., 3] = 7.0
+    assert measure(0, alone + 1e-12).kurtosis == pytest.approx(8)
+    equal = torch.randint(0, 2, (2, 5, 8), generator=torch.Generator().manual_seed(0)) * 2.0 - 1
+    assert measure(0, equal).kurtosis == pytest.approx(1)
+    gaussian = torch.randn(1, 1, 100_000, generator=torch.Generator().manual_seed(0))
+    assert measure(0, gaussian).kurtosis == pytest.approx(3, abs=0.1)
+
+
+def test_a_planted_massive_activation_is_found_with_its_place():
+    x = torch.ones(2, 6, 5)
+    x[1, 4, 2] = -500.0
+    stats = measure(3, x)
+    assert stats.layer == 3 and stats.row == 1
+    assert (stats.largest.value, stats.largest.token, stats.largest.channel) == (-500.0, 4, 2)
+    assert stats.max_over_median == pytest.approx((1 + 500) / 2)  # mean of the two sequences
+    assert stats.by_position.tolist() == pytest.approx([1, 1, 1, 1, (1 + 500) / 2, 1])
+
+
+def test_a_bfloat16_model_is_measured():
+    stats = residual_stats(tiny_model().bfloat16(), tokens())
+    reference = residual_stats(tiny_model(), tokens())
+    assert [one.layer for one in stats] == [0, 1, 2, 3]
+    for one, exact in zip(stats, reference, strict=True):
+        assert one.kurtosis == pytest.approx(exact.kurtosis, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("idx", "message"),
+    [
+        (torch.zeros(2, 0, dtype=torch.int64), "the tokens have shape (2, 0), expected (B, T)"),
+        (torch.zeros(5, dtype=torch.int64), "the tokens have shape (5,), expected (B, T)"),
+        (torch.full((1, 3), 40), "the token ids go from 40 to 40, but the model's vocabulary is 0 to 39"),
+        (torch.zeros(1, 17, dtype=torch.int64), "learned positions for 16 tokens and was given 17"),
+    ],
+)
+def test_tokens_that_cannot_be_read_are_one_line(idx, message):
+    with pytest.raises(UserError) as error:
+        residual_stats(tiny_model(), idx)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_dropout_in_training_mode_is_refused():
+    model = tiny_model(dropout=0.1).train()
+    with pytest.raises(UserError, match=r"call model\.eval\(\)"):
+        residual_stats(model, tokens())
+    assert len(residual_stats(model.eval(), tokens())) == 4
+
+
+@pytest.mark.real_model
+@pytest.mark.skipif(not is_present("smollm2-135m"), reason="run `supertf fetch smollm2-135m` first")
+def test_the_massive_activation_of_the_real_model():
+    """Channel 507 of the first token, written by the super weight of layer 11, removed by the last layers."""
+    idx = torch.tensor([load_tokenizer("smollm2-135m").encode("Apple Inc. is a worldwide tech company.")])
+    stats = residual_stats(load_model("smollm2-135m"), idx)
+    assert len(stats) == 31
+    for one in stats[12:29]:  # after block 11
+        assert (one.largest.token, one.largest.channel) == (0, 507)
+        assert one.largest.value > 20_000 and one.max_over_median > 1000  # Sun et al. call this massive
+        assert one.kurtosis > 500  # of 576
+        assert one.by_position[1:].max() < one.max_over_median / 10  # the first token's alone
+    assert stats[0].kurtosis < 10 and stats[0].max_over_median < 50
+    assert stats[11].largest.value < 1000 and stats[30].largest.value < 5000
