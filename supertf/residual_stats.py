@@ -59,8 +59,9 @@ class ResidualStats:
     kurtosis: E_j[s_j^4] / E_j[s_j^2]^2 over channels j, where s_j is the root mean square of channel j
     over all tokens; 1 when all channels are equally large, C when one channel is all there is, which a
     single massive activation also comes close to. max_over_median: largest |x| of a sequence over its
-    median |x|, mean over sequences. largest: the entry of largest magnitude, with its token and channel, in sequence `row`.
-    by_position: (T,) largest |x| at each token over the sequence's median |x|, mean over sequences.
+    median |x|, mean over sequences. largest: the entry of largest magnitude, with its token and channel, in
+    sequence `row`. by_position: (T,) largest |x| at each token over the sequence's median |x|, mean over
+    sequences.
     """
 
     layer: int
