@@ -211,8 +211,8 @@ def test_processes_give_the_same_results_share_the_cores_and_name_mistakes(toy):
 
 @pytest.mark.slow
 def test_a_process_that_dies_is_one_line(toy):
-    with pytest.raises(UserError, match="a process of the sweep died, perhaps for lack of memory: try fewer"):
-        run(toy, seeds=[0], jobs=2, changes={"mishap": ["die", 0]}, progress=False)
+    with pytest.raises(UserError, match="a process of the sweep died: for lack of memory"):
+        run(toy, variants=["low"], seeds=[0], jobs=2, changes={"mishap": ["die", 0]}, progress=False)
 
 
 @pytest.fixture
@@ -263,13 +263,4 @@ def test_ctrl_c_in_a_terminal_ends_every_process_without_a_traceback(sleeping_sw
     said += command.stderr.read()
     last = "supertf experiment: toy: interrupted after 2 of 6 cells; run the same command again to go on\n"
     assert said.endswith(last) and "Traceback" not in said
-    assert psutil.wait_procs(started, timeout=10)[1] == []
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
-def test_processes_do_not_outlive_a_killed_command(sleeping_sweep):
-    command, started = sleeping_sweep
-    command.kill()
-    command.wait()
     assert psutil.wait_procs(started, timeout=10)[1] == []
