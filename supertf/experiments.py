@@ -27,7 +27,7 @@ class Experiment:
         variants: label to what differs from `settings`.
         lengths: sequence lengths to evaluate, where there are any.
         seeds: the same for every variant, so that differences are paired.
-        quick: changes to the settings for a run that only shows that it works.
+        quick: changes to shared settings for a run that only shows that it works.
 
     Raises:
         UserError: a part that is malformed, or two variants with the same settings.
@@ -58,8 +58,8 @@ class Experiment:
                 raise UserError(
                     f"{self.name}: variant {label!r} is {changes!r}; expected an object of settings"
                 )
-        for setting, value in self.quick.items():
-            self._check_change(setting, value)
+        if unknown := sorted(set(self.quick) - set(self.settings)):
+            raise UserError(f"{self.name}: quick changes {', '.join(unknown)}; expected shared settings")
         seen: dict[str, str] = {}
         for label in self.variants:
             same = seen.setdefault(_canonical(self.settings_of(label)), label)

@@ -109,7 +109,7 @@ def test_another_process_finds_the_same_hash_and_needs_no_torch(toy):
         ("seeds", 3, "seeds 3: expected a list of whole numbers"),
         ("lengths", (0,), "whole numbers of at least 1"),
         ("lengths", (64.0,), "whole numbers of at least 1"),
-        ("quick", {"stepps": 1}, "has no setting 'stepps'; choose from level, mishap, steps"),
+        ("quick", {"stepps": 1}, "quick changes stepps; expected shared settings"),
     ],
 )
 def test_a_malformed_description_is_refused(toy, part, value, message):
