@@ -141,8 +141,8 @@ def _run_in_processes(todo: Todo, jobs: int, stop: StopRequest, finished: Finish
             if stop.requested:  # the signal reached them as well
                 return
             raise UserError(
-                "a process of the sweep died: for lack of memory (try fewer jobs), or because the script that "
-                "called run does not do so under `if __name__ == '__main__':`"
+                "a process of the sweep died: for lack of memory (try fewer jobs), or because the script "
+                "that called run does not do so under `if __name__ == '__main__':`"
             ) from None
 
 

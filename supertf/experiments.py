@@ -236,5 +236,86 @@ def experiment(name: str) -> Experiment:
     return EXPERIMENTS[name]
 
 
+POSITIONS_TRIED = {
+    "none": {"position": "none"},
+    "learned": {"position": "learned"},
+    "sinusoidal": {"position": "sinusoidal"},
+    "rope": {"position": "rope"},
+    "p-rope": {"position": "rope", "rope_fraction": 0.5},
+    "alibi": {"position": "alibi"},
+}
+TRAINED_SCALES = ("softmax", "ssmax", "ssmax_fixed", "ssmax_bias")
+SIZED_FOR_2048 = 1.78  # log 2056 / log 72: what log n comes to at 2048 items and 8 queries
+
+
+def constants(*values: float) -> dict[str, dict[str, Any]]:
+    """Swaps to log n and to constant factors."""
+    swaps = {f"constant {c}": {"attention": "constant", "attention_constant": c} for c in values}
+    return {"logn": {"attention": "logn"}, **swaps}
+
+
+RECALL = Experiment(
+    name="recall",
+    question="Trained on 64 items, at which lengths does a two-layer decoder still find the one it needs?",
+    measure="measure_tasks:answers",
+    settings={
+        "family": "recall",
+        "queries": 8,
+        "length": 64,
+        "steps": 400,
+        "questions": 256,
+        "model": {},
+        "swaps": {},
+    },
+    variants={
+        f"{attention} {label}": {
+            "model": {"attention": attention, **position},
+            "swaps": constants(SIZED_FOR_2048) if attention == "softmax" else {},
+        }
+        for label, position in POSITIONS_TRIED.items()
+        for attention in TRAINED_SCALES
+    },
+    lengths=(64, 128, 256, 512, 1024, 2048),
+    quick={"steps": 20, "questions": 16},
+)
+
+ONE_LAYER = {"n_layer": 1, "n_head": 1}
+EXTREME = Experiment(
+    name="extreme",
+    question="One layer, trained on 64 items, asked about up to a million: can a constant replace log n?",
+    measure="measure_tasks:answers",
+    settings={**RECALL.settings, "model": {}, "swaps": {}},
+    variants={
+        f"{family} {attention}": {
+            "family": family,
+            "queries": queries,
+            "steps": steps,
+            "model": {"attention": attention, **ONE_LAYER},
+            "swaps": constants(1.5, SIZED_FOR_2048, 2.5, 4.0, 8.0) if attention == "softmax" else {},
+        }
+        for family, queries, steps in (("recall", 8, 400), ("majority", 4, 1000))
+        for attention in ("softmax", "ssmax")
+    },
+    lengths=tuple(2**power for power in (6, 8, 10, 12, 14, 16, 18, 20)),
+    quick={"steps": 20, "questions": 16},
+)
+
+SWAP = Experiment(
+    name="swap",
+    question="Is a trained softmax model rescued by a swap, by a swap and a little training, or by neither?",
+    measure="measure_tasks:swaps",
+    settings={
+        **RECALL.settings,
+        "tuning": {"steps": 50, "lr": 5e-4, "warmup": 5},
+        "swaps": {**constants(SIZED_FOR_2048), "ssmax": {"attention": "ssmax"}},
+    },
+    variants={
+        f"softmax {label}": {"model": {"attention": "softmax", **POSITIONS_TRIED[label]}}
+        for label in ("none", "rope", "p-rope")
+    },
+    lengths=RECALL.lengths,
+    quick=RECALL.quick,
+)
+
 # Every experiment of the lab. To add one: a description here and a `measure_*.py` with its measure.
-EXPERIMENTS: dict[str, Experiment] = {described.name: described for described in ()}
+EXPERIMENTS: dict[str, Experiment] = {described.name: described for described in (RECALL, EXTREME, SWAP)}

@@ -8,8 +8,10 @@ A beginning-of-sequence token is the data's business: where a model needs one (w
 identical tokens carry no order at all unless something distinct comes first), the data prepends it.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -132,12 +134,11 @@ class GPT(nn.Module):
         self.apply(self._init_weights)
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):  # GPT-2: residual layers start smaller, as 2 * n_layer add up
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.n_layer))
+                nn.init.normal_(parameter, std=config.init_std / math.sqrt(2 * config.n_layer))
 
-    @staticmethod
-    def _init_weights(module: nn.Module) -> None:
+    def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
+            nn.init.normal_(module.weight, std=self.config.init_std)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
@@ -225,6 +226,28 @@ class GPT(nn.Module):
     def num_parameters(self) -> int:
         """Distinct parameters; a tied head counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+@torch.no_grad()
+def with_changes(model: GPT, **changes: Any) -> GPT:
+    """A copy of `model` under a changed config, such as attention="ssmax" or rope_base=1e6.
+
+    Weights that both have are copied; scales of attention that only the new one has start fresh. Raises
+    `UserError` when the change needs other weights than the model has.
+    """
+    changed = GPT(dataclasses.replace(model.config, **changes)).to(model.device, model.wte.weight.dtype)
+    weights = {name: weight for name, weight in model.state_dict().items() if ".scale." not in name}
+    wanted = {name: weight for name, weight in changed.state_dict().items() if ".scale." not in name}
+    if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in wanted.items()}:
+        raise UserError(
+            f"the change {changes} needs other weights than the model has: only what adds no weights can be "
+            "changed afterwards, such as attention, rope_base or zero_key"
+        )
+    changed.load_state_dict(weights, strict=False)
+    scales = {name: value for name, value in model.state_dict().items() if ".scale." in name}
+    if changed.config.attention == model.config.attention:
+        changed.load_state_dict(scales, strict=False)
+    return changed.train(model.training)
 
 
 def remember_segments(cache: KVCache, segments: Tensor | None, idx: Tensor, past: int) -> Tensor:

@@ -1,0 +1,177 @@
+"""Train small decoders on the tasks of `tasks.py`, and ask them at lengths they have never seen."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from supertf.attention import add_zero_key, layout
+from supertf.attention_stats import attention_stats
+from supertf.config import GPTConfig
+from supertf.errors import UserError
+from supertf.model import GPT
+from supertf.optimizer import learning_rate, make_optimizer
+from supertf.tasks import Batch, Task
+
+DEPTHS = 8  # parts of the sequence by which accuracy is told
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """How to train: AdamW, linear warm-up, cosine decay to a tenth, gradients clipped at norm 1."""
+
+    steps: int = 500
+    batch_size: int = 32
+    length: int = 64  # items before the queries
+    lr: float = 2e-3
+    warmup: int = 50
+    weight_decay: float = 0.1
+    seed: int = 0  # of the weights and the sequences
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "length"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}, expected at least 1")
+
+
+@dataclass
+class TaskResult:
+    """The trained model, in evaluation mode, and its way there.
+
+    losses: nats per query, of every step. s: SSMax's s of all layers and heads, of every step; empty without.
+    """
+
+    model: GPT
+    losses: list[float] = field(default_factory=list)
+    s: list[list[float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def task_config(task: Task, length: int = 64, **changes) -> GPTConfig:
+    """A decoder of two layers, two heads and width 64 that has read `length` items and the queries."""
+    small = GPTConfig(
+        vocab_size=task.vocab_size,
+        n_ctx=length + task.queries,
+        n_layer=2,
+        n_head=2,
+        n_embd=64,
+        norm="rmsnorm",
+        bias=False,
+        init_std=0.125,
+        position="none",
+    )
+    return dataclasses.replace(small, **changes)
+
+
+def train_on_task(
+    config: GPTConfig,
+    task: Task,
+    settings: TaskSettings | None = None,
+    model: GPT | None = None,
+    progress: bool = False,
+    on_step: Callable[[int, GPT], None] | None = None,
+) -> TaskResult:
+    """Train a fresh `GPT(config)`, or go on with `model`, which is changed in place.
+
+    Every step draws new sequences, so there is no training set to remember. `on_step(step, model)` is
+    called after each step.
+    """
+    settings = settings or TaskSettings()
+    torch.manual_seed(settings.seed)
+    model = GPT(config) if model is None else model
+    generator = torch.Generator().manual_seed(settings.seed)
+    optimizer = make_optimizer(model, settings.lr, settings.weight_decay, betas=(0.9, 0.98))
+    scales = [p for name, p in model.named_parameters() if name.endswith("scale.s")]
+    result, started = TaskResult(model), time.perf_counter()
+    model.train()
+    for step in tqdm(range(1, settings.steps + 1), desc=task.family, unit="step", disable=not progress):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, settings.steps, settings.lr, settings.warmup)
+        batch = task.batch(settings.batch_size, settings.length, generator)
+        loss = model(batch.tokens.to(model.device), batch.targets.to(model.device)).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        result.losses.append(loss.item())
+        if scales:
+            result.s.append(torch.cat(scales).tolist())
+        if on_step is not None:
+            on_step(step, model)
+    result.seconds = time.perf_counter() - started
+    model.eval()
+    return result
+
+
+@torch.inference_mode()
+def answer_logits(model: GPT, batch: Batch) -> Tensor:
+    """Logits at the queries, (B, Q, V), as `model(tokens)` gives them but cheaper.
+
+    The last layer attends from the queries only. A one-layer model therefore answers in time and memory
+    that grow with T, not T x T, and can be asked about a million items.
+    """
+    tokens = batch.tokens.to(model.device)
+    Q, T = batch.answers.shape[1], tokens.shape[1]
+    where = model.layout(tokens, 0, None, None)
+    x = model.embed(tokens, where)
+    for block in model.h[:-1]:
+        x, _ = block(x, where)
+    block = model.h[-1]
+    attn = block.attn
+    q, k, v = attn.queries_keys_values(block.ln_1(x), where)
+    q, rows = q[:, :, -Q:], layout(Q, T - Q, device=x.device)
+    mask = attn.alibi_bias(rows, q.dtype) if attn.alibi else rows.mask
+    if attn.zero_key:
+        q, k, v, mask = add_zero_key(q, k, v, mask, causal=False)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=attn.kv_heads != attn.n_head)
+    x = x[:, -Q:] + attn.c_proj(y.transpose(1, 2).flatten(2))  # (B, Q, H, D) to (B, Q, C)
+    x = x + block.mlp(block.ln_2(x))
+    return model.lm_head(model.ln_f(x))
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a model answers at one length.
+
+    accuracy: share of right answers among `questions`. by_depth: the same by where the needle lies, from
+    the first eighth of the items to the last, None where there were none. needle: weight on one item with
+    the query's key, and entropy: H / log n, both by layer and head, means over the queries.
+    """
+
+    accuracy: float
+    questions: int
+    by_depth: list[float | None]
+    needle: list[list[float]]
+    entropy: list[list[float]]
+
+
+def score(model: GPT, task: Task, length: int, questions: int = 256, seed: int = 1000) -> Score:
+    """Ask `model` about fresh sequences of `length` items, at least `questions` queries in all.
+
+    The same seed asks every model the same. Raises `UserError` where the model cannot read that far.
+    """
+    generator = torch.Generator().manual_seed(seed + length)
+    size = max(1, min(32, 16384 // length))  # sequences at once
+    rows = torch.arange(length, length + task.queries)
+    right, depths, needles, entropies = [], [], [], []
+    for _ in range(-(-questions // (task.queries * size))):
+        batch = task.batch(size, length, generator)
+        right.append(answer_logits(model, batch).argmax(dim=-1).cpu() == batch.answers)
+        depths.append(batch.needles / length * DEPTHS)
+        stats = attention_stats(model, batch.tokens, rows=rows, needles=batch.needles.clamp(min=0))
+        needle = torch.stack([layer.needle for layer in stats]).cpu().transpose(1, 2)  # (layers, H, B, Q)
+        needles.append(needle[:, :, batch.needles >= 0])
+        entropies.append(torch.stack([layer.normalized for layer in stats]).cpu())
+    right, depths = torch.cat(right).flatten(), torch.cat(depths).flatten()
+    by_depth = []
+    for part in range(DEPTHS):
+        chosen = right[(depths >= part) & (depths < part + 1)]
+        by_depth.append(float(chosen.double().mean()) if len(chosen) else None)
+    needle = torch.cat(needles, dim=2).mean(dim=2)  # (layers, H)
+    entropy = torch.cat(entropies, dim=1).mean(dim=(1, 3))  # (layers, B, H, Q) to (layers, H)
+    return Score(float(right.double().mean()), len(right), by_depth, needle.tolist(), entropy.tolist())
