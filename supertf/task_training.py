@@ -19,6 +19,7 @@ from supertf.optimizer import learning_rate, make_optimizer
 from supertf.tasks import Batch, Task
 
 DEPTHS = 8  # parts of the sequence by which accuracy is told
+FREE_LR = 10.0  # of a free scale p_n, in learning rates: it learns only from queries that see n keys
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,23 @@ class TaskSettings:
 
     steps: int = 500
     batch_size: int = 32
-    length: int = 64  # items before the queries
+    length: int | tuple[int, ...] = 64  # items before the queries; of several, each step draws one
     lr: float = 2e-3
     warmup: int = 50
     weight_decay: float = 0.1
     seed: int = 0  # of the weights and the sequences
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "length"):
+        for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if not self.lengths or min(self.lengths) < 1:
+            raise UserError(f"length is {self.length}, expected at least 1, or several such numbers")
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The lengths to draw from."""
+        return (self.length,) if isinstance(self.length, int) else self.length
 
 
 @dataclass
@@ -86,14 +94,24 @@ def train_on_task(
     model = GPT(config) if model is None else model
     generator = torch.Generator().manual_seed(settings.seed)
     optimizer = make_optimizer(model, settings.lr, settings.weight_decay, betas=(0.9, 0.98))
+    free = [p for name, p in model.named_parameters() if name.endswith("scale.p")]
+    if free:
+        for group in optimizer.param_groups:
+            group["params"] = [p for p in group["params"] if all(p is not other for other in free)]
+        optimizer.add_param_group({"params": free, "weight_decay": 0.0, "factor": FREE_LR})
     scales = [p for name, p in model.named_parameters() if name.endswith("scale.s")]
     result, started = TaskResult(model), time.perf_counter()
     model.train()
     for step in tqdm(range(1, settings.steps + 1), desc=task.family, unit="step", disable=not progress):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, settings.steps, settings.lr, settings.warmup)
-        batch = task.batch(settings.batch_size, settings.length, generator)
-        loss = model(batch.tokens.to(model.device), batch.targets.to(model.device)).loss
+            rate = learning_rate(step, settings.steps, settings.lr, settings.warmup)
+            group["lr"] = rate * group.get("factor", 1.0)
+        length = settings.lengths[0]
+        if len(settings.lengths) > 1:
+            length = settings.lengths[int(torch.randint(len(settings.lengths), (), generator=generator))]
+        batch = task.batch(settings.batch_size, length, generator)
+        logits = query_logits(model, batch)  # (B, Q, V)
+        loss = F.cross_entropy(logits.flatten(0, 1), batch.answers.flatten().to(model.device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -108,8 +126,7 @@ def train_on_task(
     return result
 
 
-@torch.inference_mode()
-def answer_logits(model: GPT, batch: Batch) -> Tensor:
+def query_logits(model: GPT, batch: Batch) -> Tensor:
     """Logits at the queries, (B, Q, V), as `model(tokens)` gives them but cheaper.
 
     The last layer attends from the queries only. A one-layer model therefore answers in time and memory
@@ -118,7 +135,7 @@ def answer_logits(model: GPT, batch: Batch) -> Tensor:
     tokens = batch.tokens.to(model.device)
     Q, T = batch.answers.shape[1], tokens.shape[1]
     where = model.layout(tokens, 0, None, None)
-    x = model.embed(tokens, where)
+    x = model.drop(model.embed(tokens, where))
     for block in model.h[:-1]:
         x, _ = block(x, where)
     block = model.h[-1]
@@ -128,10 +145,17 @@ def answer_logits(model: GPT, batch: Batch) -> Tensor:
     mask = attn.alibi_bias(rows, q.dtype) if attn.alibi else rows.mask
     if attn.zero_key:
         q, k, v, mask = add_zero_key(q, k, v, mask, causal=False)
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=attn.kv_heads != attn.n_head)
-    x = x[:, -Q:] + attn.c_proj(y.transpose(1, 2).flatten(2))  # (B, Q, H, D) to (B, Q, C)
-    x = x + block.mlp(block.ln_2(x))
+    dropout, grouped = attn.dropout if attn.training else 0.0, attn.kv_heads != attn.n_head
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, enable_gqa=grouped)
+    x = x[:, -Q:] + block.drop(attn.c_proj(y.transpose(1, 2).flatten(2)))  # (B, Q, H, D) to (B, Q, C)
+    x = x + block.drop(block.mlp(block.ln_2(x)))
     return model.lm_head(model.ln_f(x))
+
+
+@torch.inference_mode()
+def answer_logits(model: GPT, batch: Batch) -> Tensor:
+    """`query_logits` without gradients."""
+    return query_logits(model, batch)
 
 
 @dataclass(frozen=True)

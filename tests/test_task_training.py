@@ -4,11 +4,19 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from supertf.config import ATTENTIONS, POSITIONS
 from supertf.errors import UserError
 from supertf.model import GPT, with_changes
-from supertf.task_training import TaskSettings, answer_logits, score, task_config, train_on_task
+from supertf.task_training import (
+    TaskSettings,
+    answer_logits,
+    query_logits,
+    score,
+    task_config,
+    train_on_task,
+)
 from supertf.tasks import Task
 
 TASK = Task(keys=16, values=4, queries=3)
@@ -38,6 +46,22 @@ def test_answers_from_the_query_rows_with_a_zero_key_and_grouped_heads():
     model = fresh(zero_key=True, n_kv_head=1)
     batch = batch_of()
     assert torch.allclose(answer_logits(model, batch), model(batch.tokens).logits[:, -3:], atol=1e-5)
+
+
+def test_training_follows_the_models_own_loss_and_gradient():
+    model, batch = fresh(attention="ssmax"), batch_of()
+    whole = torch.autograd.grad(model(batch.tokens, batch.targets).loss, list(model.parameters()))
+    logits = query_logits(model, batch)
+    loss = F.cross_entropy(logits.flatten(0, 1), batch.answers.flatten())
+    for ours, theirs in zip(torch.autograd.grad(loss, list(model.parameters())), whole, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_lengths_are_drawn_and_free_scales_move_where_queries_were(one_thread):
+    several = TaskSettings(steps=12, length=(8, 20), batch_size=2)
+    config = task_config(TASK, 30, attention="free", n_layer=1, **SMALL)
+    p = train_on_task(config, TASK, several).model.h[0].attn.scale.p
+    assert (p != 1).nonzero().flatten().tolist() == [8, 9, 10, 20, 21, 22]  # n - 1 of three queries each
 
 
 def test_a_short_training_learns_to_recall(one_thread):
@@ -118,3 +142,5 @@ def test_a_changed_copy_shares_nothing_and_keeps_what_it_can():
 def test_settings_out_of_range_are_refused():
     with pytest.raises(UserError, match="steps is 0, expected at least 1"):
         TaskSettings(steps=0)
+    with pytest.raises(UserError, match=r"length is \(8, 0\), expected at least 1"):
+        TaskSettings(length=(8, 0))
