@@ -317,5 +317,21 @@ SWAP = Experiment(
     quick=RECALL.quick,
 )
 
+FREE_SCALE = Experiment(
+    name="free_scale",
+    question="Free to learn one factor per number of visible keys: does a model ask for log n?",
+    measure="measure_free_scale:scale",
+    settings={"family": "majority", "queries": 4, "steps": 1000, "model": ONE_LAYER},
+    variants={
+        "majority": {},
+        "majority two heads": {"model": {"n_layer": 1, "n_head": 2}},
+        "recall": {"family": "recall"},
+    },
+    lengths=(16, 20, 25, 32, 40, 51, 64, 81, 102, 128, 161, 203, 256, 323, 406, 512, 645, 813, 1024),
+    quick={"steps": 20},
+)
+
 # Every experiment of the lab. To add one: a description here and a `measure_*.py` with its measure.
-EXPERIMENTS: dict[str, Experiment] = {described.name: described for described in (RECALL, EXTREME, SWAP)}
+EXPERIMENTS: dict[str, Experiment] = {
+    described.name: described for described in (RECALL, EXTREME, SWAP, FREE_SCALE)
+}
