@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from supertf.intervals import Interval
 from supertf.superweights import Spike
 
 BLUE, ORANGE, GREY, RED, GREEN = "#3366aa", "#dd7722", "#9aa0a6", "#b3261e", "#2e7d32"
@@ -180,4 +181,56 @@ def entropy_lines(entropies: Mapping[str, Sequence[float]]) -> Figure:
         xscale="log",
     )
     ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def seed_bands(
+    groups: Mapping[str, tuple[Sequence[float], Sequence[Sequence[float]]]],
+    live: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+    **axis: Any,
+) -> Figure:
+    """A line per group, the mean over its seeds, in a band from the lowest seed to the highest.
+
+    groups: name to (x, values), values of shape (seeds, len(x)). live: name to (x, y) of one run, dashed, in
+    the colour of the group of that name. axis: labels, scales and limits, as `Axes.set` takes them.
+    """
+    figure, (ax,) = new_figure(height=3.6)
+    colors = dict(zip(dict.fromkeys([*groups, *(live or {})]), COLORS * 9, strict=False))
+    for name, (x, values) in groups.items():
+        values = np.asarray(values, dtype=float)
+        ax.fill_between(x, values.min(axis=0), values.max(axis=0), color=colors[name], alpha=0.2, linewidth=0)
+        ax.plot(x, values.mean(axis=0), color=colors[name], label=name)
+    for name, (x, y) in (live or {}).items():
+        label = f"{name}, this run"
+        ax.plot(x, y, color=colors[name], linestyle="--", marker=".", linewidth=1, label=label)
+    ax.set(**axis)
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def layer_maps(panels: Mapping[str, Sequence[Sequence[float]]], least: float = 1e-6) -> Figure:
+    """Magnitudes (layers, T) of each panel as a map on a logarithmic scale, white up to `least`."""
+    figure, axes = new_figure(height=2.6, columns=len(panels))
+    largest = max(float(np.max(values)) for values in panels.values())
+    for ax, (title, values) in zip(axes, panels.items(), strict=True):
+        shown = np.log10(np.clip(np.asarray(values, dtype=float), least, None))
+        image = ax.imshow(shown, cmap="Blues", vmin=np.log10(least), vmax=max(np.log10(largest), 0))
+        ax.set_aspect("auto")
+        ax.grid(False)
+        ax.set(xlabel="position", ylabel="after layer", title=title, yticks=range(len(shown)))
+    bar = figure.colorbar(image, ax=axes, label="difference", shrink=0.9)
+    bar.ax.yaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"$10^{{{value:g}}}$"))
+    return figure
+
+
+def interval_rows(rows: Mapping[str, Interval], xlabel: str) -> Figure:
+    """One row per interval, its mean as a dot, with a line at zero; grey where zero is inside."""
+    figure, (ax,) = new_figure(height=0.9 + 0.42 * len(rows))
+    for row, interval in enumerate(rows.values()):
+        color = BLUE if interval.excludes_zero else GREY
+        ax.plot([interval.low, interval.high], [row, row], color=color, linewidth=4, alpha=0.4)
+        ax.plot(interval.mean, row, "o", color=color)
+    ax.axvline(0, color=GREY, linewidth=1)
+    ax.set(xlabel=xlabel, yticks=range(len(rows)), yticklabels=list(rows), ylim=(-0.6, len(rows) - 0.4))
+    ax.invert_yaxis()
     return figure

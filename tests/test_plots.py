@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from supertf import plots
+from supertf.intervals import Interval
 from supertf.superweights import Peak, Spike
 
 matplotlib.use("Agg")
@@ -72,3 +73,31 @@ def test_a_live_curve_is_shown_once_and_then_updated(monkeypatch):
     assert list(training.get_xdata()) == [1, 2, 3, 4, 5]
     assert list(validation.get_ydata()) == [4.0]
     assert plt.get_fignums() == []
+
+
+def test_seed_bands_draw_the_mean_in_the_band_of_all_seeds_and_a_live_run_in_its_colour():
+    figure = plots.seed_bands(
+        {"a": ([1, 2], [[1.0, 2.0], [3.0, 6.0]])}, {"a": ([1, 2], [0.0, 1.0])}, xlabel="x"
+    )
+    mean, live = figure.axes[0].lines
+    assert list(mean.get_ydata()) == [2.0, 4.0]
+    assert mean.get_color() == live.get_color() and live.get_linestyle() == "--"
+    heights = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (1.0, 6.0)
+    assert figure.axes[0].get_xlabel() == "x"
+
+
+def test_layer_maps_leave_white_what_is_below_the_least():
+    figure = plots.layer_maps({"a": [[0.0, 1e-12], [1.0, 1e-3]], "b": [[0.0, 0.0], [0.0, 0.0]]}, least=1e-6)
+    figure.canvas.draw()
+    (first, second) = (ax.images[0] for ax in figure.axes[:2])
+    assert [round(float(x)) for x in first.get_array().flatten()] == [-6, -6, 0, -3]
+    assert first.get_clim() == second.get_clim() == (-6, 0)
+
+
+def test_interval_rows_are_grey_where_zero_is_inside():
+    rows = {"differs": Interval(1.0, 0.5, 1.5, 5), "may be none": Interval(0.1, -0.1, 0.3, 5)}
+    figure = plots.interval_rows(rows, "difference")
+    colors = [line.get_color() for line in figure.axes[0].lines[1:4:2]]
+    assert colors == [plots.BLUE, plots.GREY]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(rows)
