@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from supertf.errors import UserError
-from supertf.model import GPT
+from supertf.model import GPT, KVCache
+
+CHUNK = 2048  # tokens that loss_by_position reads at once
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,14 @@ def loss_by_position(
     total = torch.zeros(length, dtype=torch.float64)
     for first in range(0, len(starts), batch_size):
         inputs, wanted = cut(ids, starts[first : first + batch_size], length, bos_id)
-        logits = model(inputs.to(model.device)).logits  # (B, length, V)
-        losses = F.cross_entropy(
-            logits.flatten(0, 1).float(), wanted.flatten().to(model.device), reduction="none"
-        )
-        total += losses.view(-1, length).sum(0).cpu().double()
+        cache = KVCache(model.config.n_layer) if length > CHUNK else None
+        losses = []
+        for start in range(0, length, CHUNK):  # in pieces, or a long text's logits would fill the memory
+            part = slice(start, start + CHUNK)
+            logits = model(inputs[:, part].to(model.device), cache=cache).logits.float()  # (B, <= CHUNK, V)
+            expected = wanted[:, part].to(model.device)
+            losses.append(F.cross_entropy(logits.transpose(1, 2), expected, reduction="none"))
+        total += torch.cat(losses, dim=1).sum(0).cpu().double()
     return (total / len(starts)).float()
 
 

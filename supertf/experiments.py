@@ -317,6 +317,26 @@ SWAP = Experiment(
     quick=RECALL.quick,
 )
 
+LANGUAGE = Experiment(
+    name="language",
+    question="What do positions and log n cost or gain a language model, inside its context and beyond?",
+    measure="measure_language:language",
+    settings={"vocab_size": 257, "context": 64, "steps": 1000, "batch_size": 32, "lr": 5e-3, "model": {}},
+    variants={
+        **{
+            f"{attention} {label}": {"model": {"attention": attention, **POSITIONS_TRIED[label]}}
+            for label in ("none", "learned", "sinusoidal", "rope", "alibi")
+            for attention in ("softmax", "ssmax")
+        },
+        **{
+            f"zero key {label}": {"model": {"zero_key": True, **POSITIONS_TRIED[label]}}
+            for label in ("none", "rope")
+        },
+    },
+    lengths=(64, 128, 256, 512, 1024),
+    quick={"steps": 20},
+)
+
 FREE_SCALE = Experiment(
     name="free_scale",
     question="Free to learn one factor per number of visible keys: does a model ask for log n?",
@@ -333,5 +353,5 @@ FREE_SCALE = Experiment(
 
 # Every experiment of the lab. To add one: a description here and a `measure_*.py` with its measure.
 EXPERIMENTS: dict[str, Experiment] = {
-    described.name: described for described in (RECALL, EXTREME, SWAP, FREE_SCALE)
+    described.name: described for described in (RECALL, EXTREME, SWAP, FREE_SCALE, LANGUAGE)
 }

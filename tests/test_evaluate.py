@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from tiny import tiny_config, tiny_tokens
 from torch.nn import functional as F
 
+from supertf import evaluate
 from supertf.cli import main
 from supertf.data import prepare
 from supertf.errors import UserError
@@ -91,6 +92,12 @@ def test_a_uniform_model_has_the_vocabularys_perplexity():
     model = GPT(tiny_config()).eval()
     model.wte.weight.data.zero_()
     assert perplexity(model, text(50), 16).perplexity == pytest.approx(V, rel=1e-4)
+
+
+def test_a_long_window_is_read_in_pieces_to_the_same_losses(model, monkeypatch):
+    whole = loss_by_position(model, text(33), 16)
+    monkeypatch.setattr(evaluate, "CHUNK", 5)
+    assert torch.allclose(loss_by_position(model, text(33), 16), whole, atol=1e-5)
 
 
 def test_loss_by_position_agrees_with_perplexity(model):
