@@ -211,9 +211,10 @@ def seed_bands(
 def layer_maps(panels: Mapping[str, Sequence[Sequence[float]]], least: float = 1e-6) -> Figure:
     """Magnitudes (layers, T) of each panel as a map on a logarithmic scale, white up to `least`."""
     figure, axes = new_figure(height=2.6, columns=len(panels))
-    largest = max(float(np.max(values)) for values in panels.values())
+    panels = {title: np.asarray(values, dtype=float) for title, values in panels.items()}
+    largest = max(values.max() for values in panels.values())
     for ax, (title, values) in zip(axes, panels.items(), strict=True):
-        shown = np.log10(np.clip(np.asarray(values, dtype=float), least, None))
+        shown = np.log10(np.clip(values, least, None))
         image = ax.imshow(shown, cmap="Blues", vmin=np.log10(least), vmax=max(np.log10(largest), 0))
         ax.set_aspect("auto")
         ax.grid(False)

@@ -88,7 +88,9 @@ def test_seed_bands_draw_the_mean_in_the_band_of_all_seeds_and_a_live_run_in_its
 
 
 def test_layer_maps_leave_white_what_is_below_the_least():
-    figure = plots.layer_maps({"a": [[0.0, 1e-12], [1.0, 1e-3]], "b": [[0.0, 0.0], [0.0, 0.0]]}, least=1e-6)
+    figure = plots.layer_maps(
+        {"a": torch.tensor([[0.0, 1e-12], [1.0, 1e-3]]), "b": [[0.0, 0.0], [0.0, 0.0]]}, least=1e-6
+    )
     figure.canvas.draw()
     (first, second) = (ax.images[0] for ax in figure.axes[:2])
     assert [round(float(x)) for x in first.get_array().flatten()] == [-6, -6, 0, -3]
