@@ -235,3 +235,39 @@ def interval_rows(rows: Mapping[str, Interval], xlabel: str) -> Figure:
     ax.set(xlabel=xlabel, yticks=range(len(rows)), yticklabels=list(rows), ylim=(-0.6, len(rows) - 0.4))
     ax.invert_yaxis()
     return figure
+
+
+Line = tuple[Sequence[float], Sequence[float]]  # x and y
+
+
+def line_panels(
+    panels: Mapping[str, Mapping[str, Line]],
+    dots: Mapping[str, Line] | None = None,
+    marks: Mapping[str, float] | None = None,
+    height: float = 3.4,
+    **axis: Any,
+) -> Figure:
+    """Panels by title, side by side, each with its lines by name; the same name has the same colour in all.
+
+    dots: points by name, drawn in every panel behind the lines. marks: by name, the x of a dashed vertical
+    line in every panel. axis: labels, scales and limits of all, as `Axes.set` takes them. A line named
+    "log n" is the grey ceiling that entropy has.
+    """
+    figure, axes = new_figure(height=height, columns=len(panels))
+    names = dict.fromkeys(name for lines in panels.values() for name in lines)
+    colors = dict(zip(names, COLORS[:5] * 9, strict=False))
+    for ax, (title, lines) in zip(axes, panels.items(), strict=True):
+        for name, (x, y) in (dots or {}).items():
+            ax.plot(x, y, ".", label=name, color=GREY, markersize=4)
+        for name, (x, y) in lines.items():
+            ceiling = {"color": GREY, "linestyle": "--"} if name == "log n" else {"color": colors[name]}
+            ax.plot(x, y, label=name, linewidth=1.6, **ceiling)
+        for name, x in (marks or {}).items():
+            ax.axvline(x, color=GREY, linestyle=":", linewidth=1.5)
+            ax.text(x, 1, f" {name}", transform=ax.get_xaxis_transform(), va="top", fontsize=8)
+        ax.set(title=title, **axis)
+    handles = {
+        label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="outside right upper", frameon=False, fontsize=8)
+    return figure

@@ -103,3 +103,22 @@ def test_interval_rows_are_grey_where_zero_is_inside():
     colors = [line.get_color() for line in figure.axes[0].lines[1:4:2]]
     assert colors == [plots.BLUE, plots.GREY]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(rows)
+
+
+def test_line_panels_share_colours_and_one_legend_and_mark_every_panel():
+    lines = {"a": ([1, 2], [3.0, 4.0]), "log n": ([1, 2], [0.0, 0.7])}
+    figure = plots.line_panels(
+        {"left": lines, "right": {"b": ([1], [1.0]), "a": ([1], [2.0])}},
+        dots={"seen": ([1, 2], [1.0, 1.0])},
+        marks={"here": 2},
+        xscale="log",
+    )
+    figure.canvas.draw()
+    left, right = (
+        {line.get_label(): line for line in ax.lines if line.get_label() != "_child3"} for ax in figure.axes
+    )
+    assert left["a"].get_color() == right["a"].get_color() != right["b"].get_color()
+    assert left["log n"].get_linestyle() == "--"
+    assert sorted(text.get_text() for text in figure.legends[0].get_texts()) == ["a", "b", "log n", "seen"]
+    assert [ax.texts[0].get_text().strip() for ax in figure.axes] == ["here", "here"]
+    assert [ax.get_xscale() for ax in figure.axes] == ["log", "log"]
