@@ -291,12 +291,12 @@ EXTREME = Experiment(
             "queries": queries,
             "steps": steps,
             "model": {"attention": attention, **ONE_LAYER},
-            "swaps": constants(1.5, SIZED_FOR_2048, 2.5, 4.0, 8.0) if attention == "softmax" else {},
+            "swaps": constants(SIZED_FOR_2048, 2.5, 4.0, 8.0) if attention == "softmax" else {},
         }
         for family, queries, steps in (("recall", 8, 400), ("majority", 4, 1000))
         for attention in ("softmax", "ssmax")
     },
-    lengths=tuple(2**power for power in (6, 8, 10, 12, 14, 16, 18, 20)),
+    lengths=tuple(2**power for power in (6, 9, 12, 15, 18, 20)),
     quick={"steps": 20, "questions": 16},
 )
 
@@ -325,8 +325,11 @@ LANGUAGE = Experiment(
     variants={
         **{
             f"{attention} {label}": {"model": {"attention": attention, **POSITIONS_TRIED[label]}}
-            for label in ("none", "learned", "sinusoidal", "rope", "alibi")
-            for attention in ("softmax", "ssmax")
+            for attention, labels in (
+                ("softmax", ("none", "learned", "sinusoidal", "rope", "alibi")),
+                ("ssmax", ("none", "sinusoidal", "rope")),
+            )
+            for label in labels
         },
         **{
             f"zero key {label}": {"model": {"zero_key": True, **POSITIONS_TRIED[label]}}
@@ -351,7 +354,23 @@ FREE_SCALE = Experiment(
     quick={"steps": 20},
 )
 
+SMOLLM2_LONGER = Experiment(
+    name="smollm2_longer",
+    question="Does anything without training let SmolLM2-135M read twice the 8,192 tokens it was trained on?",
+    measure="measure_smollm2:longer",
+    settings={"changes": {}},
+    variants={
+        "as trained": {},
+        "logn": {"changes": {"attention": "logn"}},
+        "constant 1.08": {"changes": {"attention": "constant", "attention_constant": 1.08}},
+        "rope base x 4": {"changes": {"rope_base": 400_000.0}},
+        "rope base x 4, logn": {"changes": {"rope_base": 400_000.0, "attention": "logn"}},
+    },
+    lengths=(16384,),
+    seeds=(0, 1, 2),
+)
+
 # Every experiment of the lab. To add one: a description here and a `measure_*.py` with its measure.
 EXPERIMENTS: dict[str, Experiment] = {
-    described.name: described for described in (RECALL, EXTREME, SWAP, FREE_SCALE, LANGUAGE)
+    described.name: described for described in (RECALL, EXTREME, SWAP, FREE_SCALE, LANGUAGE, SMOLLM2_LONGER)
 }

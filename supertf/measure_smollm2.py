@@ -1,0 +1,41 @@
+"""Cells of the experiment on the real model: SmolLM2-135M beyond the 8,192 tokens of its training."""
+
+from typing import Any
+
+from supertf.corpus import iter_documents
+from supertf.evaluate import loss_by_position
+from supertf.model import with_changes
+from supertf.pretrained import load_model
+from supertf.tokenizer import load_tokenizer
+
+MODEL = "smollm2-135m"
+PIECE = 1024  # positions whose losses are averaged
+
+
+def longer(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:
+    """Loss by position of one text that is as long as the longest of `lengths`; `seed` is which text.
+
+    settings: `changes` of the model's config. Result: `pieces`, mean loss in nats of every 1,024 positions;
+    `inside` and `beyond`, means over the positions inside the trained context and beyond it.
+    """
+    model = load_model(MODEL)
+    trained = model.config.n_ctx
+    losses = loss_by_position(
+        with_changes(model, **settings["changes"]), text(seed, max(lengths)), max(lengths)
+    )
+    return {
+        "pieces": [float(piece.mean()) for piece in losses.split(PIECE)],
+        "inside": float(losses[:trained].mean()),
+        "beyond": float(losses[trained:].mean()) if len(losses) > trained else None,
+    }
+
+
+def text(number: int, length: int) -> list[int]:
+    """Tokens of Python's and the scientific packages' documentation: the text of that number, length + 1."""
+    encode = load_tokenizer(MODEL).encode_ordinary
+    ids: list[int] = []
+    for document in iter_documents("python-docs", progress=False):
+        ids += encode(document)
+        if len(ids) > (number + 1) * length:
+            break
+    return ids[number * length : (number + 1) * length + 1]
