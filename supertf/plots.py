@@ -271,3 +271,34 @@ def line_panels(
     }
     figure.legend(handles.values(), handles, loc="outside right upper", frameon=False, fontsize=8)
     return figure
+
+
+def number_grid(
+    values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], title: str
+) -> Figure:
+    """Shares from 0 to 1 as a coloured table with the numbers written in; a dash where there is none (nan)."""
+    figure, (ax,) = new_figure(height=1.2 + 0.4 * len(rows))
+    shown = np.asarray(values, dtype=float)
+    ax.imshow(shown, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(shown):
+        text = "–" if np.isnan(value) else f"{value:.2f}"
+        ax.text(column, row, text, ha="center", va="center", color="white" if value > 0.6 else "black")
+    ax.grid(False)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set_title(title, loc="left")
+    return figure
+
+
+def depth_maps(panels: Mapping[str, Sequence[Sequence[float]]], lengths: Sequence[int]) -> Figure:
+    """Accuracy by length (rows) and depth of the needle (columns, first to last), one map per panel."""
+    figure, axes = new_figure(width=2.6 * len(panels), height=2.8, columns=len(panels))
+    for ax, (title, values) in zip(axes, panels.items(), strict=True):
+        image = ax.imshow(np.asarray(values, dtype=float), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        ax.grid(False)
+        ax.set(title=title, xlabel="depth", yticks=[])
+        ax.set_xticks([-0.5, len(values[0]) - 0.5], ["first", "last"])
+    axes[0].set_yticks(range(len(lengths)), [f"{length:,}" for length in lengths])
+    axes[0].set_ylabel("items")
+    figure.colorbar(image, ax=axes, label="accuracy", shrink=0.9)
+    return figure

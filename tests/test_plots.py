@@ -122,3 +122,17 @@ def test_line_panels_share_colours_and_one_legend_and_mark_every_panel():
     assert sorted(text.get_text() for text in figure.legends[0].get_texts()) == ["a", "b", "log n", "seen"]
     assert [ax.texts[0].get_text().strip() for ax in figure.axes] == ["here", "here"]
     assert [ax.get_xscale() for ax in figure.axes] == ["log", "log"]
+
+
+def test_a_number_grid_writes_every_share_and_a_dash_where_there_is_none():
+    figure = plots.number_grid([[0.5, float("nan")], [1.0, 0.0]], ["a", "b"], ["x", "y"], "shares")
+    figure.canvas.draw()
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.50", "–", "1.00", "0.00"]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["x", "y"]
+
+
+def test_depth_maps_share_one_scale_from_0_to_1():
+    figure = plots.depth_maps({"a": [[0.2, 0.4]], "b": [[1.0, float("nan")]]}, [2048])
+    figure.canvas.draw()
+    assert [ax.images[0].get_clim() for ax in figure.axes[:2]] == [(0, 1), (0, 1)]
+    assert figure.axes[0].get_yticklabels()[0].get_text() == "2,048"
