@@ -276,7 +276,7 @@ def line_panels(
 def number_grid(
     values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], title: str
 ) -> Figure:
-    """Shares from 0 to 1 as a coloured table with the numbers written in; a dash where there is none (nan)."""
+    """Shares from 0 to 1 as a coloured table with the numbers in it; a dash where there is none (nan)."""
     figure, (ax,) = new_figure(height=1.2 + 0.4 * len(rows))
     shown = np.asarray(values, dtype=float)
     ax.imshow(shown, cmap="Blues", vmin=0, vmax=1, aspect="auto")
