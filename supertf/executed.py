@@ -1,6 +1,8 @@
 """What an executed notebook says: its errors (also those that widgets swallow), checks and figures."""
 
+import base64
 import copy
+import io
 import re
 from typing import Any
 
@@ -84,7 +86,10 @@ def solved(notebook: NotebookNode) -> NotebookNode:
 
 
 def cleaned(notebook: NotebookNode) -> NotebookNode:
-    """An executed notebook as the repository carries it: its outputs without timings, widgets and stderr."""
+    """An executed notebook as the repository carries it: its outputs without timings, widgets and stderr.
+
+    Its pictures have a palette of 128 colours, which makes line drawings three to four times smaller.
+    """
     notebook = without_widgets(notebook)
     kept = {key: notebook.metadata[key] for key in ("accelerator",) if key in notebook.metadata}
     notebook.metadata = NotebookNode(kept, kernelspec=KERNELSPEC, language_info={"name": "python"})
@@ -95,7 +100,19 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
         for output in cell.get("outputs", []):
             if "metadata" in output:
                 output.metadata = NotebookNode()
+            if picture := output.get("data", {}).get("image/png"):
+                output.data["image/png"] = with_palette(picture)
     return notebook
+
+
+def with_palette(picture: str, colors: int = 128) -> str:
+    """A base64 PNG with at most so many colours, or as it was where that is no smaller."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+    buffer = io.BytesIO()
+    image.quantize(colors, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return min(base64.b64encode(buffer.getvalue()).decode(), picture, key=len)
 
 
 def without_widgets(notebook: NotebookNode) -> NotebookNode:
