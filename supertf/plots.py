@@ -5,7 +5,9 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from supertf.intervals import Interval
@@ -24,6 +26,15 @@ def new_figure(width: float = 9, height: float = 3.2, columns: int = 1) -> tuple
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(alpha=0.25)
     return figure, axes[0]
+
+
+def plain_ticks(ax: Axes) -> None:
+    """Label a logarithmic x axis 10, 100, 1,000; also 20, 50 and so on where it spans few powers of ten."""
+    low, high = ax.get_xlim()
+    subs = (1, 2, 5) if high / low < 300 else (1,)
+    ax.xaxis.set_major_locator(LogLocator(subs=subs, numticks=20))
+    ax.xaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def spike_bars(spikes: Sequence[Spike], threshold: float = 50.0) -> Figure:
@@ -204,6 +215,8 @@ def seed_bands(
         label = f"{name}, this run"
         ax.plot(x, y, color=colors[name], linestyle="--", marker=".", linewidth=1, label=label)
     ax.set(**axis)
+    if axis.get("xscale") == "log":
+        plain_ticks(ax)
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -266,6 +279,8 @@ def line_panels(
             ax.axvline(x, color=GREY, linestyle=":", linewidth=1.5)
             ax.text(x, 1, f" {name}", transform=ax.get_xaxis_transform(), va="top", fontsize=8)
         ax.set(title=title, **axis)
+        if axis.get("xscale") == "log":
+            plain_ticks(ax)
     handles = {
         label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }

@@ -124,6 +124,22 @@ def test_line_panels_share_colours_and_one_legend_and_mark_every_panel():
     assert [ax.get_xscale() for ax in figure.axes] == ["log", "log"]
 
 
+@pytest.mark.parametrize(
+    ("highest", "shown"),
+    [
+        (600, ["20", "50", "100", "200", "500"]),
+        (10**6, ["10", "100", "1,000", "10,000", "100,000", "1,000,000"]),
+    ],
+)
+def test_logarithmic_axes_are_labelled_in_plain_numbers(highest, shown):
+    figure = plots.line_panels({"": {"a": ([16, highest], [0.0, 1.0])}}, xscale="log")
+    (ax,) = figure.axes
+    low, high = ax.get_xlim()
+    figure.canvas.draw()
+    ticks = zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
+    assert [label.get_text() for x, label in ticks if low <= x <= high] == shown
+
+
 def test_a_number_grid_writes_every_share_and_a_dash_where_there_is_none():
     figure = plots.number_grid([[0.5, float("nan")], [1.0, 0.0]], ["a", "b"], ["x", "y"], "shares")
     figure.canvas.draw()
