@@ -284,7 +284,7 @@ EXTREME = Experiment(
     name="extreme",
     question="One layer, trained on 64 items, asked about 2^18: can a constant replace log n?",
     measure="measure_tasks:answers",
-    settings={**RECALL.settings, "model": {}, "swaps": {}},
+    settings={**RECALL.settings, "questions": 64},
     variants={
         f"{family} {attention}": {
             "family": family,

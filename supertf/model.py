@@ -187,7 +187,7 @@ class GPT(nn.Module):
         if self.config.position == "learned":
             x = x + self.wpe(where.positions)
         elif self.config.position == "sinusoidal":
-            x = x + sinusoidal(where.positions, self.config.n_embd).to(x.dtype)
+            x = x + sinusoidal(where.positions, self.config.n_embd, self.config.init_std).to(x.dtype)
         return x
 
     def layout(self, idx: Tensor, past: int, segments: Tensor | None, cache: KVCache | None) -> Layout:

@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 
-def sinusoidal(positions: Tensor, width: int) -> Tensor:
+def sinusoidal(positions: Tensor, width: int, rms: float = 0.02) -> Tensor:
     """Fixed sine and cosine features of absolute positions (Vaswani et al. 2017, section 3.5).
 
-    Scaled to the root mean square of freshly initialised token embeddings (0.02): at their natural
-    amplitude of 1 they would drown the tokens. `positions`: (..., T) integers; returns (..., T, width)
-    float32.
+    Scaled to a root mean square of `rms`, which should be that of freshly initialised token embeddings:
+    at their natural amplitude of 1 they would drown the tokens, much smaller they would drown in them.
+    `positions`: (..., T) integers; returns (..., T, width) float32.
     """
     half = (width + 1) // 2
     frequencies = 10000.0 ** (-torch.arange(half, device=positions.device, dtype=torch.float64) / half)
     angles = positions[..., None].double() * frequencies  # (..., T, half); fp64 keeps far positions exact
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)[..., :width].float() * (0.02 * 2**0.5)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)[..., :width].float() * (rms * 2**0.5)
 
 
 def rotary_angles(positions: Tensor, head_dim: int, base: float, fraction: float) -> tuple[Tensor, Tensor]:

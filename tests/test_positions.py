@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supertf.attention import layout
 from supertf.config import GPTConfig
 from supertf.model import GPT
 from supertf.positions import alibi_slopes, rotary_angles, rotate, sinusoidal
@@ -56,6 +57,14 @@ def test_sinusoidal_rows_are_distinct_and_as_large_as_fresh_embeddings():
     assert table.shape == (2000, 64)
     assert table.square().mean().sqrt().item() == pytest.approx(0.02, rel=0.05)
     assert torch.cdist(table, table).fill_diagonal_(1).min() > 1e-4
+
+
+@pytest.mark.parametrize("init_std", [0.02, 0.125])
+def test_sinusoidal_positions_neither_drown_the_tokens_nor_drown_in_them(init_std):
+    model = GPT(dataclasses.replace(TINY, position="sinusoidal", init_std=init_std))
+    idx = torch.arange(20)[None]
+    added = model.embed(idx, layout(20)) - model.wte(idx)
+    assert added.square().mean().sqrt().item() == pytest.approx(init_std, rel=0.05)
 
 
 @pytest.mark.parametrize("position", ["learned", "sinusoidal", "rope", "alibi"])
