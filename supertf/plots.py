@@ -268,7 +268,7 @@ def line_panels(
     """
     figure, axes = new_figure(height=height, columns=len(panels))
     names = dict.fromkeys(name for lines in panels.values() for name in lines)
-    colors = dict(zip(names, COLORS[:5] * 9, strict=False))
+    colors = dict(zip(names, (*COLORS[:5], "black") * 9, strict=False))
     for ax, (title, lines) in zip(axes, panels.items(), strict=True):
         for name, (x, y) in (dots or {}).items():
             ax.plot(x, y, ".", label=name, color=GREY, markersize=4)
