@@ -44,6 +44,8 @@ def language(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> d
         progress=False,
     )
     result = train(config, train_file, validation_file, training)
+    if result.interrupted:
+        raise KeyboardInterrupt  # a part of a training is no result
     model, bos_id = result.model, train_file.tokenizer.eot_token
     rows = held_out(validation_file, context, 96, bos_id)  # (96, context)
     stats = attention_stats(model, rows[:32])

@@ -9,6 +9,7 @@ from supertf import measure_language, measure_tasks
 from supertf.experiments import EXPERIMENTS
 from supertf.measure_smollm2 import text
 from supertf.model import GPT
+from supertf.training import TrainResult
 
 TINY = {"steps": 3, "questions": 8}
 
@@ -67,6 +68,15 @@ def test_a_language_model_is_looked_at_from_all_sides(one_thread):
     learned = settings_of("language", "softmax learned", steps=1, batch_size=2)
     beyond = measure_language.language(learned, 0, (64, 128))["beyond"]
     assert beyond["64"] is not None and beyond["128"] is None
+
+
+def test_an_interrupted_training_is_no_result(monkeypatch):
+    def interrupted(config, *_):
+        return TrainResult(GPT(config), interrupted=True)
+
+    monkeypatch.setattr(measure_language, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure_language.language(settings_of("language", "softmax none"), 0, (64,))
 
 
 def test_the_same_windows_are_held_out_for_every_model():
