@@ -14,7 +14,7 @@ from supertf.intervals import Interval
 from supertf.superweights import Spike
 
 BLUE, ORANGE, GREY, RED, GREEN = "#3366aa", "#dd7722", "#9aa0a6", "#b3261e", "#2e7d32"
-COLORS = (BLUE, ORANGE, GREEN, RED, "#7b4fa3", GREY)
+COLORS = (BLUE, ORANGE, GREEN, RED, "#7b4fa3", "black", "#b59a00")
 
 
 def new_figure(width: float = 9, height: float = 3.2, columns: int = 1) -> tuple[Figure, np.ndarray]:
@@ -268,7 +268,7 @@ def line_panels(
     """
     figure, axes = new_figure(height=height, columns=len(panels))
     names = dict.fromkeys(name for lines in panels.values() for name in lines)
-    colors = dict(zip(names, (*COLORS[:5], "black") * 9, strict=False))
+    colors = dict(zip(names, COLORS * 9, strict=False))
     for ax, (title, lines) in zip(axes, panels.items(), strict=True):
         for name, (x, y) in (dots or {}).items():
             ax.plot(x, y, ".", label=name, color=GREY, markersize=4)
