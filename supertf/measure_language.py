@@ -1,7 +1,7 @@
 """Cells of the language-model experiment: one small decoder on Python's documentation, looked at closely."""
 
+import math
 import platform
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -54,7 +54,7 @@ def language(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> d
     probes = probe_positions(model, rows[:64], rows[64:])
     return {
         **curves(result.metrics, training.validate_every),
-        "train_loss": fmean(m["loss"] for m in result.metrics[-training.validate_every :]),
+        "train_loss": mean(m["loss"] for m in result.metrics[-training.validate_every :]),
         "validation_loss": result.metrics[-1]["validation_loss"],
         "beyond": {str(n): losses(model, validation_file, n, bos_id) for n in lengths},
         "entropy": {str(n): entropy(model, validation_file, n, bos_id) for n in lengths},
@@ -117,9 +117,15 @@ def curves(metrics: list[dict[str, Any]], every: int) -> dict[str, Any]:
     steps = [m["step"] for m in metrics if "validation_loss" in m]
     found = {
         "steps": steps,
-        "training": [fmean(m["loss"] for m in metrics[max(0, step - every) : step]) for step in steps],
+        "training": [mean(m["loss"] for m in metrics[max(0, step - every) : step]) for step in steps],
         "validation": [m["validation_loss"] for m in metrics if "validation_loss" in m],
     }
     if "mean_s" in metrics[-1]:
         found["mean_s"] = [m["mean_s"] for m in metrics if "validation_loss" in m]
     return found
+
+
+def mean(values: Any) -> float:
+    """Mean of some numbers."""
+    values = list(values)
+    return math.fsum(values) / len(values)
