@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from supertf.checks import check_vocabulary
 from supertf.errors import UserError
-from supertf.model import GPT, KVCache
+from supertf.model import GPT
 
 CHUNK = 2048  # tokens that loss_by_position reads at once
 
@@ -87,7 +88,7 @@ def loss_by_position(
     total = torch.zeros(length, dtype=torch.float64)
     for first in range(0, len(starts), batch_size):
         inputs, wanted = cut(ids, starts[first : first + batch_size], length, bos_id)
-        cache = KVCache(model.config.n_layer) if length > CHUNK else None
+        cache = model.new_cache() if length > CHUNK else None
         losses = []
         for start in range(0, length, CHUNK):  # in pieces, or a long text's logits would fill the memory
             part = slice(start, start + CHUNK)
@@ -105,11 +106,7 @@ def check_ids(model: GPT, ids: Sequence[int] | Tensor, length: int, bos_id: int 
         raise UserError(f"the window length is {length}, expected at least 1 token")
     if len(ids) < 1 + (bos_id is None):
         raise UserError(f"the text has {len(ids)} tokens: too short to predict any")
-    if not 0 <= int(ids.min()) <= int(ids.max()) < model.config.vocab_size:
-        raise UserError(
-            f"the text has token ids from {int(ids.min())} to {int(ids.max())}, but the model's vocabulary "
-            f"is 0 to {model.config.vocab_size - 1}: is this the model's own tokenizer?"
-        )
+    check_vocabulary(ids, model.config.vocab_size, "the text")
     return ids
 
 

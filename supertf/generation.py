@@ -5,8 +5,9 @@ from collections.abc import Collection, Iterator
 import torch
 from torch import Tensor
 
+from supertf.checks import check_vocabulary
 from supertf.errors import UserError
-from supertf.model import GPT, KVCache
+from supertf.model import GPT
 
 
 def stream(
@@ -46,7 +47,7 @@ def _stream(
     stop: Collection[int],
     use_cache: bool,
 ) -> Iterator[int]:
-    cache = KVCache(model.config.n_layer) if use_cache else None
+    cache = model.new_cache() if use_cache else None
     unread = text
     for _ in range(max_new_tokens):
         idx = torch.tensor([unread if use_cache else text], device=model.device)  # (1, T)
@@ -91,13 +92,7 @@ def check(
 ) -> None:
     """Raise `UserError` on anything `stream` could not honour."""
     config = model.config
-    if not prompt:
-        raise UserError("the prompt is empty: give at least one token, for example the end-of-text token")
-    if not 0 <= min(prompt) <= max(prompt) < config.vocab_size:
-        raise UserError(
-            f"the prompt has token ids from {min(prompt)} to {max(prompt)}, but the model's vocabulary is "
-            f"0 to {config.vocab_size - 1}: is this the model's own tokenizer?"
-        )
+    check_vocabulary(prompt, config.vocab_size, "the prompt")
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens is {max_new_tokens}, expected at least 1")
     if not 0 <= temperature < float("inf"):

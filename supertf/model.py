@@ -223,6 +223,10 @@ class GPT(nn.Module):
         logits = self.lm_head(x).flatten(0, 1)  # (B * T, V)
         return F.cross_entropy(logits.float(), targets.flatten(), ignore_index=-100)
 
+    def new_cache(self) -> KVCache:
+        """An empty cache for `forward`."""
+        return KVCache(self.config.n_layer)
+
     def num_parameters(self) -> int:
         """Distinct parameters; a tied head counts once."""
         return sum(parameter.numel() for parameter in self.parameters())

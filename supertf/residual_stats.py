@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from supertf.attention import Layout
+from supertf.checks import check_vocabulary
 from supertf.errors import UserError
 from supertf.model import GPT
 from supertf.superweights import Peak, peak
@@ -43,11 +44,7 @@ def token_layout(model: GPT, idx: Tensor, segments: Tensor | None = None) -> Lay
         raise UserError("the model is in training mode with dropout: call model.eval() before analysing it")
     if idx.ndim not in (2, 3) or not idx.numel():
         raise UserError(f"the tokens have shape {tuple(idx.shape)}, expected (B, T) with at least one token")
-    if not 0 <= int(idx.min()) <= int(idx.max()) < model.config.vocab_size:
-        raise UserError(
-            f"the token ids go from {int(idx.min())} to {int(idx.max())}, but the model's vocabulary is 0 to "
-            f"{model.config.vocab_size - 1}: is this the model's own tokenizer?"
-        )
+    check_vocabulary(idx, model.config.vocab_size, "the text")
     segments = None if segments is None else segments.to(model.device)
     return model.layout(idx.to(model.device), 0, segments, None)
 

@@ -1,0 +1,105 @@
+"""The output projections of a model's MLPs: where super weights live, in any causal language model.
+
+Llama-like models call the matrix down_proj, GPT-2 and this lab c_proj, GPT-NeoX and Falcon dense_4h_to_h,
+OPT and Phi fc2. GPT-2's Hugging Face class keeps it transposed.
+"""
+
+import re
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from supertf.errors import UserError
+
+NAMES = re.compile(
+    r"(?:.*\.)?(?:h|layers|blocks)\.(\d+)\."  # the layer's number
+    r"(?:(?:mlp|ffn|feed_forward)\.(?:down_proj|c_proj|dense_4h_to_h|fc2|fc_out|w2)|fc2)"
+)
+EXPERTS = re.compile(r"(?:.*\.)?(?:h|layers|blocks)\.\d+\..*experts\b.*")
+
+
+@dataclass(frozen=True)
+class Projection:
+    """One layer's projection from the MLP's inner width back to the residual stream."""
+
+    layer: int
+    name: str  # the module's name in its model
+    module: nn.Module
+
+    @property
+    def weight(self) -> Tensor:
+        """W[out, in], a view of the parameter. `UserError` for a matrix that is not plain numbers."""
+        weight = getattr(self.module, "weight", None)
+        if not isinstance(weight, Tensor) or weight.ndim != 2 or not weight.is_floating_point():
+            kind = getattr(weight, "dtype", type(weight).__name__)
+            raise UserError(
+                f"{self.name} holds {kind}, not a matrix of floating-point numbers: load the model "
+                "without quantization"
+            )
+        return weight.t() if type(self.module).__name__ == "Conv1D" else weight
+
+    def row(self, out: int) -> Tensor:
+        """A copy of W[out, :], (in,); read from disk where the model is too large for the memory."""
+        if not hasattr(self.module, "_hf_hook"):
+            return self.weight[out].clone()
+        from accelerate.utils import align_module_device
+
+        with align_module_device(self.module):
+            return self.weight[out].clone()
+
+
+def output_projections(model: nn.Module) -> list[Projection]:
+    """The output projection of every layer's MLP, first layer first.
+
+    Raises `UserError` for a model whose MLPs are not known, and for mixtures of experts, where a token
+    meets a few of many small MLPs and one matrix per layer does not exist.
+    """
+    named = dict(model.named_modules())
+    found = [
+        Projection(int(match[1]), name, module)
+        for name, module in named.items()
+        if (match := NAMES.fullmatch(name)) and hasattr(module, "weight")
+    ]
+    if any(EXPERTS.fullmatch(name) for name in named):
+        raise UserError(
+            "the model is a mixture of experts, whose layers have no single output projection: "
+            "super weights are looked for in dense models only"
+        )
+    if [projection.layer for projection in found] != list(range(len(found))) or not found:
+        raise UserError(
+            f"{type(model).__name__} has {len(found)} MLP output projections under known names "
+            f"(down_proj, c_proj, dense_4h_to_h, fc2 in layers 0, 1, ...), expected one per layer"
+        )
+    return found
+
+
+Coordinate = tuple[int, int, int]  # (layer, out, in) of W[out, in]
+
+
+def check_coordinate(projections: list[Projection], coordinate: Coordinate) -> None:
+    """`UserError` unless (layer, out, in) lies inside the model."""
+    layer, out, into = coordinate
+    if not 0 <= layer < len(projections):
+        raise UserError(f"no weight {show(coordinate)}: the model has layers 0 to {len(projections) - 1}")
+    rows, columns = projections[layer].weight.shape
+    if not (0 <= out < rows and 0 <= into < columns):
+        raise UserError(
+            f"no weight {show(coordinate)}: the down projection of layer {layer} is {rows} x {columns}; "
+            "give layer, out and in counted from 0"
+        )
+
+
+def show(coordinate: Coordinate) -> str:
+    """A coordinate as people write it: 11[507, 1229]."""
+    layer, out, into = coordinate
+    return f"{layer}[{out}, {into}]"
+
+
+def parse(text: str) -> Coordinate:
+    """Read "11[507, 1229]" or "11,507,1229"; `UserError` on anything else."""
+    match = re.fullmatch(r"\s*(\d+)\s*(?:\[\s*(\d+)\s*,\s*(\d+)\s*\]|,\s*(\d+)\s*,\s*(\d+))\s*", text)
+    if not match:
+        raise UserError(f"coordinate {text!r}; expected layer[out, in], for example 11[507, 1229]")
+    layer, *pairs = match.groups()
+    out, into = (number for number in pairs if number is not None)
+    return int(layer), int(out), int(into)

@@ -1,0 +1,23 @@
+"""A small model with a planted super weight, for the tests of finding and removing them."""
+
+import torch
+
+from supertf.config import GPTConfig
+from supertf.model import GPT
+
+CONFIG = GPTConfig(
+    vocab_size=50, n_ctx=24, n_layer=3, n_head=2, n_embd=16, n_inner=40, mlp="swiglu", position="none"
+)
+PROMPT = [3, 1, 4, 1, 5]
+
+
+def planted_model(layer=1, out=7, into=21):
+    """A random model with one channel that fires strongly and one large weight that reads it."""
+    torch.manual_seed(0)
+    model = GPT(CONFIG).eval()
+    mlp = model.h[layer].mlp
+    with torch.no_grad():
+        for rows in (into, CONFIG.inner + into):  # gate and up rows of the channel
+            mlp.c_fc.weight[rows] *= 500
+        mlp.c_proj.weight[out, into] = 3.0
+    return model

@@ -1,0 +1,41 @@
+"""Weights changed for a while come back bit for bit."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planted import planted_model
+
+from supertf.errors import UserError
+from supertf.weight_edits import scaled_weights
+
+coordinate = st.tuples(st.integers(0, 2), st.integers(0, 15), st.integers(0, 39))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(coordinate, min_size=1, max_size=6), st.floats(-10, 10), st.booleans())
+def test_weights_come_back_bit_for_bit_also_after_an_exception(coordinates, factor, fail):
+    model = planted_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    try:
+        with scaled_weights(model, coordinates, factor):
+            layer, out, into = coordinates[0]
+            times = coordinates.count(coordinates[0])
+            changed = model.h[layer].mlp.c_proj.weight[out, into].item()
+            old = before[f"h.{layer}.mlp.c_proj.weight"][out, into].item()
+            assert changed == pytest.approx(old * factor**times, rel=1e-5, abs=1e-30)
+            if fail:
+                raise KeyError("something went wrong inside")
+    except KeyError:
+        assert fail
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize("coordinate", [(3, 0, 0), (0, 16, 0), (0, 0, 40), (-1, 0, 0), (0, -1, 0)])
+def test_a_coordinate_outside_the_model_is_refused_and_nothing_changes(coordinate):
+    model = planted_model()
+    before = model.h[0].mlp.c_proj.weight.clone()
+    with pytest.raises(UserError, match="no weight"), scaled_weights(model, [(0, 1, 1), coordinate]):
+        pass
+    assert torch.equal(model.h[0].mlp.c_proj.weight, before)
