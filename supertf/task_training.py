@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -82,12 +81,10 @@ def train_on_task(
     settings: TaskSettings | None = None,
     model: GPT | None = None,
     progress: bool = False,
-    on_step: Callable[[int, GPT], None] | None = None,
 ) -> TaskResult:
     """Train a fresh `GPT(config)`, or go on with `model`, which is changed in place.
 
-    Every step draws new sequences, so there is no training set to remember. `on_step(step, model)` is
-    called after each step.
+    Every step draws new sequences, so there is no training set to remember.
     """
     settings = settings or TaskSettings()
     torch.manual_seed(settings.seed)
@@ -119,8 +116,6 @@ def train_on_task(
         result.losses.append(loss.item())
         if scales:
             result.s.append(torch.cat(scales).tolist())
-        if on_step is not None:
-            on_step(step, model)
     result.seconds = time.perf_counter() - started
     model.eval()
     return result
@@ -152,12 +147,6 @@ def query_logits(model: GPT, batch: Batch) -> Tensor:
     return model.lm_head(model.ln_f(x))
 
 
-@torch.inference_mode()
-def answer_logits(model: GPT, batch: Batch) -> Tensor:
-    """`query_logits` without gradients."""
-    return query_logits(model, batch)
-
-
 @dataclass(frozen=True)
 class Score:
     """How a model answers at one length.
@@ -174,6 +163,7 @@ class Score:
     entropy: list[list[float]]
 
 
+@torch.inference_mode()
 def score(model: GPT, task: Task, length: int, questions: int = 256, seed: int = 1000) -> Score:
     """Ask `model` about fresh sequences of `length` items, at least `questions` queries in all.
 
@@ -185,7 +175,7 @@ def score(model: GPT, task: Task, length: int, questions: int = 256, seed: int =
     right, depths, needles, entropies = [], [], [], []
     for _ in range(-(-questions // (task.queries * size))):
         batch = task.batch(size, length, generator)
-        right.append(answer_logits(model, batch).argmax(dim=-1).cpu() == batch.answers)
+        right.append(query_logits(model, batch).argmax(dim=-1).cpu() == batch.answers)
         depths.append(batch.needles / length * DEPTHS)
         stats = attention_stats(model, batch.tokens, rows=rows, needles=batch.needles.clamp(min=0))
         needle = torch.stack([layer.needle for layer in stats]).cpu().transpose(1, 2)  # (layers, H, B, Q)

@@ -11,7 +11,6 @@ from supertf.errors import UserError
 from supertf.model import GPT, with_changes
 from supertf.task_training import (
     TaskSettings,
-    answer_logits,
     query_logits,
     score,
     task_config,
@@ -39,13 +38,13 @@ def test_answers_from_the_query_rows_equal_the_models_own(attention, position, n
     model = fresh(attention=attention, position=position, n_layer=n_layer, attention_constant=2.0)
     batch = batch_of()
     whole = model(batch.tokens).logits[:, -3:]
-    assert torch.allclose(answer_logits(model, batch), whole, atol=1e-5)
+    assert torch.allclose(query_logits(model, batch), whole, atol=1e-5)
 
 
 def test_answers_from_the_query_rows_with_a_zero_key_and_grouped_heads():
     model = fresh(zero_key=True, n_kv_head=1)
     batch = batch_of()
-    assert torch.allclose(answer_logits(model, batch), model(batch.tokens).logits[:, -3:], atol=1e-5)
+    assert torch.allclose(query_logits(model, batch), model(batch.tokens).logits[:, -3:], atol=1e-5)
 
 
 def test_training_follows_the_models_own_loss_and_gradient():
