@@ -118,11 +118,14 @@ def train(
     *,
     resume: bool = False,
     on_metrics: Callable[[dict[str, Any]], None] | None = None,
+    on_step: Callable[[int, GPT], None] | None = None,
 ) -> TrainResult:
     """Train a fresh `GPT(config)` to predict the next token, or `resume` the run in `output_dir`.
 
     With `output_dir`, metrics go to its `metrics.jsonl` and checkpoints beside it; without, nothing is
-    written. `on_metrics` gets each step's metrics, for a live plot for example. Ctrl-C or SIGTERM ends
+    written. `on_metrics` gets each step's metrics, for a live plot for example. `on_step` gets a step's
+    number and the model as that step left it, in evaluation mode, to look at and not to change; before the
+    first step it gets what training starts from: `on_step(0, model)`. Ctrl-C or SIGTERM ends
     the run after the current step, saves, and returns with `interrupted` set; a second one stops at
     once. On a CPU a resumed run ends with the same weights, bit for bit, as one never stopped.
 
@@ -152,6 +155,13 @@ def train(
     data = micro_batches(windows, settings, accelerator, result.step)
     tokens = settings.batch_size * settings.grad_accumulation * accelerator.num_processes * length
 
+    def look() -> None:
+        if on_step is not None and accelerator.is_main_process:
+            bare.eval()
+            on_step(result.step, bare)
+            bare.train()
+
+    look()
     model.train()
     with progress_bar(result.step, settings, accelerator) as bar, StopRequest() as stop:
         for step in range(result.step + 1, settings.steps + 1):
@@ -192,6 +202,7 @@ def train(
             run.log(metrics)
             if on_metrics is not None and accelerator.is_main_process:
                 on_metrics(metrics)
+            look()
 
             if stop.requested:
                 accelerator.set_trigger()

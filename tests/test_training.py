@@ -310,6 +310,27 @@ def test_samples_and_callbacks(tokens):
     assert all(isinstance(m["sample"], str) for m in seen if "sample" in m)
 
 
+def test_the_model_can_be_watched_and_trains_as_if_it_were_not(tokens):
+    config, chosen = tiny_config(dropout=0.2), settings(steps=4)
+    seen = {}
+
+    def watch(step, model):
+        assert not model.training
+        model(torch.zeros(1, 4, dtype=torch.int64))  # would draw random numbers if dropout were on
+        seen[step] = weights(model)
+
+    watched = train(config, *tokens, chosen, on_step=watch)
+    alone = train(config, *tokens, chosen)
+    assert_same_weights(watched.model, alone.model)
+    assert without_times(watched.metrics) == without_times(alone.metrics)
+    assert list(seen) == [0, 1, 2, 3, 4]
+    torch.manual_seed(chosen.seed)
+    for name, tensor in GPT(config).state_dict().items():
+        assert torch.equal(seen[0][name], tensor), name
+        assert torch.equal(seen[4][name], watched.model.state_dict()[name]), name
+    assert not torch.equal(seen[1]["wte.weight"], seen[2]["wte.weight"])
+
+
 def test_the_seed_decides_everything(tokens):
     first, second = (train(tiny_config(dropout=0.1), *tokens, settings(seed=1)) for _ in range(2))
     other = train(tiny_config(dropout=0.1), *tokens, settings(seed=2))
