@@ -1,20 +1,34 @@
-"""Any Hugging Face causal language model behind the interface of this lab's `GPT`.
+"""Any Hugging Face causal language model behind the interface of this lab's `GPT`, and its tokenizer.
 
 `evaluate`, `generation`, `superweights` and `ablation` then work on it unchanged. transformers is needed, and
 only here. A checkpoint larger than the memory is read layer by layer while it runs (`stream=True`, by
-accelerate's offloading): slow, but nothing is kept.
+accelerate's offloading): slow, but nothing is kept. `load_any` picks the loader that fits a model.
 """
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import tiktoken
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from supertf.checkpoint import find, load_tokenizer_of
 from supertf.errors import UserError
-from supertf.model import Output
+from supertf.files import read_json
+from supertf.hf_weights import gpt2_config, llama_config
+from supertf.model import GPT, Output
+from supertf.pretrained import MODEL_TYPE, download, load_model, may_be_hub_id
+
+# What transformers and what it reads with raise on a model that is missing, damaged or of no known kind.
+LOADING_ERRORS = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError)
+LOADING_ERRORS += (SafetensorError,)
 
 
 @dataclass(frozen=True)
@@ -92,19 +106,149 @@ def load_hf_model(
 
     dtype: None keeps the checkpoint's. stream: leave the weights in their safetensors files and read each
     layer when it runs, on the CPU. Raises `UserError` without transformers, and when the model is missing,
-    damaged or none that predicts the next token.
+    damaged, incomplete or none that predicts the next token.
     """
+    offload = {"device_map": {"": "disk"}, "use_safetensors": True} if stream else {}
+    with quiet_transformers() as transformers:
+        try:
+            model, info = transformers.AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype or "auto", output_loading_info=True, **offload
+            )
+        except LOADING_ERRORS as error:
+            raise UserError(
+                f"could not load {name} as a causal language model: {first_line(error)}; expected a folder "
+                "with config.json and safetensors, or a hub id and the network"
+            ) from error
+    if info["missing_keys"]:  # transformers fills them with random numbers
+        missing = sorted(info["missing_keys"])
+        raise UserError(
+            f"{name} lacks {len(missing)} of the model's tensors, such as {missing[0]}: the checkpoint is "
+            "incomplete or of another kind"
+        )
+    return HFModel(model if stream else model.to(device))
+
+
+class HFTokenizer:
+    """A transformers tokenizer with the methods that the lab uses of tiktoken's encodings."""
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids as the model expects a text: behind a BOS token, for models that want one."""
+        return self.tokenizer.encode(text)
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        """Token ids of the text alone."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of token ids, special tokens included, not tidied."""
+        return self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+    @property
+    def eot_token(self) -> int:
+        """The token that ends a text; `UserError` for a tokenizer without one."""
+        if self.tokenizer.eos_token_id is None:
+            raise UserError("this tokenizer has no end-of-text token")
+        return self.tokenizer.eos_token_id
+
+
+Tokenizer = tiktoken.Encoding | HFTokenizer
+
+
+def load_any(
+    name: str | Path,
+    stream: bool = False,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> tuple[GPT | HFModel, Tokenizer]:
+    """A model and its tokenizer, by this lab's loader where it can, else by transformers.
+
+    The lab's `load_model` reads smollm2-135m, GGUF files, folders and runs of this lab, and GPT-2, Llama and
+    Mistral checkpoints whose config it supports; any other folder or hub id goes to `load_hf_model`, and with
+    stream all of them. dtype: None is float32 for the lab's models and the checkpoint's own for others.
+    Raises `UserError` as both loaders do, and on a model without a tokenizer.
+    """
+    if not stream and lab_reads(name):
+        model = load_model(name, device, dtype or torch.float32)
+        return model, tokenizer_of(name, model.config.vocab_size)
+    if str(name) == "smollm2-135m" or str(name).endswith(".gguf"):
+        raise UserError(f"{name} is one GGUF file, which is read whole: leave out streaming")
+    return load_hf_model(name, device, dtype, stream), hf_tokenizer(name)
+
+
+def lab_reads(name: str | Path) -> bool:
+    """Whether `load_model` reads this model, as its config tells; of a hub id only the config is fetched."""
+    path = find(name)
+    if str(name) == "smollm2-135m" or str(name).endswith(".gguf") or path.is_file():
+        return True
+    if not path.is_dir():
+        if not may_be_hub_id(str(name)):
+            return True  # it says what is wrong
+        path = download(str(name), ("config.json",))
+    values = read_json(path / "config.json")
+    kind = values.get("model_type")
+    readers = {MODEL_TYPE: dict, "gpt2": gpt2_config, "llama": llama_config, "mistral": llama_config}
+    if kind not in readers:
+        return False
     try:
-        from transformers import AutoModelForCausalLM
+        readers[kind](values)
+    except UserError:  # a feature of the family that the lab's decoder lacks
+        return False
+    return True
+
+
+def tokenizer_of(name: str | Path, vocab_size: int) -> Tokenizer:
+    """The tokenizer of a model that `load_model` reads: the lab's, else the one beside the weights."""
+    try:
+        return load_tokenizer_of(name, vocab_size)
+    except UserError:
+        return hf_tokenizer(name)
+
+
+def hf_tokenizer(name: str | Path) -> HFTokenizer:
+    """The tokenizer of a Hugging Face folder, hub id or GGUF file; `UserError` when there is none."""
+    path = Path(name)
+    place, options = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (name, {})
+    with quiet_transformers() as transformers:
+        try:
+            tokenizer = HFTokenizer(transformers.AutoTokenizer.from_pretrained(place, **options))
+        except LOADING_ERRORS as error:
+            raise UserError(
+                f"no tokenizer for {name}: {first_line(error)}; expected its files beside the weights"
+            ) from error
+    if not tokenizer.encode_ordinary("a"):  # transformers makes an empty one where files are missing
+        raise UserError(f"no tokenizer for {name}: expected its files beside the weights")
+    return tokenizer
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[ModuleType]:
+    """transformers without warnings and bars of its own; downloads keep theirs. `UserError` without it."""
+    try:
+        import transformers
     except ImportError as error:
         raise UserError("models of this kind are read by transformers: `pip install transformers`") from error
-    offload = {"device_map": {"": "disk"}} if stream else {}
+    from huggingface_hub.utils import enable_progress_bars
+    from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+
+    loggers = {logger: logger.level for logger in map(logging.getLogger, ("transformers", "accelerate"))}
+    bars = is_progress_bar_enabled()
+    disable_progress_bar()
+    enable_progress_bars()  # the hub's, which transformers switches off with its own
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype or "auto", **offload)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"could not load {name} as a causal language model: {reason}; expected a folder with config.json "
-            "and safetensors, or a hub id and the network"
-        ) from error
-    return HFModel(model if stream else model.to(device))
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield transformers
+    finally:
+        for logger, level in loggers.items():
+            logger.setLevel(level)
+        if bars:
+            enable_progress_bar()
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its kind when it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".: ") if lines else type(error).__name__

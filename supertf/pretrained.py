@@ -4,6 +4,7 @@ Every tensor's name and shape is checked; nothing is skipped silently. `load_mod
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from supertf.hf_weights import LLAMA_NAMES, State, from_gpt2, from_llama, gpt2_c
 from supertf.model import GPT
 
 MODEL_TYPE = "supertf"
+CHECKPOINT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 FILE_SUFFIXES = (".gguf", ".safetensors", ".json", ".bin", ".pt")
 
 
@@ -74,8 +76,9 @@ def may_be_hub_id(name: str) -> bool:
     return not name.startswith((".", "/", "~")) and name.count("/") <= 1 and not name.endswith(FILE_SUFFIXES)
 
 
-def download(hub_id: str) -> Path:
-    """Fetch a model's configuration and safetensors from the Hugging Face hub (or its local cache)."""
+def download(hub_id: str, files: Sequence[str] = CHECKPOINT_FILES) -> Path:
+    """Fetch a model's configuration and safetensors (or other files) from the Hugging Face hub or its local
+    cache, and return their folder."""
     import httpx  # which huggingface_hub talks through
     import huggingface_hub.errors
 
@@ -83,9 +86,7 @@ def download(hub_id: str) -> Path:
     errors = [error for error in vars(huggingface_hub.errors).values() if isinstance(error, type)]
     failures = (OSError, httpx.HTTPError, httpx.InvalidURL, *(e for e in errors if issubclass(e, Exception)))
     try:
-        folder = huggingface_hub.snapshot_download(
-            hub_id, allow_patterns=["config.json", "*.safetensors", "*.safetensors.index.json"]
-        )
+        folder = huggingface_hub.snapshot_download(hub_id, allow_patterns=list(files))
     except failures as error:
         raise UserError(
             f"could not fetch model {hub_id!r}, which is no folder here, from the hub "
