@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterable, Iterator
 
+import torch
 from torch import nn
 
 from supertf.errors import UserError
@@ -15,26 +16,30 @@ def scaled_weights(
 ) -> Iterator[None]:
     """Multiply weights (layer, out, in) by `factor`, 0 to remove them, while the context lasts.
 
-    On leaving, also through an exception, every weight is put back bit for bit. Raises `UserError` on a
-    coordinate outside the model, and on a matrix that cannot be edited: quantized, on disk, or shared with
-    another part of the model.
+    Thousands at a time are as good as one; a coordinate given twice is scaled once. On leaving, also
+    through an exception, every weight is put back bit for bit. Raises `UserError` on a coordinate outside
+    the model, and on a matrix that cannot be edited: quantized, on disk, or shared with another part of the
+    model.
     """
     projections = output_projections(model)
-    coordinates = list(coordinates)
+    places: dict[int, list[tuple[int, int]]] = {}
     for coordinate in coordinates:
         check_coordinate(projections, coordinate)
-    for layer in {layer for layer, _, _ in coordinates}:
+        layer, out, into = coordinate
+        places.setdefault(layer, []).append((out, into))
+    for layer in places:
         check_editable(model, projections[layer])
     saved = []
     try:
-        for layer, out, into in coordinates:
+        for layer, pairs in places.items():
             weight = projections[layer].weight.data
-            saved.append((weight, out, into, weight[out, into].clone()))
-            weight[out, into] *= factor
+            at = tuple(torch.tensor(pairs, device=weight.device).T)  # (out, in), each (N,)
+            saved.append((weight, at, weight[at]))
+            weight[at] = weight[at] * factor
         yield
     finally:
-        for weight, out, into, value in reversed(saved):  # last first, in case a coordinate came twice
-            weight[out, into] = value
+        for weight, at, values in saved:
+            weight[at] = values
 
 
 def check_editable(model: nn.Module, projection: Projection) -> None:

@@ -1,0 +1,188 @@
+"""Prove a super weight: remove it beside controls that are as large, as random or as near.
+
+Yu et al. 2024 (arXiv 2411.07191), Table 1, compares one weight with thousands of larger ones. A spike alone
+proves nothing: some weights spike and are inert, and a large weight may matter little.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from supertf.errors import UserError
+from supertf.evaluate import perplexity
+from supertf.projections import Coordinate, check_coordinate, output_projections, show
+from supertf.weight_edits import scaled_weights
+
+Loss = Callable[[nn.Module], float]  # nats per token, the same for the same model
+SUPER = 2.0  # at least this many times the perplexity
+HARMFUL = 1.01
+
+
+def text_loss(
+    ids: Sequence[int] | Tensor, length: int = 256, batch_size: int = 8, bos_id: int | None = None
+) -> Loss:
+    """A measure of models: mean loss in nats on one text's windows, see `evaluate.perplexity`."""
+    return lambda model: perplexity(model, ids, length, batch_size=batch_size, bos_id=bos_id).loss
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Weights removed together, and the loss without them in nats.
+
+    ratio: perplexity without them over perplexity with them, exp of the losses' difference; 1 is no effect.
+    """
+
+    label: str
+    coordinates: tuple[Coordinate, ...]
+    loss: float
+    ratio: float
+
+
+def without(
+    model: nn.Module, coordinates: Sequence[Coordinate], loss: Loss, base: float, label: str | None = None
+) -> Ablation:
+    """Remove weights together and measure; base: the loss of the model as it is."""
+    with scaled_weights(model, coordinates):
+        label = label or ", ".join(map(show, coordinates))
+        value = measured(model, loss, f"without {label}")
+    return Ablation(label, tuple(coordinates), value, ratio(value, base))
+
+
+def measured(model: nn.Module, loss: Loss, state: str = "as it is") -> float:
+    """loss(model); `UserError` when it is not a number, which no ratio could compare."""
+    value = loss(model)
+    if not math.isfinite(value):
+        raise UserError(
+            f"the loss of the model {state} is {value}: the weights are damaged, or their dtype is too "
+            "narrow for this model (try float32)"
+        )
+    return value
+
+
+def ratio(loss: float, base: float) -> float:
+    """How many times the perplexity, from two losses in nats."""
+    return math.exp(min(loss - base, 700.0))  # exp(710) is beyond a float
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One weight's removal beside its controls.
+
+    base: the loss of the whole model in nats. random: random weights of the same matrix, together; each:
+    the same one by one, if asked for. largest: the largest weights of the model's output projections that
+    write to other channels, together. row_largest: the largest other weight of the candidate's row; row: the
+    whole row with the candidate. These two may hold further super weights, so the verdict leaves them out.
+    """
+
+    coordinate: Coordinate
+    weight: float
+    base: float
+    candidate: Ablation
+    random: Ablation
+    each: list[Ablation]
+    largest: Ablation
+    row_largest: Ablation
+    row: Ablation
+
+    @property
+    def verdict(self) -> str:
+        """ "super": removing it at least doubles the perplexity. "harmful": at least 1 % more, and more than
+        random and largest weights do. Else "inert"."""
+        if self.candidate.ratio >= SUPER:
+            return "super"
+        controls = [self.random, self.largest, *self.each]
+        above = self.candidate.ratio > max(control.ratio for control in controls)
+        return "harmful" if self.candidate.ratio >= HARMFUL and above else "inert"
+
+
+@torch.no_grad()
+def ablate(
+    model: nn.Module,
+    coordinate: Coordinate,
+    loss: Loss,
+    controls: int = 20,
+    seed: int = 0,
+    each: bool = False,
+    progress: bool = True,
+) -> Proof:
+    """Remove one weight, then its controls, and measure each time; the model comes back as it was.
+
+    loss: such as `text_loss(ids)`. controls: how many random weights of the same matrix, and how many of the
+    largest. each: also remove the random ones one by one, to see their spread. Raises `UserError` on a
+    coordinate outside the model, too few weights for the controls, a matrix that cannot be edited, and a
+    loss that is not finite.
+    """
+    layer, out, into = coordinate
+    check_coordinate(output_projections(model), coordinate)
+    chosen = random_weights(model, coordinate, controls, seed)
+    rival = largest_of_row(model, coordinate)
+    steps = [
+        ([coordinate], show(coordinate)),
+        (chosen, f"{controls} random weights of layer {layer}"),
+        (largest_elsewhere(model, out, controls), f"{controls} largest weights outside row {out}"),
+        ([rival], f"{show(rival)}, the largest other of the row"),
+        (whole_row(model, coordinate), f"row {layer}[{out}, :]"),
+    ]
+    steps += [([one], None) for one in chosen] if each else []
+    base = measured(model, loss)
+    bar = tqdm(steps, desc=f"removing {show(coordinate)} and controls", disable=not progress, leave=False)
+    candidate, random, largest, row_largest, row, *single = (
+        without(model, coordinates, loss, base, label) for coordinates, label in bar
+    )
+    weight = float(output_projections(model)[layer].row(out)[into])
+    return Proof(coordinate, weight, base, candidate, random, single, largest, row_largest, row)
+
+
+def random_weights(model: nn.Module, coordinate: Coordinate, count: int, seed: int = 0) -> list[Coordinate]:
+    """`count` different weights of a candidate's matrix, drawn evenly and without the candidate."""
+    layer, out, into = coordinate
+    rows, columns = output_projections(model)[layer].weight.shape
+    if not 1 <= count < rows * columns:
+        raise UserError(f"{count} random controls asked for, expected 1 to {rows * columns - 1}")
+    generator = torch.Generator().manual_seed(seed)
+    found: dict[int, None] = {}  # in the order drawn
+    while len(found) < count:
+        index = int(torch.randint(rows * columns, (), generator=generator))
+        if index != out * columns + into:
+            found[index] = None
+    return [(layer, *divmod(index, columns)) for index in found]
+
+
+@torch.no_grad()
+def largest_elsewhere(model: nn.Module, out: int, count: int) -> list[Coordinate]:
+    """The largest weights, by magnitude, of all output projections but those that write to channel `out`.
+
+    Row `out` is left out in every layer: the rows feed the same channel of the residual stream.
+    """
+    found: list[tuple[float, Coordinate]] = []
+    for projection in output_projections(model):
+        sizes = projection.weight.detach().abs().float()  # (out, in), a copy
+        sizes[out] = -1.0
+        columns = sizes.shape[1]
+        values, indices = sizes.flatten().topk(min(count, sizes.numel() - columns))
+        found += [
+            (value, (projection.layer, *divmod(index, columns)))
+            for value, index in zip(values.tolist(), indices.tolist(), strict=True)
+        ]
+    if not 1 <= count <= len(found):
+        raise UserError(f"{count} largest controls asked for, expected 1 to {len(found)}")
+    return [coordinate for _, coordinate in sorted(found, key=lambda pair: -pair[0])[:count]]
+
+
+@torch.no_grad()
+def largest_of_row(model: nn.Module, coordinate: Coordinate) -> Coordinate:
+    """The largest other weight, by magnitude, of the candidate's row."""
+    layer, out, into = coordinate
+    sizes = output_projections(model)[layer].row(out).abs().float()
+    sizes[into] = -1.0
+    return layer, out, int(sizes.argmax())
+
+
+def whole_row(model: nn.Module, coordinate: Coordinate) -> list[Coordinate]:
+    """Every weight of the candidate's row, the candidate included."""
+    layer, out, _ = coordinate
+    return [(layer, out, into) for into in range(output_projections(model)[layer].weight.shape[1])]
