@@ -370,7 +370,44 @@ SMOLLM2_LONGER = Experiment(
     seeds=(0, 1, 2),
 )
 
+FOUR_LAYERS = {"n_layer": 4, "init_std": 0.02}
+GROWTH = Experiment(
+    name="growth",
+    question="Does a small decoder grow a super weight while it learns to write Python's documentation?",
+    measure="measure_growth:growth",
+    settings={
+        "vocab_size": 512,
+        "context": 128,
+        "bos": True,
+        "steps": 2500,
+        "batch_size": 4,
+        "lr": 1e-2,
+        "weight_decay": 0.3,
+        "moments": 12,
+        "windows": 16,
+        "model": {},
+    },
+    variants={
+        **{
+            f"{mlp} {start} {attention}": {
+                "bos": start == "bos",
+                "model": {"mlp": mlp, "n_inner": inner, "attention": attention, **FOUR_LAYERS},
+            }
+            for mlp, inner in (("gelu", 256), ("swiglu", 176))  # a third matrix, about as many weights
+            for start in ("bos", "no bos")
+            for attention in ("softmax", "ssmax")
+        },
+        "swiglu bos softmax, deeper and longer": {
+            "steps": 7500,
+            "model": {"mlp": "swiglu", "n_inner": 176, "attention": "softmax", **FOUR_LAYERS, "n_layer": 6},
+        },
+    },
+    seeds=(0, 1, 2),
+    quick={"steps": 8, "moments": 4, "windows": 4},
+)
+
 # Every experiment of the lab. To add one: a description here and a `measure_*.py` with its measure.
 EXPERIMENTS: dict[str, Experiment] = {
-    described.name: described for described in (RECALL, EXTREME, SWAP, FREE_SCALE, LANGUAGE, SMOLLM2_LONGER)
+    described.name: described
+    for described in (RECALL, EXTREME, SWAP, FREE_SCALE, LANGUAGE, SMOLLM2_LONGER, GROWTH)
 }
