@@ -379,7 +379,7 @@ GROWTH = Experiment(
         "vocab_size": 512,
         "context": 128,
         "bos": True,
-        "steps": 2500,
+        "steps": 2000,
         "batch_size": 4,
         "lr": 1e-2,
         "weight_decay": 0.3,
@@ -398,7 +398,7 @@ GROWTH = Experiment(
             for attention in ("softmax", "ssmax")
         },
         "swiglu bos softmax, deeper and longer": {
-            "steps": 7500,
+            "steps": 5000,
             "model": {"mlp": "swiglu", "n_inner": 176, "attention": "softmax", **FOUR_LAYERS, "n_layer": 6},
         },
     },
