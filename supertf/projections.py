@@ -4,9 +4,11 @@ Llama-like models call the matrix down_proj, GPT-2 and this lab c_proj, GPT-NeoX
 OPT and Phi fc2. GPT-2's Hugging Face class keeps it transposed.
 """
 
+import contextlib
 import re
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from supertf.errors import UserError
@@ -15,60 +17,78 @@ NAMES = re.compile(
     r"(?:.*\.)?(?:h|layers|blocks)\.(\d+)\."  # the layer's number
     r"(?:(?:mlp|ffn|feed_forward)\.(?:down_proj|c_proj|dense_4h_to_h|fc2|fc_out|w2)|fc2)"
 )
-EXPERTS = re.compile(r"(?:.*\.)?(?:h|layers|blocks)\.\d+\..*experts\b.*")
+EXPERTS = re.compile(r"(?:.*\.)?(?:h|layers|blocks)\.\d+\.(?:.*\.)?(?:experts|block_sparse_moe)\b.*")
+OTHER_SENSES = re.compile(r"vision|visual|image|audio")  # encoders beside the language model
+PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
 class Projection:
-    """One layer's projection from the MLP's inner width back to the residual stream."""
+    """One layer's projection from the MLP's inner width back to the residual stream.
+
+    Raises `UserError` for a matrix that is not plain numbers.
+    """
 
     layer: int
     name: str  # the module's name in its model
     module: nn.Module
 
-    @property
-    def weight(self) -> Tensor:
-        """W[out, in], a view of the parameter. `UserError` for a matrix that is not plain numbers."""
+    def __post_init__(self) -> None:
         weight = getattr(self.module, "weight", None)
-        if not isinstance(weight, Tensor) or weight.ndim != 2 or not weight.is_floating_point():
-            kind = getattr(weight, "dtype", type(weight).__name__)
+        if not isinstance(weight, Tensor) or weight.ndim != 2 or weight.dtype not in PLAIN:
+            kind = getattr(weight, "dtype", type(self.module).__name__)
             raise UserError(
-                f"{self.name} holds {kind}, not a matrix of floating-point numbers: load the model "
+                f"{self.name} holds {kind}, not a matrix of plain floating-point numbers: load the model "
                 "without quantization"
             )
-        return weight.t() if type(self.module).__name__ == "Conv1D" else weight
+
+    @property
+    def weight(self) -> Tensor:
+        """W[out, in], a view of the parameter."""
+        return self.module.weight.t() if type(self.module).__name__ == "Conv1D" else self.module.weight
 
     def row(self, out: int) -> Tensor:
-        """A copy of W[out, :], (in,); read from disk where the model is too large for the memory."""
-        if not hasattr(self.module, "_hf_hook"):
+        """A copy of W[out, :], (in,)."""
+        with self.loaded():
             return self.weight[out].clone()
+
+    def bias(self, out: int) -> Tensor | None:
+        """A copy of the bias of one output channel, (1,), where there is one."""
+        with self.loaded():
+            bias = getattr(self.module, "bias", None)
+            return None if bias is None else bias[out : out + 1].clone()
+
+    def loaded(self) -> contextlib.AbstractContextManager[None]:
+        """The matrix in memory for a while, where the model is too large and it lies on disk."""
+        if not hasattr(self.module, "_hf_hook"):
+            return contextlib.nullcontext()
         from accelerate.utils import align_module_device
 
-        with align_module_device(self.module):
-            return self.weight[out].clone()
+        return align_module_device(self.module)
 
 
 def output_projections(model: nn.Module) -> list[Projection]:
     """The output projection of every layer's MLP, first layer first.
 
-    Raises `UserError` for a model whose MLPs are not known, and for mixtures of experts, where a token
-    meets a few of many small MLPs and one matrix per layer does not exist.
+    Raises `UserError` for a model whose MLPs are not known or quantized, and for mixtures of experts, where a
+    token meets a few of many small MLPs and one matrix per layer does not exist.
     """
     named = dict(model.named_modules())
-    found = [
-        Projection(int(match[1]), name, module)
-        for name, module in named.items()
-        if (match := NAMES.fullmatch(name)) and hasattr(module, "weight")
-    ]
     if any(EXPERTS.fullmatch(name) for name in named):
         raise UserError(
             "the model is a mixture of experts, whose layers have no single output projection: "
             "super weights are looked for in dense models only"
         )
+    found = [
+        Projection(int(match[1]), name, module)
+        for name, module in named.items()
+        if (match := NAMES.fullmatch(name)) and not OTHER_SENSES.search(name)
+    ]
+    found.sort(key=lambda projection: projection.layer)
     if [projection.layer for projection in found] != list(range(len(found))) or not found:
         raise UserError(
-            f"{type(model).__name__} has {len(found)} MLP output projections under known names "
-            f"(down_proj, c_proj, dense_4h_to_h, fc2 in layers 0, 1, ...), expected one per layer"
+            f"{type(getattr(model, 'model', model)).__name__} has {len(found)} MLP output projections under "
+            "known names (down_proj, c_proj, dense_4h_to_h, fc2 in layers 0, 1, ...), expected one per layer"
         )
     return found
 
