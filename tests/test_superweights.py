@@ -1,34 +1,236 @@
-"""Super weights: a planted one is found at its coordinates."""
+"""Super weights: planted ones are found at their coordinates, in every family and one after the other."""
+
+import math
 
 import pytest
 import torch
-from planted import CONFIG, PROMPT, planted_model
+from families import EVERY, PROMPT, plant, tiny
+from planted import CONFIG, planted_model
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from supertf.errors import UserError
+from supertf.fetch import is_present
 from supertf.model import GPT
-from supertf.superweights import candidates, find_spikes
+from supertf.projections import output_projections
+from supertf.superweights import candidates, find_spikes, peak, search
+from supertf.weight_edits import scaled_weights
+
+pytest.importorskip("transformers")
+COORDINATES = [(0, 0, 0), (1, 7, 21), (2, 15, 39), (0, 15, 0), (2, 0, 39)]
 
 
-@pytest.mark.parametrize("coordinate", [(0, 0, 0), (1, 7, 21), (2, 15, 39)])
-def test_a_planted_weight_is_found_at_its_coordinates(coordinate):
-    found = candidates(find_spikes(planted_model(*coordinate), PROMPT))
-    assert [spike.coordinate for spike in found] == [coordinate]
-    assert found[0].weight == 3.0
+def planted(family, *coordinates, **settings):
+    model = tiny(family)
+    for coordinate in coordinates:
+        plant(model, coordinate, **settings)
+    return model
 
 
-def test_a_model_without_spikes_has_no_candidates():
-    torch.manual_seed(0)
-    spikes = find_spikes(GPT(CONFIG).eval(), PROMPT)
+@pytest.mark.parametrize("coordinate", COORDINATES)
+@pytest.mark.parametrize("family", EVERY)
+def test_a_planted_weight_is_found_at_its_coordinates_by_both_rules(family, coordinate):
+    spikes = find_spikes(planted(family, coordinate), PROMPT)
+    for found in (candidates(spikes), candidates(spikes, threshold=None, ratio=20.0)):
+        assert [spike.coordinate for spike in found] == [coordinate]
+        assert found[0].input.channel == coordinate[2]
+        assert found[0].weight == 3.0
+        assert found[0].share == pytest.approx(1.0, abs=0.01)
+        assert found[0].input.value > 899
+        assert found[0].input.token == found[0].output.token
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_without_a_planted_weight_nothing_is_found(family):
+    spikes = find_spikes(tiny(family), PROMPT)
     assert [spike.layer for spike in spikes] == [0, 1, 2]
+    assert candidates(spikes) == candidates(spikes, threshold=None, ratio=20.0) == []
+
+
+def test_the_scale_free_rule_does_not_depend_on_the_scale():
+    small = planted("supertf GELU", (1, 7, 21), height=15.0)
+    spikes = find_spikes(small, PROMPT)
     assert candidates(spikes) == []
+    assert [spike.coordinate for spike in candidates(spikes, threshold=None, ratio=20.0)] == [(1, 7, 21)]
+    assert candidates(spikes, threshold=50.0, ratio=20.0) == []
 
 
-def test_looking_leaves_no_hooks_behind():
+def test_candidates_are_ordered_by_the_smaller_peak_and_must_exceed_both_limits():
+    spikes = find_spikes(planted("Llama", (0, 3, 5), (1, 7, 21), (2, 4, 4)), PROMPT)
+    sizes = [spike.size for spike in candidates(spikes, threshold=0.0)]
+    assert sizes == sorted((spike.size for spike in spikes), reverse=True)
+    largest = candidates(spikes)[0]
+    assert largest.size == min(abs(largest.input.value), abs(largest.output.value))
+    assert candidates(spikes, threshold=largest.size) == []
+    assert candidates(spikes, threshold=None, ratio=max(spike.ratio for spike in spikes)) == []
+
+
+def test_a_peak_is_what_a_search_of_all_entries_gives():
+    torch.manual_seed(0)
+    for shape, dtype in [((1, 5, 7), torch.float32), ((40, 3), torch.bfloat16), ((2, 3, 4), torch.float64)]:
+        for sign in (1, -1):
+            x = (sign * torch.randn(shape).abs()).to(dtype)
+            rows = x.reshape(-1, shape[-1])
+            token, channel = divmod(int(rows.abs().flatten().argmax()), shape[-1])
+            found = peak(x)
+            assert (found.token, found.channel, found.value) == (token, channel, rows[token, channel].item())
+            median = rows.abs().amax(0).float().median().item()
+            assert found.ratio == pytest.approx(abs(found.value) / median)
+
+
+def test_silent_channels_of_a_relu_do_not_count_in_the_ratio():
+    assert peak(torch.tensor([[0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 8.0]])).ratio == 4.0
+    assert peak(torch.zeros(2, 3)).ratio == 1.0
+
+
+def test_looking_leaves_no_hooks_behind_also_after_an_error():
     model = planted_model()
     find_spikes(model, PROMPT)
+    with torch.no_grad():
+        model.h[2].mlp.c_proj.weight[0, 0] = math.inf
+    with pytest.raises(UserError, match="not finite"):
+        find_spikes(model, PROMPT)
     assert not any(block.mlp.c_proj._forward_hooks for block in model.h)
 
 
-def test_an_empty_prompt_is_one_clear_line():
-    with pytest.raises(UserError, match="prompt is empty"):
-        find_spikes(planted_model(), [])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["Llama", "GPT2", "OPT", "Olmo2", "supertf SwiGLU", "supertf GELU"])
+def test_two_planted_weights_come_one_after_the_other_then_the_spikes_are_gone(family, dtype):
+    model = planted(family, (0, 3, 5))
+    with torch.no_grad():
+        output_projections(model)[0].weight[9, 5] = 2.0  # a second weight that reads the same channel
+    model.to(dtype)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    rounds = search(model, PROMPT)
+    assert [done.removed for done in rounds] == [(0, 3, 5), (0, 9, 5), None]
+    assert rounds[-1].candidates == [] and len(rounds[-1].spikes) == 3
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize("family", ["Llama", "GPT2", "OPT", "Falcon", "Phi", "supertf GELU"])
+def test_a_weight_taken_out_of_the_pass_is_as_good_as_a_zero_in_the_matrix(family):
+    gone = [(0, 3, 5), (1, 7, 21), (1, 7, 4)]
+    model = planted(family, *gone[:2])
+    found = find_spikes(model, PROMPT, removed=gone)
+    with scaled_weights(model, gone):
+        expected = find_spikes(model, PROMPT)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.coordinate == theirs.coordinate
+        assert (ours.weight, ours.share) == pytest.approx((theirs.weight, theirs.share), rel=1e-4)
+        for side in ("input", "output"):
+            a, b = getattr(ours, side), getattr(theirs, side)
+            assert (a.token, a.channel) == (b.token, b.channel)
+            assert (a.value, a.ratio) == pytest.approx((b.value, b.ratio), rel=1e-4)
+
+
+def test_rounds_that_end_before_the_spikes_do_are_visible():
+    model = planted("Llama", (0, 3, 5), (2, 4, 4))
+    rounds = search(model, PROMPT, rounds=1)
+    assert len(rounds) == 1 and rounds[0].removed is not None
+    assert [done.removed is None for done in search(model, PROMPT, rounds=8)][-1]
+    with pytest.raises(UserError, match="rounds is 0"):
+        search(model, PROMPT, rounds=0)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ([], "the prompt is empty"),
+        ([1] * 25, "25 tokens, more than the model's context of 24"),
+        ([50], "vocabulary is 0 to 49"),
+        ([-1], "vocabulary is 0 to 49"),
+    ],
+)
+@pytest.mark.parametrize("family", ["Llama", "supertf SwiGLU"])
+def test_a_prompt_that_the_model_cannot_read_is_one_clear_line(family, prompt, message):
+    with pytest.raises(UserError, match=message) as caught:
+        find_spikes(tiny(family), prompt)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("family", ["Qwen3", "GPT2", "supertf SwiGLU"])
+def test_damaged_weights_are_one_clear_line_that_names_the_layer(family, value):
+    model = tiny(family)
+    projection = output_projections(model)[1]
+    with torch.no_grad():
+        projection.weight[3, 4] = value
+    with pytest.raises(UserError, match=rf"{projection.name} are not finite: the weights are damaged"):
+        find_spikes(model, PROMPT)
+
+
+def test_a_coordinate_to_take_out_must_exist():
+    with pytest.raises(UserError, match=r"no weight 1\[16, 0\]"):
+        find_spikes(tiny("Llama"), PROMPT, removed=[(1, 16, 0)])
+
+
+def test_a_matrix_tied_to_another_cannot_be_edited_but_searched():
+    model = planted("Llama", (1, 7, 21))
+    layers = model.model.model.layers
+    layers[2].mlp.down_proj.weight = layers[1].mlp.down_proj.weight
+    with (
+        pytest.raises(UserError, match=r"layers\.1\.mlp\.down_proj is tied to .*layers\.2"),
+        scaled_weights(model, [(1, 7, 21)]),
+    ):
+        pass
+    assert search(model, PROMPT)[0].removed == (1, 7, 21)
+
+
+class Allocated(TorchDispatchMode):
+    """Counts the bytes of every new tensor that operations make."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        known = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if is_tensor(leaf)}
+        for leaf in tree_leaves(result):
+            if is_tensor(leaf) and leaf.untyped_storage().data_ptr() not in known:
+                self.bytes += leaf.untyped_storage().nbytes()
+        return result
+
+
+def is_tensor(leaf):
+    return isinstance(leaf, torch.Tensor)
+
+
+def allocated(run):
+    with Allocated() as counter:
+        run()
+    return counter.bytes
+
+
+def test_the_memory_it_takes_beside_the_pass_does_not_grow_with_the_prompt():
+    torch.manual_seed(0)
+    model = GPT(CONFIG.__class__(**{**CONFIG.to_dict(), "n_ctx": 512})).eval()
+    extra = []
+    for tokens in (4, 512):
+        prompt = [3] * tokens
+        idx = torch.tensor([prompt])
+        with torch.inference_mode():
+            bare = allocated(lambda idx=idx: model(idx, last_only=True))
+        extra.append(allocated(lambda prompt=prompt: find_spikes(model, prompt)) - bare)
+    prompts = 2 * 8 * (512 - 4)  # the prompt itself as a tensor, and its check
+    assert 0 < extra[0] <= extra[1] <= extra[0] + prompts
+
+
+@pytest.mark.real_model
+@pytest.mark.skipif(not is_present("smollm2-135m"), reason="run `supertf fetch smollm2-135m` first")
+def test_the_known_super_weight_of_smollm2_comes_first():
+    from supertf.pretrained import load_model
+    from supertf.superweights import PROMPT as TEXT
+    from supertf.tokenizer import load_tokenizer
+
+    model = load_model("smollm2-135m")
+    spikes = find_spikes(model, load_tokenizer("smollm2-135m").encode(TEXT))
+    first = candidates(spikes)[0]
+    assert first.coordinate == (11, 507, 1229)
+    assert first.weight == pytest.approx(5.876, abs=1e-3)
+    assert first.input.value == pytest.approx(2996, rel=0.01)
+    assert first.output.value == pytest.approx(24022, rel=0.01)
+    assert first.share == pytest.approx(17604 / 24022, rel=0.01)
+    assert (first.input.token, first.output.token) == (0, 0)
+    assert (28, 507, 678) in [spike.coordinate for spike in candidates(spikes)]
