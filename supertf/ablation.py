@@ -52,13 +52,13 @@ def without(
     return Ablation(label, tuple(coordinates), value, ratio(value, base))
 
 
-def measured(model: nn.Module, loss: Loss, state: str = "as it is") -> float:
+def measured(model: nn.Module, loss: Loss, state: str = "of the unchanged model") -> float:
     """loss(model); `UserError` when it is not a number, which no ratio could compare."""
     value = loss(model)
     if not math.isfinite(value):
         raise UserError(
-            f"the loss of the model {state} is {value}: the weights are damaged, or their dtype is too "
-            "narrow for this model (try float32)"
+            f"the loss {state} is {value}: the weights are damaged, or their dtype is too narrow for this "
+            "model (try float32)"
         )
     return value
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from supertf.ablation import Loss, measured, ratio
 from supertf.attention_stats import SinkRate, attention_stats, sink_rate
@@ -46,7 +47,11 @@ class Scaled:
 
 
 def scaling_curve(
-    model: nn.Module, coordinates: Iterable[Coordinate], factors: Iterable[float], loss: Loss
+    model: nn.Module,
+    coordinates: Iterable[Coordinate],
+    factors: Iterable[float],
+    loss: Loss,
+    progress: bool = True,
 ) -> list[Scaled]:
     """Scale weights together by each factor in turn (the paper's Figure 6: 0 to 3) and measure the loss.
 
@@ -57,7 +62,7 @@ def scaling_curve(
         raise UserError(f"factors are {factors}, expected one or more numbers, for example 0, 0.5, 1, 2")
     base = measured(model, loss)
     curve = []
-    for factor in factors:
+    for factor in tqdm(factors, desc="scaling", disable=not progress, leave=False):
         with scaled_weights(model, coordinates, factor):
             value = measured(model, loss, f"with weights times {factor}")
         curve.append(Scaled(factor, value, ratio(value, base)))
@@ -69,9 +74,9 @@ def restored_activations(model: nn.Module, coordinates: Iterable[Coordinate]) ->
     """Remove weights, but keep the super activations they make (the paper's Table 1, "Prune SW, +SA").
 
     In each window of a forward pass, the token where the removed weight's input channel is largest gets the
-    weight's part of the output back, all others stay without it. (Where that is the window's first token,
-    which no other can change, its output is the unchanged model's.) A pass that continues a cache gets
-    nothing: its window's token was in the first pass. Raises `UserError` as `scaled_weights` does.
+    weight's part of the output back, all others stay without it. Nearly always that is the window's first
+    token, which no other can change, and its output is then the unchanged model's. A pass that continues a
+    cache gets nothing: its window's token was in the first pass. Raises `UserError` as `scaled_weights` does.
     """
     projections = output_projections(model)
     weights: dict[Coordinate, Tensor] = {}
@@ -79,32 +84,38 @@ def restored_activations(model: nn.Module, coordinates: Iterable[Coordinate]) ->
         check_coordinate(projections, coordinate)
         layer, out, into = coordinate
         weights[coordinate] = projections[layer].row(out)[into].detach()
-    windows = [0]  # that begin in the pass under way
+    windows: list[int | None] = [None]  # that begin in the model's pass; None: blocks are run one by one
 
     def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         cache = kwargs.get("cache")
         held = 0 if cache is None else cache.length if isinstance(model, GPT) else cache.get_seq_length()
         windows[0] = 0 if held else len(args[0])
 
+    def end(*_: Any) -> None:
+        windows[0] = None
+
     with contextlib.ExitStack() as stack:
         stack.enter_context(scaled_weights(model, weights))
         stack.callback(model.register_forward_pre_hook(begin, with_kwargs=True).remove)
+        stack.callback(model.register_forward_hook(end, always_call=True).remove)
         for (layer, out, into), weight in weights.items():
             hook = restorer(out, into, weight, windows)
             stack.callback(projections[layer].module.register_forward_hook(hook).remove)
         yield
 
 
-def restorer(out: int, into: int, weight: Tensor, windows: list[int]) -> Callable[..., Tensor]:
+def restorer(out: int, into: int, weight: Tensor, windows: list[int | None]) -> Callable[..., Tensor]:
     """A forward hook of a projection that gives one token of each window a removed weight's part back."""
 
     def restore(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        x, y = inputs[0], output  # (B, T, in), (B, T, out); OPT's are (B * T, ...)
+        if windows[0] == 0:
+            return output
         if windows[0]:
-            # some models hand over (B * T, in) instead of (B, T, in)
-            x = inputs[0].reshape(windows[0], -1, inputs[0].shape[-1])[..., into]  # (B, T)
-            y = output.view(*x.shape, -1)  # (B, T, out)
-            row, token = torch.arange(len(x), device=x.device), x.abs().argmax(dim=1)
-            y[row, token, out] += x[row, token] * weight
+            x, y = (one.view(windows[0], -1, one.shape[-1]) for one in (x, y))
+        signal = x[..., into]  # (B, T)
+        row, token = torch.arange(len(signal), device=x.device), signal.abs().argmax(dim=1)
+        y[row, token, out] += signal[row, token] * weight
         return output
 
     return restore
@@ -163,6 +174,7 @@ def next_tokens(
     unigram: Tensor,
     groups: Mapping[str, Collection[int]] | None = None,
     batch_size: int = 16,
+    progress: bool = True,
 ) -> NextTokens:
     """`NextTokens` after many prompts (Figure 5), which run together where they are equally long.
 
@@ -186,17 +198,19 @@ def next_tokens(
     unigram = unigram.double()
     total = torch.zeros(size, dtype=torch.float64)
     sums = torch.zeros(3, dtype=torch.float64)  # entropy, kl, js
-    for _, equal in groupby(prompts, key=len):
-        equal = list(equal)
-        for first in range(0, len(equal), batch_size):
-            idx = torch.tensor(equal[first : first + batch_size], device=model.device)
-            logits = model(idx, last_only=True).logits[:, -1].cpu().double()  # (B, V)
-            p = logits[:, :size].softmax(-1)
-            middle = (p + unigram) / 2
-            js = (divergence(p, middle) + divergence(unigram, middle)) / 2
-            entropy = -torch.xlogy(p, p).sum(-1)
-            total += p.sum(0)
-            sums += torch.stack([entropy, divergence(p, unigram), js]).sum(-1)
+    batches = [
+        equal[first : first + batch_size]
+        for equal in (list(group) for _, group in groupby(prompts, key=len))
+        for first in range(0, len(equal), batch_size)
+    ]
+    for batch in tqdm(batches, desc="prompts", disable=not progress, leave=False):
+        logits = model(torch.tensor(batch, device=model.device), last_only=True).logits[:, -1, :size]
+        p = logits.cpu().double().softmax(-1)  # (B, V)
+        middle = (p + unigram) / 2
+        js = (divergence(p, middle) + divergence(unigram, middle)) / 2
+        entropy = -torch.xlogy(p, p).sum(-1)
+        total += p.sum(0)
+        sums += torch.stack([entropy, divergence(p, unigram), js]).sum(-1)
     mean = total / len(prompts)
     mass = {name: float(mean[list(set(group))].sum()) for name, group in (groups or {}).items()}
     return NextTokens(mean, mass, *(sums / len(prompts)).tolist())

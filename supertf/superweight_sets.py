@@ -76,7 +76,13 @@ def greedy_set(
 
 
 def random_sets(
-    model: nn.Module, pool: Sequence[Coordinate], loss: Loss, size: int = 3, sets: int = 5, seed: int = 0
+    model: nn.Module,
+    pool: Sequence[Coordinate],
+    loss: Loss,
+    size: int = 3,
+    sets: int = 5,
+    seed: int = 0,
+    progress: bool = True,
 ) -> list[Ablation]:
     """Remove `sets` random sets of `size` weights of a pool: what a greedy set has to exceed."""
     pool = list(dict.fromkeys(pool))
@@ -86,7 +92,8 @@ def random_sets(
     generator = torch.Generator().manual_seed(seed)
     base = measured(model, loss)
     orders = [torch.randperm(len(pool), generator=generator)[:size].tolist() for _ in range(sets)]
-    return [without(model, [pool[i] for i in order], loss, base) for order in orders]
+    bar = tqdm(orders, desc="random sets", disable=not progress, leave=False)
+    return [without(model, [pool[i] for i in order], loss, base) for order in bar]
 
 
 def check_size(size: int, pool: Sequence[Coordinate]) -> None:

@@ -21,3 +21,13 @@ def planted_model(layer=1, out=7, into=21):
             mlp.c_fc.weight[rows] *= 500
         mlp.c_proj.weight[out, into] = 3.0
     return model
+
+
+def zeroed(damage):
+    """A loss of 1 nat and the damage of every weight that is zero; damage: nats by coordinate."""
+
+    def loss(model):
+        weights = [block.mlp.c_proj.weight for block in model.h]
+        return 1.0 + sum(nats for (layer, *place), nats in damage.items() if not weights[layer][tuple(place)])
+
+    return loss
