@@ -205,7 +205,7 @@ def seed_bands(
     groups: name to (x, values), values of shape (seeds, len(x)). live: name to (x, y) of one run, dashed, in
     the colour of the group of that name. axis: labels, scales and limits, as `Axes.set` takes them.
     """
-    figure, (ax,) = new_figure(height=3.6)
+    figure, (ax,) = new_figure(height=3.1)
     colors = dict(zip(dict.fromkeys([*groups, *(live or {})]), COLORS * 9, strict=False))
     for name, (x, values) in groups.items():
         values = np.asarray(values, dtype=float)
@@ -257,7 +257,7 @@ def line_panels(
     panels: Mapping[str, Mapping[str, Line]],
     dots: Mapping[str, Line] | None = None,
     marks: Mapping[str, float] | None = None,
-    height: float = 3.4,
+    height: float = 3.1,
     **axis: Any,
 ) -> Figure:
     """Panels by title, side by side, each with its lines by name; the same name has the same colour in all.

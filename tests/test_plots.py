@@ -20,8 +20,8 @@ def close_figures():
 
 def test_spike_bars_colour_and_label_only_layers_where_both_sides_pass():
     spikes = [
-        Spike(0, Peak(3.0, 0, 1), Peak(-90.0, 0, 2), 0.1),
-        Spike(1, Peak(-300.0, 0, 21), Peak(900.0, 0, 7), 3.0),
+        Spike(0, Peak(3.0, 0, 1), Peak(-90.0, 0, 2), into=1, weight=0.1, share=0.1),
+        Spike(1, Peak(-300.0, 0, 21), Peak(900.0, 0, 7), into=21, weight=3.0, share=1.0),
     ]
     figure = plots.spike_bars(spikes, threshold=50)
     figure.canvas.draw()
