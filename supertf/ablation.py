@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from supertf.errors import UserError
 from supertf.evaluate import perplexity
 from supertf.projections import Coordinate, check_coordinate, output_projections, show
-from supertf.weight_edits import scaled_weights
+from supertf.weight_edits import check_editable, scaled_weights
 
 Loss = Callable[[nn.Module], float]  # nats per token, the same for the same model
 SUPER = 2.0  # at least this many times the perplexity
@@ -114,10 +114,14 @@ def ablate(
     loss: such as `text_loss(ids)`. controls: how many random weights of the same matrix, and how many of the
     largest. each: also remove the random ones one by one, to see their spread. Raises `UserError` on a
     coordinate outside the model, too few weights for the controls, a matrix that cannot be edited, and a
-    loss that is not finite.
+    loss that is not finite. The ratio is one of this text in these windows: where the damage sits at a
+    window's beginning, short windows show more of it.
     """
     layer, out, into = coordinate
-    check_coordinate(output_projections(model), coordinate)
+    projections = output_projections(model)
+    check_coordinate(projections, coordinate)
+    for projection in projections:
+        check_editable(model, projection)
     chosen = random_weights(model, coordinate, controls, seed)
     rival = largest_of_row(model, coordinate)
     steps = [
@@ -133,7 +137,7 @@ def ablate(
     candidate, random, largest, row_largest, row, *single = (
         without(model, coordinates, loss, base, label) for coordinates, label in bar
     )
-    weight = float(output_projections(model)[layer].row(out)[into])
+    weight = float(projections[layer].row(out)[into])
     return Proof(coordinate, weight, base, candidate, random, single, largest, row_largest, row)
 
 

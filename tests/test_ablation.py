@@ -5,6 +5,7 @@ import pydoc_data.topics
 
 import pytest
 import torch
+from families import plant, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import CONFIG, planted_model, zeroed
@@ -154,6 +155,23 @@ def test_bad_input_is_one_clear_line(change, message):
     settings = {"coordinate": (1, 7, 21), "loss": text_loss(TEXT, 16), "progress": False, **change}
     with pytest.raises(UserError, match=message):
         ablate(planted_model(), **settings)
+
+
+def test_a_model_on_disk_is_refused_before_anything_is_measured():
+    model = planted_model()
+    model.h[2].mlp.c_proj.to("meta")
+    with pytest.raises(UserError, match="on disk"):
+        ablate(model, (1, 7, 21), lambda _: pytest.fail("measured"), progress=False)
+
+
+def test_a_transposed_matrix_has_the_same_controls():
+    """GPT-2's Hugging Face class keeps W[in, out]."""
+    model = tiny("GPT2")
+    plant(model, (1, 7, 21))
+    assert largest_elsewhere(model, 6, 1) == [(1, 7, 21)] != largest_elsewhere(model, 7, 1)
+    assert largest_of_row(model, (1, 7, 3)) == (1, 7, 21)
+    proof = ablate(model, (1, 7, 21), text_loss(TEXT, 16), progress=False)
+    assert proof.weight == 3.0 and len(proof.row.coordinates) == 40
 
 
 def test_damaged_weights_are_said_and_not_compared():

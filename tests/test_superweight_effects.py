@@ -16,9 +16,11 @@ from supertf.errors import UserError
 from supertf.generation import generate
 from supertf.residual_stats import hidden_states
 from supertf.superweight_effects import (
+    Restoration,
     activation_path,
     attention_sinks,
     next_tokens,
+    restoration,
     restored_activations,
     scaling_curve,
     token_groups,
@@ -131,6 +133,20 @@ def test_restoring_works_for_measures_that_run_the_blocks_one_by_one():
         logits = states(model, *idx.tolist())
         *_, last = hidden_states(model, idx)
         assert torch.equal(model.lm_head(model.ln_f(last)), logits)
+
+
+def test_the_restoration_says_what_part_of_the_damage_comes_back():
+    model, text = planted_model(), text_loss(TEXT, 16)
+    found = restoration(model, [WEIGHT], text)
+    with scaled_weights(model, [WEIGHT]):
+        removed = text(model)
+    with restored_activations(model, [WEIGHT]):
+        restored = text(model)
+    assert (found.base, found.removed, found.restored) == (text(model), removed, restored)
+    assert Restoration(2.0, 4.0, 2.5).share == 0.75
+    assert Restoration(2.0, 1.9, 2.0).share is None
+    one_token = restoration(model, [WEIGHT], text_loss(TEXT[:2], 1))  # a window of one token loses nothing
+    assert one_token.restored == pytest.approx(one_token.base, rel=1e-5) != one_token.removed
 
 
 @pytest.mark.parametrize("kind", KINDS)
