@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from supertf.errors import UserError
 
+LAYER = r"(?:.*\.)?(?:h|layers|blocks)\.(\d+)\."  # the layer's number
 NAMES = re.compile(
-    r"(?:.*\.)?(?:h|layers|blocks)\.(\d+)\."  # the layer's number
-    r"(?:(?:mlp|ffn|feed_forward)\.(?:down_proj|c_proj|dense_4h_to_h|fc2|fc_out|w2)|fc2)"
+    LAYER + r"(?:(?:mlp|ffn|feed_forward)\.(?:down_proj|c_proj|dense_4h_to_h|fc2|fc_out|w2)|fc2)"
 )
-EXPERTS = re.compile(r"(?:.*\.)?(?:h|layers|blocks)\.\d+\.(?:.*\.)?(?:experts|block_sparse_moe)\b.*")
+EXPERTS = re.compile(LAYER + r"(?:.*\.)?(?:experts|block_sparse_moe)(?:\..*)?")
+MLP = re.compile(r"mlp|ffn|feed_forward|fc2|moe|experts")  # quick to search for
 OTHER_SENSES = re.compile(r"vision|visual|image|audio")  # encoders beside the language model
 PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -73,15 +74,15 @@ def output_projections(model: nn.Module) -> list[Projection]:
     Raises `UserError` for a model whose MLPs are not known or quantized, and for mixtures of experts, where a
     token meets a few of many small MLPs and one matrix per layer does not exist.
     """
-    named = dict(model.named_modules())
-    if any(EXPERTS.fullmatch(name) for name in named):
+    inside = [(name, module) for name, module in model.named_modules() if MLP.search(name)]
+    if any(EXPERTS.fullmatch(name) for name, _ in inside):
         raise UserError(
             "the model is a mixture of experts, whose layers have no single output projection: "
             "super weights are looked for in dense models only"
         )
     found = [
         Projection(int(match[1]), name, module)
-        for name, module in named.items()
+        for name, module in inside
         if (match := NAMES.fullmatch(name)) and not OTHER_SENSES.search(name)
     ]
     found.sort(key=lambda projection: projection.layer)

@@ -10,17 +10,19 @@ see `ablation`.
 import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from supertf.checks import check_vocabulary
 from supertf.errors import UserError
 from supertf.projections import Coordinate, Projection, check_coordinate, output_projections
 
 PROMPT = "Apple Inc. is a worldwide tech company."  # the paper's
+BATCH = 512  # tokens, over all layers, whose activations wait to be reduced together
 THRESHOLD = 50.0  # the paper's, for the magnitude of both spikes
 
 
@@ -71,54 +73,40 @@ class Spike:
         return min(self.input.ratio, self.output.ratio)
 
 
-@dataclass(frozen=True)
-class Extreme:
-    """Where activations are largest in magnitude, and every channel's largest magnitude (channels,)."""
-
-    value: float
-    token: int
-    channel: int
-    largest: Tensor
+def peak(activations: Tensor) -> Peak:
+    """The entry of largest magnitude of activations (..., channels), reduced without a copy of them."""
+    return peaks(activations.reshape(1, -1, activations.shape[-1]))[0]
 
 
-def extreme(rows: Tensor) -> Extreme:
-    """The `Extreme` of activations (tokens, channels), reduced without a copy of them."""
-    high, low = rows.amax(0), rows.amin(0)  # each a tenth of the time that torch.aminmax takes
-    largest = torch.maximum(high, -low)
-    channel = int(largest.argmax())
-    column = rows[:, channel]
-    token = int(column.argmax() if high[channel] == largest[channel] else column.argmin())
-    return Extreme(float(column[token]), token, channel, largest)
-
-
-def peaks(extremes: list[Extreme]) -> list[Peak]:
-    """Extremes with their ratios; all medians at once, which layer by layer would take a few per cent of a
-    short forward pass."""
-    largest = pad_sequence([found.largest for found in extremes], batch_first=True).float().abs()
-    medians = largest.masked_fill_(largest == 0, torch.nan).nanmedian(1).values.tolist()
+def peaks(x: Tensor) -> list[Peak]:
+    """The `Peak` of each of L layers' activations (L, T, K); all at once, since on a short prompt layer by
+    layer would take some per cent of the forward pass."""
+    high, low = x.amax(1), x.amin(1)  # (L, K), each a tenth of the time that torch.aminmax takes
+    largest = torch.maximum(high, -low).float().abs()
+    layers, channels = torch.arange(len(x), device=x.device), largest.argmax(1)
+    columns = x[layers, :, channels]  # (L, T)
+    tokens = columns.abs().argmax(1)
+    found = columns[layers, tokens].tolist(), tokens.tolist(), channels.tolist()
     return [
-        Peak(found.value, found.token, found.channel, abs(found.value) / median if found.value else 1.0)
-        for found, median in zip(extremes, medians, strict=True)
+        Peak(value, token, channel, abs(value) / median if value else 1.0)
+        for value, token, channel, median in zip(*found, medians(largest.cpu().numpy()), strict=True)
     ]
 
 
-def peak(activations: Tensor) -> Peak:
-    """The entry of largest magnitude of activations (..., channels), reduced without a copy of them."""
-    return peaks([extreme(activations.reshape(-1, activations.shape[-1]))])[0]
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What is kept of one projection's pass: both extremes, and the input (K,) where the output peaks."""
-
-    projection: Projection
-    input: Extreme
-    output: Extreme
-    x: Tensor
+def medians(rows: np.ndarray) -> list[float]:
+    """The (lower) median of each row's positive entries; NaN for a row without any."""
+    middle = (rows.shape[1] - 1) // 2
+    found = np.partition(rows, middle, axis=1)[:, middle].tolist()  # half of the time that torch takes
+    for i, median in enumerate(found):
+        if median == 0:
+            found[i] = float(np.median(rows[i][rows[i] > 0])) if rows[i].any() else float("nan")
+    return found
 
 
 def find_spikes(model: nn.Module, prompt: list[int], removed: Iterable[Coordinate] = ()) -> list[Spike]:
-    """One `Spike` per layer from one forward pass over a prompt; nothing larger than a channel is kept.
+    """One `Spike` per layer from one forward pass over a prompt, whose activations are reduced as they come.
+
+    The pass ends with the last projection: the logits are not needed.
 
     model: the lab's `GPT`, or any Hugging Face causal model as an `HFModel`. removed: weights whose
     contributions are taken out of the pass; the model itself is not touched. Raises `UserError` on a
@@ -131,41 +119,99 @@ def find_spikes(model: nn.Module, prompt: list[int], removed: Iterable[Coordinat
         check_coordinate(projections, coordinate)
         gone[coordinate[0]].append(coordinate[1:])
     check_prompt(model, prompt)
-    traces: list[Trace] = []
+    spikes: list[Spike] = []
+    waiting: list[Pass] = []
     with contextlib.ExitStack() as hooks, torch.inference_mode():
         for projection in projections:
-            hook = recorder(projection, gone[projection.layer], traces)
+            hook = recorder(projection, gone[projection.layer], waiting, spikes)
             hooks.callback(projection.module.register_forward_hook(hook).remove)
-        model(torch.tensor([prompt], device=model.device), last_only=True)
-        inputs, outputs = (peaks([getattr(trace, side) for trace in traces]) for side in ("input", "output"))
-        return [
-            spike(trace, into, out, gone[trace.projection.layer])
-            for trace, into, out in zip(traces, inputs, outputs, strict=True)
-        ]
+        hooks.callback(projections[-1].module.register_forward_hook(end_of_pass).remove)
+        with contextlib.suppress(EndOfPass):
+            model(torch.tensor([prompt], device=model.device), last_only=True)
+        spikes += reduce(waiting)
+    return spikes
+
+
+class EndOfPass(Exception):  # noqa: N818 - no error
+    """Raised inside a forward pass of which nothing more is wanted."""
+
+
+def end_of_pass(*_: Any) -> None:
+    """A forward hook that ends the pass."""
+    raise EndOfPass
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What went through one projection, x (..., K) to y (..., C), without the removed weights (out, in)."""
+
+    projection: Projection
+    removed: list[tuple[int, int]]
+    x: Tensor
+    y: Tensor
 
 
 def recorder(
-    projection: Projection, removed: list[tuple[int, int]], traces: list[Trace]
+    projection: Projection, removed: list[tuple[int, int]], waiting: list[Pass], spikes: list[Spike]
 ) -> Callable[..., Tensor]:
-    """A forward hook that takes the removed weights' part out of the output and appends a `Trace`."""
+    """A forward hook that takes the removed weights' part out of the output, and finds the `Spike`: at once
+    on a long prompt; on a short one together with those of other layers, waiting for up to BATCH tokens."""
 
     def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        x = inputs[0]
         # A channel is computed anew, not corrected: what a spike leaves of it in bfloat16 is noise. Writing
         # into the output is safe: it is the projection's own, and nobody has read it yet.
         for out in {out for out, _ in removed}:
             row = row_without(projection, out, removed)
-            output[..., out] = F.linear(x, row[None], projection.bias(out))[..., 0]
-        rows, found = x.reshape(-1, x.shape[-1]), extreme(output.reshape(-1, output.shape[-1]))
-        traces.append(Trace(projection, extreme(rows), found, rows[found.token].clone()))
-        if not (abs(found.value) < float("inf") and abs(traces[-1].input.value) < float("inf")):
-            raise UserError(
-                f"the activations of {projection.name} are not finite: the weights are damaged, or their "
-                "dtype is too narrow for this model (try float32)"
-            )
+            output[..., out] = F.linear(inputs[0], row[None], projection.bias(out))[..., 0]
+        x, y = inputs[0], output
+        tokens = x.numel() // x.shape[-1]
+        if waiting and ((len(waiting) + 1) * tokens > BATCH or x.shape != waiting[0].x.shape):
+            spikes.extend(reduce(waiting))
+            waiting.clear()
+        waits = 2 * tokens <= BATCH
+        # the copy, since some models (Falcon) go on to add to the output in place
+        waiting.append(Pass(projection, removed, x, y.clone() if waits else y))
+        if not waits:
+            spikes.extend(reduce(waiting))
+            waiting.clear()
         return output
 
     return record
+
+
+def reduce(passes: list[Pass]) -> list[Spike]:
+    """The spikes of passes of one shape: which weight carries the output's peak, and how much of it."""
+    if not passes:
+        return []
+    xs, ys = (together([getattr(one, side) for one in passes]) for side in ("x", "y"))
+    inputs, outputs = peaks(xs), peaks(ys)
+    for one, into, out in zip(passes, inputs, outputs, strict=True):
+        if not (abs(into.value) < float("inf") and abs(out.value) < float("inf")):
+            raise UserError(
+                f"the activations of {one.projection.name} are not finite: the weights are damaged, or their "
+                "dtype is too narrow for this model (try float32)"
+            )
+    rows = torch.stack(
+        [
+            row_without(one.projection, out.channel, one.removed)
+            for one, out in zip(passes, outputs, strict=True)
+        ]
+    ).float()  # (L, K)
+    layers = torch.arange(len(passes), device=xs.device)
+    x = xs[layers, [out.token for out in outputs]].float()
+    parts = x * rows  # (L, K); a row's sum and the bias are the output's peak
+    signs = torch.tensor([1.0 if out.value > 0 else -1.0 for out in outputs], device=xs.device)
+    channels = (parts * signs[:, None]).argmax(1)
+    found = channels.tolist(), rows[layers, channels].tolist(), parts[layers, channels].tolist()
+    return [
+        Spike(one.projection.layer, into, out, channel, weight, part / out.value if out.value else 0.0)
+        for one, into, out, channel, weight, part in zip(passes, inputs, outputs, *found, strict=True)
+    ]
+
+
+def together(tensors: list[Tensor]) -> Tensor:
+    """L tensors (..., K) as (L, T, K); a single one is not copied."""
+    return (tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)).flatten(1, -2)
 
 
 def row_without(projection: Projection, out: int, removed: list[tuple[int, int]]) -> Tensor:
@@ -175,15 +221,6 @@ def row_without(projection: Projection, out: int, removed: list[tuple[int, int]]
         if gone == out:
             row[into] = 0.0
     return row
-
-
-def spike(trace: Trace, into: Peak, out: Peak, removed: list[tuple[int, int]]) -> Spike:
-    """The `Spike` of a trace and its peaks: which weight carries the output's peak, and how much of it."""
-    row = row_without(trace.projection, out.channel, removed).float()
-    parts = trace.x.float() * row  # (K,); their sum and the bias are the peak
-    channel = int(parts.argmax() if out.value > 0 else parts.argmin())
-    share = float(parts[channel]) / out.value if out.value else 0.0
-    return Spike(trace.projection.layer, into, out, channel, float(row[channel]), share)
 
 
 def candidates(
