@@ -406,8 +406,42 @@ GROWTH = Experiment(
     quick={"steps": 8, "moments": 4, "windows": 4},
 )
 
+PROOFS = Experiment(
+    name="proofs",
+    question="Which weights of SmolLM2-135M does it need, and what do as many others cost, on five texts?",
+    measure="measure_proofs:proof",
+    settings={
+        "model": "smollm2-135m",
+        "windows": 4,
+        "length": 256,
+        "controls": 20,
+        "each": False,
+        "factors": [],
+    },
+    variants={
+        "11[507, 1229]": {
+            "coordinate": "11[507, 1229]",
+            "each": True,
+            "factors": [0, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.25, 1.5, 2, 2.5, 3],
+        },
+        **{
+            weight: {"coordinate": weight}
+            for weight in (
+                "28[507, 678]",
+                "11[507, 1487]",
+                "2[507, 430]",
+                "2[507, 90]",
+                "1[507, 49]",
+                "9[507, 200]",
+                "10[507, 198]",
+            )
+        },
+    },
+    quick={"windows": 1, "length": 16, "controls": 2},
+)
+
 # Every experiment of the lab. To add one: a description here and a `measure_*.py` with its measure.
 EXPERIMENTS: dict[str, Experiment] = {
     described.name: described
-    for described in (RECALL, EXTREME, SWAP, FREE_SCALE, LANGUAGE, SMOLLM2_LONGER, GROWTH)
+    for described in (RECALL, EXTREME, SWAP, FREE_SCALE, LANGUAGE, SMOLLM2_LONGER, GROWTH, PROOFS)
 }

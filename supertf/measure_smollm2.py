@@ -4,6 +4,7 @@ from typing import Any
 
 from supertf.corpus import iter_documents
 from supertf.evaluate import loss_by_position
+from supertf.hf_model import Tokenizer
 from supertf.model import with_changes
 from supertf.pretrained import load_model
 from supertf.tokenizer import load_tokenizer
@@ -30,9 +31,12 @@ def longer(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dic
     }
 
 
-def text(number: int, length: int) -> list[int]:
-    """Tokens of Python's and the scientific packages' documentation: the text of that number, length + 1."""
-    encode = load_tokenizer(MODEL).encode_ordinary
+def text(number: int, length: int, tokenizer: Tokenizer | None = None) -> list[int]:
+    """Tokens of Python's and the scientific packages' documentation: the text of that number, length + 1.
+
+    tokenizer: None is SmolLM2's.
+    """
+    encode = (tokenizer or load_tokenizer(MODEL)).encode_ordinary
     ids: list[int] = []
     for document in iter_documents("python-docs", progress=False):
         ids += encode(document)

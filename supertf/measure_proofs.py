@@ -1,0 +1,57 @@
+"""Cells of the proofs experiment: one weight of the real model on one text, beside its controls."""
+
+import functools
+from typing import Any
+
+from supertf.ablation import ablate, text_loss
+from supertf.errors import UserError
+from supertf.hf_model import HFModel, Tokenizer, load_any
+from supertf.measure_smollm2 import text
+from supertf.model import GPT
+from supertf.projections import parse
+from supertf.superweight_effects import restoration, scaling_curve
+
+APART = 16_384  # tokens from one text's beginning to the next one's: other pages of the documentation
+
+
+def proof(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:
+    """`ablation.ablate` one weight; `seed` is which text, and draws the random controls. No `lengths`.
+
+    settings: `model`, a name that `load_any` takes; `coordinate`, such as "11[507, 1229]"; `windows` of
+    `length` tokens, on which losses are measured; `controls`, how many random and largest weights; `each`,
+    whether to remove the random ones also one by one; `factors`, by which the weight is scaled (none: neither
+    that nor its restoration is measured).
+
+    Result: losses in nats per token, everything else that a removal or a factor does as a ratio, perplexity
+    with the change over perplexity without. `each` and `scaling` are lists, in the order of the weights of
+    `random` and of the factors.
+    """
+    model, tokenizer = loaded(settings["model"])
+    coordinate, factors = parse(settings["coordinate"]), settings["factors"]
+    tokens = settings["windows"] * settings["length"]
+    if tokens > APART:
+        raise UserError(f"{tokens} tokens of text, expected at most {APART}: texts would overlap")
+    loss = text_loss(text(seed, APART, tokenizer)[: tokens + 1], settings["length"])
+    found = ablate(model, coordinate, loss, settings["controls"], seed, settings["each"], progress=False)
+    controls = ("random", "largest", "row_largest", "row")
+    result = {
+        "base": found.base,
+        "weight": found.weight,
+        "ratio": found.candidate.ratio,
+        "verdict": found.verdict,
+        "controls": {name: getattr(found, name).ratio for name in controls},
+        "each": [control.ratio for control in found.each],
+        "coordinates": {name: getattr(found, name).coordinates for name in controls[:3]},
+    }
+    if factors:
+        curve = scaling_curve(model, [coordinate], factors, loss, progress=False)
+        back = restoration(model, [coordinate], loss)
+        result["scaling"] = [point.ratio for point in curve]
+        result["restoration"] = {"removed": back.removed, "restored": back.restored, "share": back.share}
+    return result
+
+
+@functools.lru_cache(maxsize=1)  # proofs change the model for a while and leave it as it was
+def loaded(name: str) -> tuple[GPT | HFModel, Tokenizer]:
+    """The model and its tokenizer, read once for all cells of a process."""
+    return load_any(name)
