@@ -20,6 +20,7 @@ COMMANDS = {  # name: (module, one line of help)
     "train": ("cli_train", "train a decoder on token files"),
     "generate": ("cli_generate", "continue a prompt"),
     "eval": ("cli_eval", "perplexity of a model on text, also by position"),
+    "superweights": ("cli_superweights", "find super weights, prove them, check the published ones"),
     "experiment": ("cli_experiment", "list the lab's experiments, run them, record their results"),
     "bench": ("cli_bench", "measure speed against reference implementations"),
 }
@@ -81,7 +82,7 @@ def print_result(result: dict[str, Any], as_json: bool) -> None:
 def overview() -> str:
     """The text of `supertf --help`."""
     lines = ["usage: supertf COMMAND [options]", "", "Super transformers: SSMax, NoPE and super weights.", ""]
-    lines += [f"  {name:<12}{help_line}" for name, (_, help_line) in COMMANDS.items()]
+    lines += [f"  {name:<14}{help_line}" for name, (_, help_line) in COMMANDS.items()]
     return "\n".join([*lines, "", "`supertf COMMAND --help` lists a command's options."])
 
 

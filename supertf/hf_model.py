@@ -25,6 +25,7 @@ from supertf.files import read_json
 from supertf.hf_weights import gpt2_config, llama_config
 from supertf.model import GPT, Output
 from supertf.pretrained import MODEL_TYPE, download, load_model, may_be_hub_id
+from supertf.tokenizer import load_tokenizer
 
 # What transformers and what it reads with raise on a model that is missing, damaged or of no known kind.
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError)
@@ -162,20 +163,23 @@ def load_any(
     stream: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
+    tokenizer: str | Path | None = None,
 ) -> tuple[GPT | HFModel, Tokenizer]:
     """A model and its tokenizer, by this lab's loader where it can, else by transformers.
 
     The lab's `load_model` reads smollm2-135m, GGUF files, folders and runs of this lab, and GPT-2, Llama and
     Mistral checkpoints whose config it supports; any other folder or hub id goes to `load_hf_model`, and with
     stream all of them. dtype: None is float32 for the lab's models and the checkpoint's own for others.
-    Raises `UserError` as both loaders do, and on a model without a tokenizer.
+    tokenizer: one of `load_tokenizer`'s in place of the model's. Raises `UserError` as the loaders do, and
+    on a model without a tokenizer.
     """
+    given = load_tokenizer(tokenizer) if tokenizer else None
     if not stream and lab_reads(name):
         model = load_model(name, device, dtype or torch.float32)
-        return model, tokenizer_of(name, model.config.vocab_size)
+        return model, given or tokenizer_of(name, model.config.vocab_size)
     if str(name) == "smollm2-135m" or str(name).endswith(".gguf"):
         raise UserError(f"{name} is one GGUF file, which is read whole: leave out streaming")
-    return load_hf_model(name, device, dtype, stream), hf_tokenizer(name)
+    return load_hf_model(name, device, dtype, stream), given or hf_tokenizer(name)
 
 
 def lab_reads(name: str | Path) -> bool:

@@ -11,13 +11,13 @@ CONFIG = GPTConfig(
 PROMPT = [3, 1, 4, 1, 5]
 
 
-def planted_model(layer=1, out=7, into=21):
+def planted_model(layer=1, out=7, into=21, config=CONFIG):
     """A random model with one channel that fires strongly and one large weight that reads it."""
     torch.manual_seed(0)
-    model = GPT(CONFIG).eval()
+    model = GPT(config).eval()
     mlp = model.h[layer].mlp
     with torch.no_grad():
-        for rows in (into, CONFIG.inner + into):  # gate and up rows of the channel
+        for rows in (into, config.inner + into):  # gate and up rows of the channel
             mlp.c_fc.weight[rows] *= 500
         mlp.c_proj.weight[out, into] = 3.0
     return model

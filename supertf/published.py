@@ -1,0 +1,185 @@
+"""Super weights that others have published: the list with its sources, and a check of it on a model.
+
+`published.json` holds every coordinate with who published it, what was claimed, and where sources disagree;
+negatives are in it too. `published_checks.json` holds what this lab measured of them itself, written by
+`supertf superweights verify MODEL --record`; all others are only cited.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from tqdm.auto import tqdm
+
+from supertf.ablation import Loss, Proof, ablate
+from supertf.errors import UserError
+from supertf.fetch import is_present
+from supertf.files import read_json
+from supertf.projections import Coordinate, output_projections, parse, show
+from supertf.superweights import search
+
+LIST = Path(__file__).with_name("published.json")
+CHECKS = Path(__file__).with_name("published_checks.json")
+VERDICTS = ("super", "harmful", "inert")  # `Proof.verdict`'s
+LOADED_AS = {"HuggingFaceTB/SmolLM2-135M-Instruct": "smollm2-135m"}  # this lab's own name for a hub id
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published coordinate (layer, out, in).
+
+    model: a hub id. claimed: what its sources say in this lab's words, "super", "harmful" or "inert"; None
+    when they leave it open. value: of the weight, where published. measure, before, after: the published
+    effect of removing it. note: what else to know, also where sources disagree.
+    """
+
+    model: str
+    coordinate: Coordinate
+    sources: tuple[str, ...]
+    claimed: str | None = None
+    value: float | None = None
+    measure: str | None = None
+    before: float | None = None
+    after: float | None = None
+    note: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, the coordinate in its written form."""
+        return {**vars(self), "coordinate": show(self.coordinate), "sources": list(self.sources)}
+
+
+def published(model: str | None = None, path: Path = LIST) -> list[Published]:
+    """All published coordinates, or those of one model: a hub id, its last part, or a folder called so.
+
+    Raises `UserError` when the list is damaged.
+    """
+    values = read_json(path)
+    try:
+        entries = [entry(fields, values["sources"]) for fields in values["entries"]]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is no list of published super weights: {error!r}") from error
+    return [one for one in entries if model is None or same_model(model, one.model)]
+
+
+def entry(fields: dict[str, Any], sources: dict[str, str]) -> Published:
+    """One entry of the list; `UserError` when it is not well formed."""
+    told = {**fields, "coordinate": parse(fields["coordinate"])}
+    told["sources"] = tuple(sources[name] for name in fields["sources"])
+    one = Published(**told)
+    effect = (one.measure, one.before, one.after)
+    if not one.sources or one.claimed not in (None, *VERDICTS) or (None in effect and any(effect)):
+        raise UserError(f"the entry {fields} lacks a source, or a verdict or effect of the known form")
+    return one
+
+
+def same_model(name: str, hub_id: str) -> bool:
+    """Whether a name given by a user means the model of a hub id."""
+    names = (hub_id, LOADED_AS.get(hub_id, hub_id))
+    return Path(name).name.lower() in {Path(known).name.lower() for known in names}
+
+
+def is_here(hub_id: str) -> bool:
+    """Whether a model's weights are on this machine: fetched by this lab, or in the hub's cache."""
+    if hub_id in LOADED_AS and is_present(LOADED_AS[hub_id]):
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    names = ("model.safetensors", "model.safetensors.index.json")
+    return any(isinstance(try_to_load_from_cache(hub_id, name), str) for name in names)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A published coordinate on a model at hand.
+
+    round, rank: the first pass of `superweights.search`, from 1, where the coordinate carries its layer's
+    spike, and the spike's place among the candidates of all layers, largest first; None when none shows it,
+    rank also when the spike is below the threshold. proof: its removal beside controls; None when the model
+    has no such weight.
+    """
+
+    published: Published
+    round: int | None
+    rank: int | None
+    proof: Proof | None
+
+    @property
+    def verdict(self) -> str:
+        """`Proof.verdict`, or "outside" when the model has no such weight."""
+        return self.proof.verdict if self.proof else "outside"
+
+    @property
+    def confirmed(self) -> bool | None:
+        """Whether the verdict is the claimed one; None without a claim."""
+        return None if self.published.claimed is None else self.verdict == self.published.claimed
+
+    @property
+    def same_value(self) -> bool | None:
+        """Whether the weight is the published one within 1 %; None when there is nothing to compare."""
+        if self.proof is None or self.published.value is None:
+            return None
+        return math.isclose(self.proof.weight, self.published.value, rel_tol=0.01)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON: what was published and what came out."""
+        proof = self.proof
+        return {
+            **self.published.to_dict(),
+            "inside": proof is not None,
+            "round": self.round,
+            "rank": self.rank,
+            "weight": proof and proof.weight,
+            "same_value": self.same_value,
+            "loss": proof and proof.base,
+            "ratio": proof and proof.candidate.ratio,
+            "random_ratio": proof and proof.random.ratio,
+            "largest_ratio": proof and proof.largest.ratio,
+            "row_ratio": proof and proof.row.ratio,
+            "verdict": self.verdict,
+            "confirmed": self.confirmed,
+        }
+
+
+def verify(
+    model: nn.Module,
+    prompt: list[int],
+    entries: Iterable[Published],
+    loss: Loss,
+    controls: int = 20,
+    seed: int = 0,
+    rounds: int = 8,
+    progress: bool = True,
+) -> list[Check]:
+    """Look for each published coordinate with `superweights.search`, and remove it beside its controls.
+
+    prompt: token ids for the search, of which `rounds` passes are made at most. loss: such as
+    `ablation.text_loss(ids)`. Each is removed alone: of several in one model, none need be super by itself.
+    Raises `UserError` as `search` and `ablate` do; a coordinate outside the model is a result, not an error.
+    """
+    entries = list(entries)
+    shapes = [projection.weight.shape for projection in output_projections(model)]
+    passes = search(model, prompt, rounds=rounds)
+    checks = []
+    for one in tqdm(entries, desc="published coordinates", disable=not progress, leave=False):
+        layer, out, into = one.coordinate
+        inside = layer < len(shapes) and out < shapes[layer][0] and into < shapes[layer][1]
+        proof = ablate(model, one.coordinate, loss, controls, seed, progress=False) if inside else None
+        checks.append(Check(one, *first_shown(passes, one.coordinate), proof))
+    return checks
+
+
+def first_shown(passes: list[Any], coordinate: Coordinate) -> tuple[int | None, int | None]:
+    """(round, rank) of a `Check`."""
+    for number, one in enumerate(passes, 1):
+        if coordinate in [spike.coordinate for spike in one.spikes]:
+            ranked = [spike.coordinate for spike in one.candidates]
+            return number, ranked.index(coordinate) + 1 if coordinate in ranked else None
+    return None, None
+
+
+def recorded_checks(path: Path = CHECKS) -> dict[str, dict[str, Any]]:
+    """What this lab measured of the list: {hub id: {"checks": [...], "config": ..., "versions": ...}}."""
+    return read_json(path) if path.exists() else {}
