@@ -17,7 +17,7 @@ run: fetch  ## execute every notebook and write the book: build/book/index.html
 test: fetch  ## lint, unit tests, notebooks with quick parameters and solved exercises, nbval
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/python -m pytest -m "not browser"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser"
 	$(BIN)/python -m supertf.book smoke
 	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=600 build/smoke
 
