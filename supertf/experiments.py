@@ -408,7 +408,7 @@ GROWTH = Experiment(
 
 PROOFS = Experiment(
     name="proofs",
-    question="Which weights of SmolLM2-135M does it need, and what do as many others cost, on five texts?",
+    question="Which of eight large or spiking weights does SmolLM2-135M need more than their controls?",
     measure="measure_proofs:proof",
     settings={
         "model": "smollm2-135m",
