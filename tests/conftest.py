@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from supertf.experiments import Experiment
+from supertf.fetch import is_present
+from supertf.pretrained import load_model
 
 
 @pytest.fixture
@@ -17,6 +19,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The real model, loaded once; tests that change it put it back."""
+    if not is_present("smollm2-135m"):
+        pytest.skip("run `supertf fetch smollm2-135m` first")
+    return load_model("smollm2-135m")
 
 
 @pytest.fixture

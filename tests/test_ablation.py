@@ -22,9 +22,7 @@ from supertf.ablation import (
 from supertf.config import GPTConfig
 from supertf.errors import UserError
 from supertf.evaluate import perplexity
-from supertf.fetch import is_present
 from supertf.model import GPT
-from supertf.pretrained import load_model
 from supertf.tokenizer import load_tokenizer
 
 TEXT = torch.randint(CONFIG.vocab_size, (60,), generator=torch.Generator().manual_seed(1)).tolist()
@@ -179,13 +177,6 @@ def test_damaged_weights_are_said_and_not_compared():
     model.h[0].mlp.c_proj.weight.data[0, 0] = torch.nan
     with pytest.raises(UserError, match="damaged"):
         ablate(model, (1, 7, 21), text_loss(TEXT, 16), progress=False)
-
-
-@pytest.fixture(scope="module")
-def smollm2():
-    if not is_present("smollm2-135m"):
-        pytest.skip("run `supertf fetch smollm2-135m` first")
-    return load_model("smollm2-135m")
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,7 @@ from supertf.attention import explicit_attention, layout
 from supertf.attention_stats import attention_stats, blockwise_stats, sink_rate
 from supertf.config import ATTENTIONS, POSITIONS, GPTConfig
 from supertf.errors import UserError
-from supertf.fetch import is_present
 from supertf.model import GPT
-from supertf.pretrained import load_model
 from supertf.residual_stats import hidden_states, token_layout
 from supertf.tokenizer import load_tokenizer
 
@@ -225,13 +223,6 @@ def test_32768_tokens_of_a_layer_of_smollm2_take_less_than_1_gb():
     mebibytes, queries = printed.split()
     assert int(queries) == 32768
     assert float(mebibytes) < 1e9 / 2**20
-
-
-@pytest.fixture(scope="module")
-def smollm2():
-    if not is_present("smollm2-135m"):
-        pytest.skip("run `supertf fetch smollm2-135m` first")
-    return load_model("smollm2-135m")
 
 
 @pytest.fixture(scope="module")

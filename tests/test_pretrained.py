@@ -220,12 +220,10 @@ def test_the_files_of_a_hub_model_are_read(small_folder, monkeypatch):
 # --- the real model ------------------------------------------------------------------------------
 
 
-@real_model
 @pytest.mark.real_model
-def test_the_preset_describes_the_real_model():
-    model = load_model("smollm2-135m")
-    assert model.config == PRESETS["smollm2-135m"]
-    assert model.num_parameters() == 134_515_008
+def test_the_preset_describes_the_real_model(smollm2):
+    assert smollm2.config == PRESETS["smollm2-135m"]
+    assert smollm2.num_parameters() == 134_515_008
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +240,7 @@ def real_reference():
 @real_model
 @pytest.mark.real_model
 @pytest.mark.slow
-def test_real_logits_equal_those_of_transformers(real_reference):
+def test_real_logits_equal_those_of_transformers(smollm2, real_reference):
     from supertf.tokenizer import load_tokenizer
 
     ids = load_tokenizer("smollm2-135m").encode(
@@ -250,7 +248,7 @@ def test_real_logits_equal_those_of_transformers(real_reference):
     )
     idx = torch.tensor([ids])
     with torch.no_grad():
-        difference = load_model("smollm2-135m")(idx).logits - real_reference(idx).logits
+        difference = smollm2(idx).logits - real_reference(idx).logits
     assert difference.abs().max() < 1e-4
 
 

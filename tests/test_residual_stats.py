@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 
 from supertf.config import GPTConfig
 from supertf.errors import UserError
-from supertf.fetch import is_present
 from supertf.model import GPT
-from supertf.pretrained import load_model
 from supertf.residual_stats import hidden_states, measure, residual_stats, token_layout
 from supertf.tokenizer import load_tokenizer
 
@@ -108,11 +106,10 @@ def test_dropout_in_training_mode_is_refused():
 
 
 @pytest.mark.real_model
-@pytest.mark.skipif(not is_present("smollm2-135m"), reason="run `supertf fetch smollm2-135m` first")
-def test_the_massive_activation_of_the_real_model():
+def test_the_massive_activation_of_the_real_model(smollm2):
     """Channel 507 of the first token, written by the super weight of layer 11, removed by the last layers."""
     idx = torch.tensor([load_tokenizer("smollm2-135m").encode("Apple Inc. is a worldwide tech company.")])
-    stats = residual_stats(load_model("smollm2-135m"), idx)
+    stats = residual_stats(smollm2, idx)
     assert len(stats) == 31
     for one in stats[12:29]:  # after block 11
         assert (one.largest.token, one.largest.channel) == (0, 507)
