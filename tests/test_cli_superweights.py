@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-import torch
+from families import plant, tiny
 from planted import CONFIG, planted_model
 
 from supertf.cli import main
@@ -245,12 +245,36 @@ def test_a_model_that_is_not_here_is_one_line(here, capsys, monkeypatch):
     assert code == 2 and out == "" and "could not fetch model 'openai-community/gpt2'" in line
 
 
+def test_a_hugging_face_model_begins_with_its_own_bos_also_when_read_from_disk(here, capsys):
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    model = tiny("GPTNeoX")
+    plant(model, (1, 7, 21))
+    model.model.save_pretrained("hub")
+    tokenizer = Tokenizer(models.WordLevel({"</s>": 2, "<s>": 3, "line": 4, "<unk>": 5}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 3)])
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained("hub")
+    find = ["superweights", "find", "--model", "hub", "--prompt", "a line", "--json"]
+    kept, streamed = [], ["--stream", "True"]
+    for options, tokens, bos in ((kept, 3, True), (streamed, 3, True), (["--bos", "False"], 2, False)):
+        assert main([*find, *options]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["config"]["tokens"], found["config"]["bos"]) == (tokens, bos)
+        assert found["candidates"][0]["coordinate"] == "1[7, 21]"
+        assert "transformers" in found["versions"]
+    assert main(["superweights", "ablate", "--model", "hub", "--weight", "1[7, 21]", *TEXT, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["config"]["bos"]
+    assert main(["superweights", "scale", "--model", "hub", "--data", "tokens.bin"]) == 2
+    assert "give the text itself" in capsys.readouterr().err
+
+
 @pytest.mark.real_model
-def test_find_on_smollm2_lists_its_super_weight_first(capsys):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def test_find_on_smollm2_lists_its_super_weight_first(one_thread, capsys):
     assert main(["superweights", "find", "--rounds", "2", "--json"]) == 0
-    torch.set_num_threads(threads)
     found = json.loads(capsys.readouterr().out)
     assert [one["coordinate"] for one in found["candidates"][:2]] == ["11[507, 1229]", "28[507, 678]"]
     assert found["candidates"][0]["weight"] == pytest.approx(5.876, abs=1e-3)
