@@ -12,6 +12,7 @@ BENCHMARKS = {  # name: (module, the options that its `run` takes)
     "train": ("bench_train", ("repeats",)),
     "generate": ("bench_generate", ("repeats", "tokens")),
     "data": ("bench_data", ("repeats", "megabytes")),
+    "superweights": ("bench_superweights", ("repeats", "stream_gigabytes")),
 }
 
 
@@ -19,17 +20,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which benchmark, and how much of it."""
     parser.add_argument("benchmark", choices=tuple(BENCHMARKS))
     parser.add_argument(
-        "--repeats", type=positive_int, help="rounds of all rivals (default: train 7, generate 5, data 3)"
+        "--repeats",
+        type=positive_int,
+        help="rounds of all rivals (default: train 7, generate 5, data 3, superweights 7)",
     )
     parser.add_argument("--tokens", type=positive_int, help="generate: new tokens (default: 64)")
     parser.add_argument("--megabytes", type=positive_int, help="data: text to tokenize (default: 10)")
+    parser.add_argument(
+        "--stream_gigabytes",
+        type=positive_int,
+        help="superweights: also search a generated checkpoint of this size from disk (default: 0)",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run one benchmark on the CPU; close other programs first."""
     module, options = BENCHMARKS[args.benchmark]
-    names = ("repeats", "tokens", "megabytes")
+    names = ("repeats", "tokens", "megabytes", "stream_gigabytes")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     for name in given:
         if name not in options:

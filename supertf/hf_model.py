@@ -116,6 +116,11 @@ def load_hf_model(
                 name, dtype=dtype or "auto", output_loading_info=True, **offload
             )
         except LOADING_ERRORS as error:
+            if "offload_folder" in str(error):  # where transformers would put them, rewritten
+                raise UserError(
+                    f"{name} cannot be read layer by layer: its weights are not stored as the model uses "
+                    "them (most mixtures of experts, files other than safetensors)"
+                ) from error
             raise UserError(
                 f"could not load {name} as a causal language model: {first_line(error)}; expected a folder "
                 "with config.json and safetensors, or a hub id and the network"

@@ -22,7 +22,7 @@ from supertf.errors import UserError
 from supertf.projections import Coordinate, Projection, check_coordinate, output_projections
 
 PROMPT = "Apple Inc. is a worldwide tech company."  # the paper's
-BATCH = 512  # tokens, over all layers, whose activations wait to be reduced together
+BATCH = 1024  # tokens, over all layers, whose activations wait to be reduced together
 THRESHOLD = 50.0  # the paper's, for the magnitude of both spikes
 
 
