@@ -11,7 +11,6 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from supertf.intervals import Interval
-from supertf.superweights import Spike
 
 BLUE, ORANGE, GREY, RED, GREEN = "#3366aa", "#dd7722", "#9aa0a6", "#b3261e", "#2e7d32"
 COLORS = (BLUE, ORANGE, GREEN, RED, "#7b4fa3", "black", "#b59a00")
@@ -37,32 +36,6 @@ def plain_ticks(ax: Axes) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def spike_bars(spikes: Sequence[Spike], threshold: float = 50.0) -> Figure:
-    """Largest input and output of every layer's down projection, on a logarithmic scale.
-
-    Layers where both pass the threshold are coloured and labelled with their channels.
-    """
-    figure, axes = new_figure(columns=2)
-    for ax, side in zip(axes, ("input", "output"), strict=True):
-        peaks = [getattr(spike, side) for spike in spikes]
-        heights = [abs(peak.value) for peak in peaks]
-        both = [min(abs(spike.input.value), abs(spike.output.value)) > threshold for spike in spikes]
-        ax.bar(range(len(spikes)), heights, color=[ORANGE if hit else BLUE for hit in both])
-        ax.axhline(threshold, color=GREY, linestyle="--", linewidth=1)
-        for layer in np.flatnonzero(both):
-            ax.annotate(
-                f"{peaks[layer].channel}",
-                (layer, heights[layer]),
-                (0, 2),
-                textcoords="offset points",
-                ha="center",
-                fontsize=7,
-            )
-        ax.set(yscale="log", xlabel="layer", ylabel=f"largest |{side}|", title=f"down projection, {side}")
-        ax.margins(y=0.15)
-    return figure
-
-
 def ratio_dots(
     groups: Mapping[str, Sequence[float]], xlabel: str = "perplexity, as a multiple of the intact model's"
 ) -> Figure:
@@ -81,28 +54,6 @@ def ratio_dots(
     ax.xaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
     ax.invert_yaxis()
-    return figure
-
-
-def scale_curve(factors: Sequence[float], perplexities: Sequence[float], chosen: float, text: str) -> Figure:
-    """Perplexity against the factor on one weight, the chosen factor marked, and its text below."""
-    figure, (ax,) = new_figure(height=3.6)
-    index = list(factors).index(chosen)
-    ax.plot(factors, perplexities, color=BLUE, marker="o", markersize=4)
-    ax.plot(chosen, perplexities[index], "o", markersize=12, color=ORANGE)
-    ax.annotate(
-        f"{perplexities[index]:.1f}",
-        (chosen, perplexities[index]),
-        (10, 6),
-        textcoords="offset points",
-        color=ORANGE,
-    )
-    ax.set(yscale="log", xlabel="factor on the weight", ylabel="perplexity")
-    ax.margins(x=0.08, y=0.15)
-    ax.yaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
-    shown = " ".join(text.split()).replace("$", r"\$")  # a dollar would start a formula
-    ax.set_title(f"× {chosen:g}: {shown[:100]}", fontsize=9, loc="left", family="monospace")
     return figure
 
 

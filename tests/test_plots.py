@@ -7,7 +7,6 @@ import torch
 
 from supertf import plots
 from supertf.intervals import Interval
-from supertf.superweights import Peak, Spike
 
 matplotlib.use("Agg")
 
@@ -16,28 +15,6 @@ matplotlib.use("Agg")
 def close_figures():
     yield
     plt.close("all")
-
-
-def test_spike_bars_colour_and_label_only_layers_where_both_sides_pass():
-    spikes = [
-        Spike(0, Peak(3.0, 0, 1), Peak(-90.0, 0, 2), into=1, weight=0.1, share=0.1),
-        Spike(1, Peak(-300.0, 0, 21), Peak(900.0, 0, 7), into=21, weight=3.0, share=1.0),
-    ]
-    figure = plots.spike_bars(spikes, threshold=50)
-    figure.canvas.draw()
-    for ax, label, heights in zip(figure.axes, ("21", "7"), ([3, 300], [90, 900]), strict=True):
-        assert [bar.get_height() for bar in ax.patches] == heights
-        assert ax.patches[0].get_facecolor() != ax.patches[1].get_facecolor()
-        assert [text.get_text() for text in ax.texts] == [label]
-
-
-@pytest.mark.parametrize("chosen", [0.0, 1.0, 3.0])
-def test_scale_curve_marks_the_chosen_factor(chosen):
-    figure = plots.scale_curve([0.0, 1.0, 3.0], [80.0, 16.0, 17.0], chosen, "costs $5 and $6\nmore")
-    figure.canvas.draw()
-    marked = figure.axes[0].lines[1]
-    assert list(marked.get_xdata()) == [chosen]
-    assert "$5" in figure.axes[0].get_title(loc="left").replace("\\", "")
 
 
 def test_ratio_dots_has_a_named_row_per_group():

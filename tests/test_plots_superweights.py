@@ -1,0 +1,91 @@
+"""Figures about super weights: they show the numbers given, and the chosen one."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+
+from supertf import plots_superweights as plots
+from supertf.superweights import Peak, Spike
+
+matplotlib.use("Agg")
+
+SPIKES = [
+    Spike(3, Peak(3.0, 0, 1), Peak(-90.0, 0, 2), into=1, weight=0.1, share=0.1),
+    Spike(4, Peak(-300.0, 0, 21), Peak(900.0, 0, 7), into=21, weight=3.0, share=1.0),
+]
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def test_spike_bars_colour_and_label_only_layers_where_both_sides_pass():
+    figure = plots.spike_bars(SPIKES, threshold=50)
+    figure.canvas.draw()
+    for ax, label, heights in zip(figure.axes, ("21", "7"), ([3, 300], [90, 900]), strict=True):
+        assert [bar.get_height() for bar in ax.patches] == heights
+        assert ax.patches[0].get_facecolor() != ax.patches[1].get_facecolor()
+        assert [text.get_text() for text in ax.texts] == [label]
+
+
+def test_spike_bars_of_one_side_give_coordinates_at_their_layer_and_mark_the_chosen_weight():
+    figure = plots.spike_bars(SPIKES, threshold=2, sides=("output",), chosen=(4, 7, 21))
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    assert [text.get_text() for text in ax.texts] == ["3[2, 1]", "4[7, 21]"]
+    assert [bar.get_x() + bar.get_width() / 2 for bar in ax.patches] == [3, 4]
+    assert [matplotlib.colors.to_hex(bar.get_facecolor()) for bar in ax.patches] == [plots.ORANGE, plots.RED]
+
+
+@pytest.mark.parametrize("chosen", [0.0, 1.0, 3.0])
+def test_scale_curve_marks_the_chosen_factor(chosen):
+    figure = plots.scale_curve([0.0, 1.0, 3.0], [80.0, 16.0, 17.0], chosen, "costs $5 and $6\nmore")
+    figure.canvas.draw()
+    marked = figure.axes[0].lines[1]
+    assert list(marked.get_xdata()) == [chosen]
+    assert "$5" in figure.axes[0].get_title(loc="left").replace("\\", "")
+
+
+def test_scale_curve_shows_the_probability_of_every_word_beside_it():
+    words = {" Paris": [0.0, 0.6, 0.7], " the": [0.1, 0.0, 0.0]}
+    figure = plots.scale_curve([0.0, 1.0, 3.0], [80.0, 16.0, 17.0], 1.0, "a $5 text", words)
+    figure.canvas.draw()
+    *lines, chosen = figure.axes[1].lines
+    assert [list(line.get_ydata()) for line in lines] == list(words.values())
+    assert list(chosen.get_xdata()) == [1.0, 1.0]
+    assert "$5" in figure.texts[0].get_text().replace("\\", "")
+
+
+def test_before_after_rows_have_a_dot_each_side_joined_in_the_order_given():
+    figure = plots.before_after_rows({"a": (0.1, 0.2), "b": (0.3, 0.003)}, ("with", "without"), "probability")
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    joined, before, after = ax.collections
+    assert before.get_offsets().tolist() == [[0.1, 0], [0.3, 1]]
+    assert after.get_offsets().tolist() == [[0.2, 0], [0.003, 1]]
+    assert [line.tolist() for line in joined.get_segments()] == [
+        [[0.1, 0], [0.2, 0]],
+        [[0.3, 1], [0.003, 1]],
+    ]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1], "the first row is on top"
+
+
+def test_spike_harm_dots_draw_every_weight_of_every_group():
+    figure = plots.spike_harm_dots({"small": ([4.0, 5.0], [1.0, 1.001]), "real": ([500.0], [7.0])})
+    figure.canvas.draw()
+    small, real = figure.axes[0].collections
+    assert small.get_offsets().tolist() == [[4.0, 1.0], [5.0, 1.001]]
+    assert real.get_offsets().tolist() == [[500.0, 7.0]]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["small", "real"]
+
+
+@pytest.mark.parametrize(("high", "between"), [(20.0, True), (2000.0, False)])
+def test_logarithmic_axes_name_numbers_between_powers_of_ten_only_where_there_is_room(high, between):
+    figure, ax = plt.subplots()
+    ax.set(xscale="log", xlim=(1, high))
+    plots.plain_numbers(ax, "x")
+    figure.canvas.draw()
+    assert any(text.get_text() for text in ax.get_xticklabels(minor=True)) is between
+    assert "10" in [text.get_text() for text in ax.get_xticklabels()]
