@@ -165,7 +165,8 @@ def recorder(
             output[..., out] = F.linear(inputs[0], row[None], projection.bias(out))[..., 0]
         x, y = inputs[0], output
         tokens = x.numel() // x.shape[-1]
-        if waiting and ((len(waiting) + 1) * tokens > BATCH or x.shape != waiting[0].x.shape):
+        alike = waiting and (waiting[0].x.shape, waiting[0].x.device) == (x.shape, x.device)
+        if waiting and ((len(waiting) + 1) * tokens > BATCH or not alike):
             spikes.extend(reduce(waiting))
             waiting.clear()
         waits = 2 * tokens <= BATCH
@@ -180,7 +181,7 @@ def recorder(
 
 
 def reduce(passes: list[Pass]) -> list[Spike]:
-    """The spikes of passes of one shape: which weight carries the output's peak, and how much of it."""
+    """The spikes of passes of one shape and device: which weight carries the output's peak, and how much of it."""
     if not passes:
         return []
     xs, ys = (together([getattr(one, side) for one in passes]) for side in ("x", "y"))

@@ -9,11 +9,12 @@ from planted import CONFIG, planted_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from supertf import superweights
 from supertf.errors import UserError
-from supertf.fetch import is_present
 from supertf.model import GPT
 from supertf.projections import output_projections
 from supertf.superweights import candidates, find_spikes, peak, search
+from supertf.tokenizer import load_tokenizer
 from supertf.weight_edits import scaled_weights
 
 pytest.importorskip("transformers")
@@ -220,14 +221,8 @@ def test_on_a_long_prompt_hardly_anything_is_allocated_beside_the_pass():
 
 
 @pytest.mark.real_model
-@pytest.mark.skipif(not is_present("smollm2-135m"), reason="run `supertf fetch smollm2-135m` first")
-def test_the_known_super_weight_of_smollm2_comes_first():
-    from supertf.pretrained import load_model
-    from supertf.superweights import PROMPT as TEXT
-    from supertf.tokenizer import load_tokenizer
-
-    model = load_model("smollm2-135m")
-    spikes = find_spikes(model, load_tokenizer("smollm2-135m").encode(TEXT))
+def test_the_known_super_weight_of_smollm2_comes_first(smollm2):
+    spikes = find_spikes(smollm2, load_tokenizer("smollm2-135m").encode(superweights.PROMPT))
     first = candidates(spikes)[0]
     assert first.coordinate == (11, 507, 1229)
     assert first.weight == pytest.approx(5.876, abs=1e-3)
