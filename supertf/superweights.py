@@ -181,7 +181,7 @@ def recorder(
 
 
 def reduce(passes: list[Pass]) -> list[Spike]:
-    """The spikes of passes of one shape and device: which weight carries the output's peak, and how much of it."""
+    """The spikes of passes alike in shape and device: which weight carries the output's peak, by how much."""
     if not passes:
         return []
     xs, ys = (together([getattr(one, side) for one in passes]) for side in ("x", "y"))
