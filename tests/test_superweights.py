@@ -1,6 +1,7 @@
 """Super weights: planted ones are found at their coordinates, in every family and one after the other."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -82,6 +83,29 @@ def test_a_peak_is_what_a_search_of_all_entries_gives():
 def test_silent_channels_of_a_relu_do_not_count_in_the_ratio():
     assert peak(torch.tensor([[0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 8.0]])).ratio == 4.0
     assert peak(torch.zeros(2, 3)).ratio == 1.0
+
+
+@pytest.mark.parametrize("tokens", [2, 1024])
+def test_layers_may_have_different_widths(tokens):
+    class Uneven(torch.nn.Module):
+        config, device = SimpleNamespace(vocab_size=9, n_ctx=1024), "cpu"
+
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.ModuleList()
+            for width in (5, 5, 6, 6, 8):
+                block, block.mlp = torch.nn.Module(), torch.nn.Module()
+                block.mlp.down_proj = torch.nn.Linear(width, 3)
+                self.layers.append(block)
+
+        def forward(self, idx, last_only):
+            for layer, block in enumerate(self.layers):
+                x = torch.ones(1, idx.shape[1], block.mlp.down_proj.in_features)
+                x[..., layer] = 10.0 + layer
+                block.mlp.down_proj(x)
+
+    spikes = find_spikes(Uneven(), [1] * tokens)
+    assert [(spike.input.value, spike.input.channel) for spike in spikes] == [(10.0 + i, i) for i in range(5)]
 
 
 def test_looking_leaves_no_hooks_behind_also_after_an_error():
