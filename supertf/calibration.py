@@ -1,0 +1,90 @@
+"""What goes into every matrix of a model on a short text: what pruning by activations is based on."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from supertf.checks import check_vocabulary
+from supertf.errors import UserError
+from supertf.matrices import matrices
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Sums over the tokens of a text, by matrix name; X (tokens, in) is what the matrix was given.
+
+    squares: of each input channel, (in,) float64. products: X^T X, (in, in) float32, if they were asked for.
+    """
+
+    tokens: int
+    squares: dict[str, Tensor]
+    products: dict[str, Tensor] = field(default_factory=dict)
+
+    def norms(self, name: str) -> Tensor:
+        """||X_j||_2 of each input channel j, (in,) float32: Wanda's measure of how much a channel carries."""
+        return self.squares[name].sqrt().float()
+
+
+@torch.no_grad()
+def calibrate(
+    model: nn.Module,
+    ids: Sequence[int] | Tensor,
+    length: int = 512,
+    hessians: bool = False,
+    kinds: Iterable[str] | None = None,
+) -> Calibration:
+    """Read a text of token ids (N,) in windows of `length`, side by side, and sum up every matrix's inputs.
+
+    Tokens left over at the end are not used. hessians: also keep X^T X, which SparseGPT needs: four bytes
+    times the square of each matrix's inputs (400 MB for SmolLM2-135M). kinds: see `matrices`. Raises
+    `UserError` on a text that is empty, shorter than a window or of another vocabulary, on a window longer
+    than the model reads, and on activations that are not finite.
+    """
+    ids = torch.as_tensor(ids, dtype=torch.int64)
+    check_vocabulary(ids, model.config.vocab_size, "the calibration text")
+    if length < 1:
+        raise UserError(f"the window length is {length}, expected at least 1 token")
+    if len(ids) < length:
+        raise UserError(
+            f"the calibration text has {len(ids)} tokens, fewer than one window of {length}: use a longer "
+            "text or shorter windows"
+        )
+    found = matrices(model, kinds)
+    squares: dict[str, Tensor] = {}
+    products: dict[str, Tensor] = {}
+    windows = ids[: len(ids) // length * length].view(-1, 1, length)
+    with contextlib.ExitStack() as hooks:
+        for name, matrix in found.items():
+            hook = adder(name, squares, products if hessians else None)
+            hooks.callback(matrix.module.register_forward_pre_hook(hook).remove)
+        for window in windows:
+            model(window.to(model.device), last_only=True)
+    damaged = [name for name, sums in squares.items() if not sums.isfinite().all()]
+    if damaged:
+        raise UserError(
+            f"the inputs of {damaged[0]} are not finite: the weights are damaged, or their dtype is too "
+            "narrow for this model (try float32)"
+        )
+    return Calibration(windows.numel(), squares, products)
+
+
+def adder(
+    name: str, squares: dict[str, Tensor], products: dict[str, Tensor] | None
+) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    """A hook before a matrix's forward that adds what it is given to the sums of that name."""
+
+    def add(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        x = inputs[0].detach().flatten(0, -2)  # (B * T, in)
+        x = x if x.dtype == torch.float64 else x.float()
+        here = x.square().sum(0, dtype=torch.float64)
+        squares[name] = squares[name] + here if name in squares else here
+        if products is not None and name in products:
+            products[name].addmm_(x.T.float(), x.float())
+        elif products is not None:
+            products[name] = (x.T @ x).float()
+
+    return add
