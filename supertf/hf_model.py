@@ -152,6 +152,15 @@ class HFTokenizer:
         """The text of token ids, special tokens included, not tidied."""
         return self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 
+    def decode_single_token_bytes(self, token: int) -> bytes:
+        """One token's text in UTF-8; of a part of a character only that there is one."""
+        return self.decode([token]).encode()
+
+    @property
+    def n_vocab(self) -> int:
+        """How many tokens there are, special ones included."""
+        return len(self.tokenizer)
+
     @property
     def eot_token(self) -> int:
         """The token that ends a text; `UserError` for a tokenizer without one."""

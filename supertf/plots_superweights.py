@@ -1,4 +1,4 @@
-"""Figures about super weights: spikes by layer, a weight's dial, before and after, spikes against harm."""
+"""Figures about super weights: spikes by layer, a weight's dial, before and after, what removals cost."""
 
 from collections.abc import Mapping, Sequence
 
@@ -47,7 +47,8 @@ def spike_bars(
                 fontsize=8 if alone else 7,
             )
         ax.set(yscale="log", xlabel="layer", ylabel=f"largest |{side}|", title=f"down projection, {side}")
-        ax.margins(y=0.35 if len(sides) == 1 else 0.15)
+        low, high = ax.get_ylim()
+        ax.set_ylim(top=high * (high / low) ** (0.45 if len(sides) == 1 else 0.1))  # room for the labels
     return figure
 
 
@@ -91,43 +92,57 @@ def scale_curve(
     return figure
 
 
-def before_after_rows(rows: Mapping[str, tuple[float, float]], names: tuple[str, str], xlabel: str) -> Figure:
-    """A row per quantity, with a dot before and one after, on a logarithmic axis; `names` of the two."""
+def before_after_rows(rows: Mapping[str, Sequence[float]], names: Sequence[str], xlabel: str) -> Figure:
+    """A row per quantity on a logarithmic axis: a dot before and one after, joined, and a third to compare.
+
+    rows: name to the values, in the order of `names`, of which the third may be absent.
+    """
     figure, (ax,) = new_figure(height=0.9 + 0.28 * len(rows))
-    before, after = zip(*rows.values(), strict=True)
-    at = range(len(rows))
-    ax.hlines(at, before, after, color=GREY, linewidth=2, alpha=0.6)
-    for values, color, name in zip((before, after), (BLUE, ORANGE), names, strict=True):
-        ax.scatter(values, at, color=color, s=45, label=name, zorder=3)
+    columns, at = list(zip(*rows.values(), strict=True)), range(len(rows))
+    ax.hlines(at, *columns[:2], color=GREY, linewidth=2, alpha=0.6)
+    looks = ((BLUE, "o"), (ORANGE, "o"), ("black", "|"))[: len(names)]
+    for values, (color, marker), name in zip(columns, looks, names, strict=True):
+        ax.scatter(values, at, color=color, marker=marker, s=45, label=name, zorder=3)
     ax.set(xscale="log", xlabel=xlabel, yticks=at, yticklabels=list(rows), ylim=(len(rows) - 0.4, -0.6))
     plain_numbers(ax, "x")
     ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
-def spike_harm_dots(groups: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
-    """Weights as dots: how far their spike exceeds the median channel, and the perplexity's multiple
-    without them. groups: name to (ratios, multiples)."""
-    figure, (ax,) = new_figure(height=3.3)
-    for color, (name, (ratios, multiples)) in zip(COLORS * 9, groups.items(), strict=False):
-        ax.scatter(ratios, multiples, s=36, alpha=0.6, color=color, label=name)
-    ax.axhline(1, color=GREY, linewidth=1)
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="spike: largest activation over the median channel's",
-        ylabel="harm: perplexity without, as a multiple",
-    )
-    plain_numbers(ax, "x")
-    plain_numbers(ax, "y")
-    ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+Dots = tuple[Sequence[float], Sequence[float]]  # x, and the perplexity's multiple
+
+
+def harm_dots(panels: Mapping[str, Mapping[str, Dots]]) -> Figure:
+    """What changes of a model cost, as a multiple of its perplexity, against something about each change.
+
+    panels: name of the x axis to groups of dots; a group has the same colour in every panel.
+    """
+    figure, axes = new_figure(height=3.3, columns=len(panels))
+    names = dict.fromkeys(name for groups in panels.values() for name in groups)
+    colors = dict(zip(names, COLORS * 9, strict=False))
+    for ax, (xlabel, groups) in zip(axes, panels.items(), strict=True):
+        for name, (x, multiples) in groups.items():
+            ax.scatter(x, multiples, s=36, alpha=0.6, color=colors[name], label=name)
+        ax.axhline(1, color=GREY, linewidth=1)
+        ax.set(xscale="log", yscale="log", xlabel=xlabel)
+        plain_numbers(ax, "x")
+        plain_numbers(ax, "y")
+    axes[0].set_ylabel("perplexity, as a multiple")
+    handles = {
+        label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="outside right upper", frameon=False, fontsize=9)
     return figure
 
 
 def plain_numbers(ax: Axes, axis: str) -> None:
-    """Label a logarithmic axis with plain numbers, between the powers of ten only where it spans few."""
+    """Label a logarithmic axis with plain numbers, between the powers of ten as far as there is room."""
     low, high = ax.get_xlim() if axis == "x" else ax.get_ylim()
     ticks = ax.xaxis if axis == "x" else ax.yaxis
-    ticks.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
-    few = high / low < 30
-    ticks.set_minor_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}" if few else ""))
+    digits = "123456789" if high / low < 5 else "25" if high / low < 300 else ""
+
+    def between(value: float, _: int) -> str:
+        return f"{value:g}" if f"{value:e}"[0] in digits else ""
+
+    ticks.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:,g}"))
+    ticks.set_minor_formatter(plt.FuncFormatter(between))

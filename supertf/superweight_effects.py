@@ -28,7 +28,7 @@ from supertf.superweights import Peak, check_prompt, peak
 from supertf.weight_edits import scaled_weights
 
 if TYPE_CHECKING:
-    import tiktoken
+    from supertf.hf_model import Tokenizer
 
 STOP_WORDS = (  # the commonest function words of English
     "a an and are as at be been but by can could did do does for from had has have he her him his how i if "
@@ -258,7 +258,7 @@ def unigram(ids: Sequence[int] | Tensor, vocab_size: int, smoothing: float = 0.0
     return counts.double() / counts.double().sum()
 
 
-def token_groups(tokenizer: "tiktoken.Encoding") -> dict[str, list[int]]:
+def token_groups(tokenizer: "Tokenizer") -> dict[str, list[int]]:
     """Ids of all tokens that are "stop words" (with or without a space, any case) or "punctuation"."""
     stop_words = set(STOP_WORDS.split())
     groups: dict[str, list[int]] = {"stop words": [], "punctuation": []}

@@ -191,6 +191,8 @@ def test_any_model_comes_from_the_loader_that_reads_it_with_its_tokenizer(tmp_pa
     assert tokenizer.encode("no idea") == [0, *tokenizer.encode_ordinary("no idea")]
     assert tokenizer.decode(tokenizer.encode_ordinary("no idea")) == "no idea"
     assert tokenizer.eot_token == 1
+    letters = map(tokenizer.decode_single_token_bytes, range(2, tokenizer.n_vocab))
+    assert set(b"no idea") <= set(b"".join(letters))
     ids = tokenizer.encode("no idea")
     with torch.no_grad():
         ours, theirs = (found(torch.tensor([ids])).logits for found in (model, streamed))

@@ -59,33 +59,41 @@ def test_scale_curve_shows_the_probability_of_every_word_beside_it():
 
 
 def test_before_after_rows_have_a_dot_each_side_joined_in_the_order_given():
-    figure = plots.before_after_rows({"a": (0.1, 0.2), "b": (0.3, 0.003)}, ("with", "without"), "probability")
+    rows = {"a": (0.1, 0.2, 0.4), "b": (0.3, 0.003, 0.5)}
+    figure = plots.before_after_rows(rows, ("with", "without", "unigram"), "probability")
     figure.canvas.draw()
     (ax,) = figure.axes
-    joined, before, after = ax.collections
-    assert before.get_offsets().tolist() == [[0.1, 0], [0.3, 1]]
-    assert after.get_offsets().tolist() == [[0.2, 0], [0.003, 1]]
+    joined, *dots = ax.collections
+    for column, drawn in enumerate(dots):
+        assert drawn.get_offsets().tolist() == [[values[column], y] for y, values in enumerate(rows.values())]
     assert [line.tolist() for line in joined.get_segments()] == [
         [[0.1, 0], [0.2, 0]],
         [[0.3, 1], [0.003, 1]],
     ]
     assert ax.get_ylim()[0] > ax.get_ylim()[1], "the first row is on top"
+    assert len(plots.before_after_rows({"a": (1.0, 2.0)}, ("with", "without"), "").axes[0].collections) == 3
 
 
-def test_spike_harm_dots_draw_every_weight_of_every_group():
-    figure = plots.spike_harm_dots({"small": ([4.0, 5.0], [1.0, 1.001]), "real": ([500.0], [7.0])})
+def test_harm_dots_draw_every_change_with_one_colour_per_group_and_one_legend():
+    small, real = ([4.0, 5.0], [1.0, 1.001]), ([500.0], [7.0])
+    figure = plots.harm_dots({"spike": {"small": small, "real": real}, "height": {"real": real}})
     figure.canvas.draw()
-    small, real = figure.axes[0].collections
-    assert small.get_offsets().tolist() == [[4.0, 1.0], [5.0, 1.001]]
-    assert real.get_offsets().tolist() == [[500.0, 7.0]]
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["small", "real"]
+    left, right = figure.axes
+    assert left.collections[0].get_offsets().tolist() == [[4.0, 1.0], [5.0, 1.001]]
+    assert right.collections[0].get_offsets().tolist() == [[500.0, 7.0]]
+    colors = [ax.collections[-1].get_facecolor().tolist() for ax in figure.axes]
+    assert colors[0] == colors[1] != left.collections[0].get_facecolor().tolist()
+    assert (left.get_xlabel(), right.get_xlabel()) == ("spike", "height")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["small", "real"]
 
 
-@pytest.mark.parametrize(("high", "between"), [(20.0, True), (2000.0, False)])
-def test_logarithmic_axes_name_numbers_between_powers_of_ten_only_where_there_is_room(high, between):
+@pytest.mark.parametrize(("high", "between"), [(4, ["2", "3"]), (200, ["2", "5", "20", "50"]), (2000, [])])
+def test_logarithmic_axes_name_numbers_between_powers_of_ten_as_far_as_there_is_room(high, between):
     figure, ax = plt.subplots()
     ax.set(xscale="log", xlim=(1, high))
     plots.plain_numbers(ax, "x")
     figure.canvas.draw()
-    assert any(text.get_text() for text in ax.get_xticklabels(minor=True)) is between
-    assert "10" in [text.get_text() for text in ax.get_xticklabels()]
+    shown = [label.get_text() for label in ax.get_xticklabels(minor=True)]
+    places = [float(x) for x in ax.xaxis.get_minorticklocs()]
+    named = [text for x, text in zip(places, shown, strict=True) if text and 1 < x < high * 0.99]
+    assert named == between
