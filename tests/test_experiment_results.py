@@ -113,3 +113,10 @@ def test_what_is_committed_is_of_the_experiments_as_they_are():
         results = recorded(path.stem)
         assert len(results.cells) == len(results.experiment.cells())
         assert results.meta["command"]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_of_the_lab_is_recorded_as_it_is_described(name):
+    results = recorded(name)
+    assert len(results.cells) == len(results.experiment.cells())
+    assert results.meta["command"].startswith(f"supertf experiment run {name}") and results.meta["versions"]
