@@ -24,7 +24,7 @@ from supertf import __version__
 from supertf.bench import processor
 from supertf.device import pick_device_dtype
 from supertf.errors import UserError
-from supertf.experiments import cell_hash, cell_label
+from supertf.experiment_description import cell_hash, cell_label
 from supertf.files import is_sealed, read_json, seal, write_json
 
 FORMAT = "supertf experiment cell 1"

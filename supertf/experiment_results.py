@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from supertf.errors import UserError
-from supertf.experiments import Experiment, experiment
+from supertf.experiment_description import Experiment
+from supertf.experiments import experiment
 from supertf.files import atomic_path, is_sealed, read_json, seal
 
 FORMAT = "supertf experiment results 1"

@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from supertf.errors import UserError
 from supertf.experiment_cells import compute, kept
+from supertf.experiment_description import Experiment, cell_hash
 from supertf.experiment_results import Results
-from supertf.experiments import EXPERIMENTS, Experiment, cell_hash
+from supertf.experiments import EXPERIMENTS
 from supertf.experiments import experiment as registered
 from supertf.files import cache_dir
 from supertf.interrupt import StopRequest

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from supertf.experiments import Experiment
+from supertf.experiment_description import Experiment
 from supertf.fetch import is_present
 from supertf.pretrained import load_model
 

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from supertf.errors import UserError
+from supertf.experiment_description import cell, cell_hash
 from supertf.experiment_runner import SweepInterrupted, run
-from supertf.experiments import EXPERIMENTS, cell, cell_hash
+from supertf.experiments import EXPERIMENTS
 from supertf.files import cache_dir, read_json, seal, write_json
 
 ORDER = [
