@@ -1,0 +1,132 @@
+"""Give matrices of a model new weights, for a while or in a copy: what pruning and quantizing share.
+
+For a while, the old tensors are set aside and come back as they were, bit for bit. While a matrix has weights
+that are not its own, nothing else may replace them: undone in another order, one would undo the other.
+"""
+
+import contextlib
+import copy
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from supertf.errors import UserError
+from supertf.matrices import matrices
+from supertf.projections import Projection
+from supertf.weight_edits import check_editable
+
+Model = TypeVar("Model", bound=nn.Module)
+_replaced: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()  # what is done to modules
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What is done to a model's matrices.
+
+    verb: "prune" or "quantize", for messages. shapes: (out, in) by name of the matrices it is for. write:
+    given a name and the matrix's weight W[out, in], changes it in place, in the same way every time.
+    """
+
+    verb: str
+    shapes: dict[str, tuple[int, int]]
+    write: Callable[[str, Tensor], None]
+
+    @property
+    def done(self) -> str:
+        """pruned, quantized"""
+        return f"{self.verb}d"
+
+    @property
+    def doing(self) -> str:
+        """pruning, quantizing"""
+        return f"{self.verb.removesuffix('e')}ing"
+
+
+@contextlib.contextmanager
+def replaced_weights(model: nn.Module, replacement: Replacement) -> Iterator[None]:
+    """Run the model with its weights replaced while the context lasts.
+
+    On leaving, also through an exception, the very tensors of before are back in place. Raises `UserError` on
+    a replacement for other matrices and on weights that are packed or replaced already; and on leaving when
+    the new weights were changed meanwhile: then nothing is put back, so that no training is lost.
+    """
+    found = fitting(model, replacement)
+    own = {name: matrix.module.weight.data for name, matrix in found.items()}
+    modules = [matrix.module for matrix in found.values()]
+    with contextlib.ExitStack() as undo:
+        undo.callback(put_back, found, own)
+        for name, matrix in found.items():
+            install(matrix, own[name], replacement)
+        _replaced.update(dict.fromkeys(modules, replacement.done))
+        try:
+            yield
+        finally:
+            for module in modules:
+                _replaced.pop(module)
+            changed = [name for name, matrix in found.items() if not as_left(matrix, own[name], replacement)]
+            if changed:
+                undo.pop_all()  # and with it `put_back`
+                done, doing = replacement.done, replacement.doing
+                raise UserError(
+                    f"{changed[0]} was changed while it was {done}, so the {doing} is not undone, lest the "
+                    f"change is lost: train a `{done}_copy` instead"
+                )
+
+
+def replaced_copy(model: Model, replacement: Replacement) -> Model:
+    """A copy of the model with its weights replaced for good; the model is not touched.
+
+    Raises `UserError` as `replaced_weights` does on entering.
+    """
+    fitting(model, replacement)
+    changed = copy.deepcopy(model)
+    for name, matrix in fitting(changed, replacement).items():
+        replacement.write(name, matrix.weight.data)
+    return changed
+
+
+def fitting(model: nn.Module, replacement: Replacement) -> dict[str, Projection]:
+    """The matrices that a replacement is for; `UserError` unless they fit it and can be changed now."""
+    known = matrices(model)
+    verb, done, doing = replacement.verb, replacement.done, replacement.doing
+    for name, expected in replacement.shapes.items():
+        shape = tuple(known[name].weight.shape) if name in known else None
+        if shape != expected:
+            here = "none of that name" if shape is None else f"one of {shape[0]} x {shape[1]}"
+            raise UserError(
+                f"the plan {verb}s {name}, a matrix of {expected[0]} x {expected[1]}, and the model has "
+                f"{here}: plan for this model"
+            )
+        check_editable(model, known[name])
+        if (before := _replaced.get(known[name].module)) is not None:
+            again = f"{doing} again" if before == done else f"{doing} it, or work on a copy"
+            raise UserError(f"{name} is {before} already: leave that context before {again}")
+        if getattr(known[name].module, "product", None) is not None:
+            raise UserError(f"{name} is packed, which would hide the {doing}: {verb} first, then pack")
+    return {name: known[name] for name in replacement.shapes}
+
+
+def install(matrix: Projection, own: Tensor, replacement: Replacement) -> None:
+    """Give the matrix a changed copy of its own parameter, which stays as it is."""
+    matrix.module.weight.data = own.clone()
+    replacement.write(matrix.name, matrix.weight.data)
+
+
+def put_back(found: dict[str, Projection], own: dict[str, Tensor]) -> None:
+    """Give the matrices their own parameters again."""
+    for name, matrix in found.items():
+        matrix.module.weight.data = own[name]
+
+
+def as_left(matrix: Projection, own: Tensor, replacement: Replacement) -> bool:
+    """Whether the matrix is, bit for bit, what `install` made it."""
+    now = matrix.module.weight.data
+    install(matrix, own, replacement)
+    made, matrix.module.weight.data = matrix.module.weight.data, now
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[made.element_size()]
+    alike = (now.dtype, now.device, now.shape) == (made.dtype, made.device, made.shape)
+    return alike and torch.equal(now.view(bits), made.view(bits))
