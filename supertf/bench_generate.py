@@ -1,6 +1,7 @@
 """Speed of generation: SmolLM2-135M token by token, against transformers' `generate` on the same weights."""
 
 import contextlib
+import copy
 import functools
 import statistics
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from supertf.fetch import smollm2_path
 from supertf.generation import generate
 from supertf.linear import linear_one_row
 from supertf.model import GPT
-from supertf.packed import packed_weights
+from supertf.packed import Packed, packed_weights
 from supertf.pretrained import load_model
 from supertf.tokenizer import load_tokenizer
 
@@ -28,14 +29,16 @@ TEXT_TOKENS = 1024
 
 
 def run(tokens: int = 64, repeats: int = 5) -> dict[str, Any]:
-    """Tokens per second of both: batch 1, greedy, on the CPU, in float32, bfloat16 and 4-bit weights.
+    """Tokens per second of both: batch 1, greedy, on the CPU; in float32, bfloat16, 8-bit and 4-bit weights.
 
-    In bfloat16 and 4 bits our weights are packed beforehand (`packed_weights`), which takes about a second.
-    What that costs is told by `loss`, nats per token on the first tokens of Python's documentation. (The
-    model's file stores most of its weights in 4 bits already: others can lose more from int4.)
+    In the last three our weights are packed beforehand (`packed_weights`), which takes about a second;
+    "plain" is our model in bfloat16 without that. What fewer bits cost is told by `loss`, nats per token on
+    the first tokens of Python's documentation, and its `perplexity`. (The model's file stores most of its
+    weights in 4 bits already: others can lose more from int4.)
 
     Each ratio is the median over rounds in which the rivals take turns. The bound is the rate at which
-    memory delivers the weights once per token. Raises `UserError` without transformers or the model.
+    memory delivers the weights (`weight_bytes`) once per token. Raises `UserError` without transformers or
+    the model.
     """
     ours = load_model("smollm2-135m")
     peer = load_peer()
@@ -59,25 +62,28 @@ def run(tokens: int = 64, repeats: int = 5) -> dict[str, Any]:
     }
     if generate(ours, prompt, 16) != peer_generate(peer, prompt, 16):
         raise AssertionError("the two implementations continue the prompt differently in float32")
-    for weights in ("float32", "bfloat16", "int4"):
+    for weights in ("float32", "bfloat16", "int8", "int4"):
         dtype = torch.float32 if weights == "float32" else torch.bfloat16
         ours.to(dtype)
-        peer.to(dtype)  # in the third round the rival stays at bfloat16
+        peer.to(dtype)  # for fewer bits the rival stays at bfloat16
+        if weights == "bfloat16":
+            rivals["plain"] = functools.partial(generate, copy.deepcopy(ours), prompt, tokens)
         with packed_weights(ours, weights) if dtype != torch.float32 else contextlib.nullcontext():
             seconds = interleave(rivals, repeats)
-            loss = perplexity(ours, text, length=512).loss
+            quality = perplexity(ours, text, length=512)
+            read = weight_bytes(ours)
         best = {name: tokens / min(times) for name, times in seconds.items()}
-        figures = {
+        result[weights] = {
             "supertf_tokens_per_s": best["supertf"],
             "transformers_tokens_per_s": best["transformers"],
             "transformers_dtype": str(dtype).removeprefix("torch."),
             "ratio": speedup(seconds, "supertf", "transformers"),
-            "loss": loss,
+            **({"ratio_to_plain": speedup(seconds, "supertf", "plain")} if "plain" in rivals else {}),
+            "perplexity": quality.perplexity,
+            "loss": quality.loss,
+            "weight_bytes": read,
+            "fraction_of_bandwidth_bound": best["supertf"] * read / (rates["read_gbps"] * 1e9),
         }
-        if weights != "int4":
-            bound = rates["read_gbps"] * 1e9 / weight_bytes(ours)
-            figures["fraction_of_bandwidth_bound"] = best["supertf"] / bound
-        result[weights] = figures
     return result
 
 
@@ -122,6 +128,12 @@ def peer_generate(peer: Any, prompt: list[int], tokens: int) -> list[int]:
 
 
 def weight_bytes(model: GPT) -> int:
-    """Bytes of all matrices that one token's forward pass reads; of the embedding it reads a single row."""
-    layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
-    return sum(layer.weight.numel() * layer.weight.element_size() for layer in layers)
+    """Bytes of all matrices that one token's forward pass reads, packed or not; of the embedding it reads a
+    single row."""
+    total = 0
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Linear):
+            packed = getattr(layer, "product", None)
+            weight = layer.weight
+            total += packed.bytes if isinstance(packed, Packed) else weight.numel() * weight.element_size()
+    return total

@@ -34,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
     parser.add_argument(
         "--weights",
-        choices=("float32", "bfloat16", "int4"),
+        choices=("float32", "bfloat16", "int8", "int4"),
         default="float32",
-        help="precision of the weights; int4 needs a CPU",
+        help="precision of the weights; int8 and int4 need a CPU",
     )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object at the end instead of streaming"
@@ -54,9 +54,10 @@ def run(args: argparse.Namespace) -> int:
     from supertf.pretrained import load_model
     from supertf.tokenizer import load_tokenizer
 
-    device, _, _ = pick_device_dtype("cpu" if args.weights == "int4" else args.device)
-    if args.weights == "int4" and args.device not in (None, "cpu"):
-        raise UserError(f"--weights int4 runs on the CPU, not on {args.device}: leave out --device")
+    only_cpu = args.weights in ("int8", "int4")
+    device, _, _ = pick_device_dtype("cpu" if only_cpu else args.device)
+    if only_cpu and args.device not in (None, "cpu"):
+        raise UserError(f"--weights {args.weights} runs on the CPU, not on {args.device}: leave out --device")
     dtype = torch.float32 if args.weights == "float32" else torch.bfloat16
     model = load_model(args.model, device=device, dtype=dtype)
     if args.tokenizer:

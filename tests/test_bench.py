@@ -4,6 +4,7 @@ import argparse
 import importlib.metadata
 import inspect
 import json
+import math
 import platform
 import sys
 from pathlib import Path
@@ -182,5 +183,9 @@ def test_generation_is_measured_with_what_its_precision_costs(monkeypatch):
     found = bench_generate.run(tokens=2, repeats=1)
     exact = found["float32"]["loss"]
     assert found["bfloat16"]["loss"] == pytest.approx(exact, abs=0.05)
+    assert found["int8"]["loss"] == pytest.approx(exact, abs=0.05)
     assert found["int4"]["loss"] == pytest.approx(exact, abs=0.5)
-    assert found["int4"]["loss"] != found["bfloat16"]["loss"]
+    assert len({found[weights]["loss"] for weights in ("float32", "bfloat16", "int8", "int4")}) == 4
+    read = [found[weights]["weight_bytes"] for weights in ("float32", "bfloat16", "int8", "int4")]
+    assert read[0] == 2 * read[1] > 3.9 * read[2] > 6.1 * read[3]
+    assert found["int8"]["perplexity"] == pytest.approx(math.exp(found["int8"]["loss"]))
