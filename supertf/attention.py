@@ -130,10 +130,13 @@ class CausalSelfAttention(nn.Module):
         self.dropout = config.dropout
         width = (config.n_head + 2 * config.kv_heads) * config.head_dim
         self.c_attn = Linear(config.n_embd, width, bias=config.bias)  # rows: all q heads, k heads, v heads
-        self.c_proj = Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.c_proj = Linear(config.n_head * config.head_dim, config.n_embd, bias=config.bias)
         self.scale = AttentionScale(config)
         self.qk_norm, self.norm_eps = config.qk_norm, config.norm_eps
         self.alibi = config.position == "alibi"
+        # A model of free head size may be one whose other heads are gone: each head keeps its own slope.
+        keeps = self.alibi and config.n_head_dim is not None
+        self.register_buffer("slopes", alibi_slopes(config.n_head) if keeps else None)
         self.zero_key = config.zero_key
 
     def queries_keys_values(self, x: Tensor, where: Layout, cache=None) -> tuple[Tensor, Tensor, Tensor]:
@@ -155,7 +158,7 @@ class CausalSelfAttention(nn.Module):
         self, x: Tensor, where: Layout, cache=None, explicit: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """x (B, T, C) to (B, T, C); with `explicit` also the probabilities (B, H, T, S), else None."""
-        B, T, C = x.shape
+        T = x.shape[1]
         q, k, v = self.queries_keys_values(x, where, cache)
         mask = self.alibi_bias(where, q.dtype) if self.alibi else where.mask
         causal = mask is None and T > 1
@@ -178,13 +181,14 @@ class CausalSelfAttention(nn.Module):
         if self.zero_key:
             y = y[:, :, -T:]
             weights = None if weights is None else weights[:, :, -T:, 1:]
-        return self.c_proj(y.transpose(1, 2).reshape(B, T, C)), weights
+        return self.c_proj(y.transpose(1, 2).flatten(2)), weights  # (B, T, H * D) to (B, T, C)
 
     def alibi_bias(self, where: Layout, dtype: torch.dtype) -> Tensor:
         """-slope * distance where the query sees the key, -inf elsewhere: (B or 1, H, T, S)."""
         distance = where.positions[:, None, :, None] - where.key_positions[:, None, None, :]
         visible = distance >= 0 if where.mask is None else where.mask
-        slopes = alibi_slopes(self.n_head).to(distance.device, dtype)
+        slopes = alibi_slopes(self.n_head) if self.slopes is None else self.slopes
+        slopes = slopes.to(distance.device, dtype)
         bias = -slopes[:, None, None] * distance
         return bias.masked_fill(~visible, -torch.inf)
 

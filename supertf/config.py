@@ -26,6 +26,7 @@ class GPTConfig:
     n_layer: int = 12
     n_head: int = 12
     n_kv_head: int | None = None  # fewer than n_head: grouped-query attention; None: one per query head
+    n_head_dim: int | None = None  # channels per head; None: n_embd / n_head
     n_embd: int = 768
     n_inner: int | None = None  # MLP width; None: 4 * n_embd as in GPT-2
     attention: str = "softmax"  # how logits scale with the number of visible keys, see attention.py
@@ -45,7 +46,8 @@ class GPTConfig:
 
     def __post_init__(self) -> None:
         self._check_types()
-        for name in ("vocab_size", "n_ctx", "n_layer", "n_head", "n_kv_head", "n_embd", "n_inner"):
+        sizes = ("vocab_size", "n_ctx", "n_layer", "n_head", "n_kv_head", "n_head_dim", "n_embd", "n_inner")
+        for name in sizes:
             value = getattr(self, name)
             if value is not None and not 1 <= value <= MAX_SIZE:
                 raise UserError(f"{name} is {value}, expected at least 1 and at most {MAX_SIZE:,}")
@@ -67,16 +69,22 @@ class GPTConfig:
         ):
             if getattr(self, name) not in allowed:
                 raise UserError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}")
-        if self.n_embd % self.n_head:
+        if self.n_head_dim is None and self.n_embd % self.n_head:
             raise UserError(
                 f"{self.n_head} heads do not divide a width of {self.n_embd}: "
-                "choose n_embd as a multiple of n_head"
+                "choose n_embd as a multiple of n_head, or give n_head_dim"
+            )
+        if self.n_head * self.head_dim > MAX_SIZE:
+            raise UserError(
+                f"{self.n_head} heads of {self.head_dim} channels, expected at most {MAX_SIZE:,} "
+                "channels in all"
             )
         if self.n_head % self.kv_heads:
             raise UserError(f"n_kv_head is {self.kv_heads}, expected a divisor of n_head = {self.n_head}")
         if self.position == "rope" and self.head_dim % 2:
             raise UserError(
-                f"RoPE rotates pairs, but each head has {self.head_dim} channels: make n_embd / n_head even"
+                f"RoPE rotates pairs, but each head has {self.head_dim} channels: make n_embd / n_head "
+                "(or n_head_dim) even"
             )
         if not 0 < self.rope_fraction <= 1:
             raise UserError(f"rope_fraction is {self.rope_fraction}, expected more than 0 and at most 1")
@@ -98,7 +106,7 @@ class GPTConfig:
     @property
     def head_dim(self) -> int:
         """Channels per head, D."""
-        return self.n_embd // self.n_head
+        return self.n_embd // self.n_head if self.n_head_dim is None else self.n_head_dim
 
     @property
     def kv_heads(self) -> int:

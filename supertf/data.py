@@ -235,9 +235,11 @@ class Windows:
 
 
 def batches(
-    windows: Windows, batch_size: int, seed: int, start_step: int = 0
+    windows: "Windows | torch.Tensor", batch_size: int, seed: int, start_step: int = 0
 ) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
     """Endless batches (inputs, targets), each (batch_size, length) int64, shuffled anew every epoch.
+
+    windows: of a file, or (N, length + 1) int64 themselves.
 
     Batch k depends on `seed` and k alone, so a run resumed at step k sees what it would have seen. All
     windows are used before any returns; a batch may hold the end of one epoch and the start of the next.
