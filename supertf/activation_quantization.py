@@ -1,0 +1,121 @@
+"""Quantizing activations: what a model computes when the inputs of its matrices have few bits.
+
+Each token's input of each matrix is rounded to 2^(b-1) - 1 levels up and down, spread evenly to the token's
+largest magnitude, and read back before the product, so this measures quality, not speed. One outlier then
+decides how coarsely its whole token is rounded. Yu et al. 2024 (arXiv 2411.07191) spare the super activation:
+put the median in its place, round, read back, and put it back in full precision. `restore` does that.
+
+With `quantization.quantized` around or inside it, weights and activations are quantized together (W8A8).
+Left out: embeddings, norms, head, and the two products inside attention (queries with keys, weights with
+values), which the paper quantizes too.
+"""
+
+import contextlib
+import re
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from supertf.errors import UserError
+from supertf.matrices import kind, matrices, places
+from supertf.projections import Coordinate
+
+STREAM = re.compile(  # kinds of matrices that read the residual stream, through a norm
+    r"(?:.*\.)?(?:c_attn|q_proj|k_proj|v_proj|qkv_proj|query_key_value|Wqkv"
+    r"|c_fc|gate_proj|up_proj|gate_up_proj|dense_h_to_4h|fc1)"
+)
+_quantized: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # modules whose inputs a context rounds
+
+
+@contextlib.contextmanager
+def quantized_activations(
+    model: nn.Module,
+    bits: int = 8,
+    restore: Mapping[str, Sequence[int]] | None = None,
+    kinds: Iterable[str] | None = None,
+) -> Iterator[None]:
+    """Run the model with the inputs of its matrices quantized per token while the context lasts.
+
+    restore: input channels by matrix name that keep full precision and do not stretch their tokens' levels,
+    see `super_activations`. kinds: which matrices, see `matrices`. The weights are not touched. It is for
+    inference: rounding has no gradient. Raises `UserError` on bits out of range, on a channel outside the matrices that
+    are quantized, and on activations that are quantized already.
+    """
+    if not 2 <= bits <= 16:
+        raise UserError(f"activations in {bits} bits; choose 2 to 16")
+    found = matrices(model, kinds)
+    spared = {name: list(channels) for name, channels in (restore or {}).items()}
+    for name, channels in spared.items():
+        if name not in found:
+            raise UserError(f"no matrix {name!r} among those quantized, such as {next(iter(found))}")
+        width = found[name].weight.shape[1]
+        for channel in channels:
+            if not 0 <= channel < width:
+                raise UserError(f"no input channel {channel} of {name}: choose 0 to {width - 1}")
+    if taken := [name for name, matrix in found.items() if matrix.module in _quantized]:
+        raise UserError(f"the inputs of {taken[0]} are quantized already: leave that context first")
+    with contextlib.ExitStack() as undo:
+        for name, matrix in found.items():
+            hook = rounder(bits, spared.get(name, []))
+            undo.callback(matrix.module.register_forward_pre_hook(hook).remove)
+            undo.callback(_quantized.discard, matrix.module)
+            _quantized.add(matrix.module)
+        yield
+
+
+def rounder(bits: int, restore: list[int]) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    """A hook before a matrix's forward that quantizes what it is given."""
+
+    def read_back(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return quantize_tokens(inputs[0], bits, restore), *inputs[1:]
+
+    return read_back
+
+
+def quantize_tokens(x: Tensor, bits: int = 8, restore: Sequence[int] = ()) -> Tensor:
+    """x (..., C) rounded per token and read back, in its own dtype: off by at most half a step, which is the
+    token's largest magnitude over 2^(bits-1) - 1.
+
+    restore: channels that are replaced by the token's median first, and come back as they were. It happens
+    in every token, not only where the channel spikes: which token that is, none can tell from itself.
+    """
+    wide = x if x.dtype == torch.float64 else x.float()
+    restore = list(restore)
+    if restore:
+        wide = wide.clone()
+        wide[..., restore] = wide.median(-1, keepdim=True).values
+    levels = 2 ** (bits - 1) - 1
+    step = (wide.abs().amax(-1, keepdim=True) / levels).clamp(min=torch.finfo(wide.dtype).tiny)
+    read = ((wide / step).round() * step).to(x.dtype)
+    if restore:
+        read[..., restore] = x[..., restore]
+    return read
+
+
+def super_activations(
+    model: nn.Module, coordinates: Iterable[Coordinate], where: str = "both"
+) -> dict[str, list[int]]:
+    """Where super weights (layer, out, in) make inputs of matrices spike: channels by matrix name.
+
+    where: "input" is channel `in` of the layer's down projection, the spike that the weight multiplies.
+    "stream" is what it makes of it, on its way through the residual stream: channel `out` of every matrix
+    that reads the stream in later layers, where it arrives scaled by their norms. "both" is both. What the
+    paper calls the super activation is made by the weight and travels ("stream"); it does not show which
+    inputs of matrices it spares, so this is our reading. The coordinates are `Spike.coordinate` of `superweights.find_spikes`, or the
+    user's. Raises `UserError` on one outside the model.
+    """
+    if where not in ("input", "stream", "both"):
+        raise UserError(f"where is {where!r}; choose input, stream or both")
+    coordinates = list(coordinates)
+    found: dict[str, set[int]] = {}
+    for (layer, out, into), (name, _, _) in zip(coordinates, places(model, coordinates), strict=True):
+        if where != "stream":
+            found.setdefault(name, set()).add(into)
+        if where != "input":
+            for reader, matrix in matrices(model).items():
+                if matrix.layer > layer and STREAM.fullmatch(kind(reader)):
+                    found.setdefault(reader, set()).add(out)
+    return {name: sorted(channels) for name, channels in found.items()}
