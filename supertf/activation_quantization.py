@@ -41,8 +41,8 @@ def quantized_activations(
 
     restore: input channels by matrix name that keep full precision and do not stretch their tokens' levels,
     see `super_activations`. kinds: which matrices, see `matrices`. The weights are not touched. It is for
-    inference: rounding has no gradient. Raises `UserError` on bits out of range, on a channel outside the matrices that
-    are quantized, and on activations that are quantized already.
+    inference: rounding has no gradient. Raises `UserError` on bits out of range, on a channel outside the
+    matrices that are quantized, and on activations that are quantized already.
     """
     if not 2 <= bits <= 16:
         raise UserError(f"activations in {bits} bits; choose 2 to 16")
@@ -103,9 +103,9 @@ def super_activations(
     where: "input" is channel `in` of the layer's down projection, the spike that the weight multiplies.
     "stream" is what it makes of it, on its way through the residual stream: channel `out` of every matrix
     that reads the stream in later layers, where it arrives scaled by their norms. "both" is both. What the
-    paper calls the super activation is made by the weight and travels ("stream"); it does not show which
-    inputs of matrices it spares, so this is our reading. The coordinates are `Spike.coordinate` of `superweights.find_spikes`, or the
-    user's. Raises `UserError` on one outside the model.
+    paper calls the super activation is made by the weight and travels ("stream"); which inputs of matrices
+    it spares is not published, so this is our reading. The coordinates are `Spike.coordinate` of
+    `superweights.find_spikes`, or the user's. Raises `UserError` on one outside the model.
     """
     if where not in ("input", "stream", "both"):
         raise UserError(f"where is {where!r}; choose input, stream or both")
