@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-from families import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import planted_model
@@ -310,7 +309,7 @@ def test_bad_input_is_refused_in_one_line(model, calibration, given, message):
 
 def test_models_of_other_packages_and_damaged_ones_are_refused(calibration):
     with pytest.raises(UserError, match="`load_model` makes one of GPT-2 and Llama checkpoints"):
-        plan_structured(tiny("Llama"), "channels", 0.2, score="magnitude")
+        plan_structured(torch.nn.Linear(2, 2), "channels", 0.2, score="magnitude")
     model = planted_model()
     model.h[1].mlp.c_proj.weight.data[0, 0] = torch.nan
     with pytest.raises(UserError, match="not finite"):
@@ -325,7 +324,7 @@ def test_plans_that_no_smaller_model_fits_are_refused(model, calibration):
     with pytest.raises(UserError, match="not for both matrices of every MLP or every attention"):
         smaller(model, plan(model, "magnitude", 0.2, progress=False))
     with pytest.raises(UserError, match="not for both matrices of every MLP or every attention"):
-        smaller(tiny("Llama"), whole)
+        smaller(torch.nn.Linear(2, 2), whole)
     more = plan_structured(model, "channels", 0.5, calibration).removed
     uneven = {name: more[name] if ".1." in name else mask for name, mask in whole.removed.items()}
     with pytest.raises(
@@ -341,14 +340,12 @@ def test_plans_that_no_smaller_model_fits_are_refused(model, calibration):
 
 
 @pytest.mark.real_model
-def test_the_real_model_loses_channels_and_heads_and_keeps_its_super_weight(smollm2):
+def test_the_real_model_loses_channels_and_keeps_its_super_weight(smollm2):
     ids = torch.arange(1000, 1064)
     found = plan_structured(smollm2, "channels", 0.2, calibrate(smollm2, ids, 64), watch=[(11, 507, 1229)])
     assert found.fates[0].rank == 1535  # the last of its layer to go
-    small = smaller(smollm2, found)
-    small = smaller(small, plan_structured(small, "heads", 1 / 3, calibrate(small, ids, 64)))
-    assert (small.config.n_inner, small.config.n_head, small.config.head_dim) == (1229, 6, 64)
-    heads = plan_structured(smollm2, "heads", 1 / 3, score="magnitude")
-    with pruned(smollm2, heads):
+    with pruned(smollm2, found):
         masked = logits(smollm2, ids[None, :16])
-    assert torch.allclose(logits(smaller(smollm2, heads), ids[None, :16]), masked, atol=2e-4, rtol=1e-5)
+    small = smaller(smollm2, found)
+    assert small.config.n_inner == 1229
+    assert (logits(small, ids[None, :16]) - masked).abs().max() < 1e-5 * masked.abs().max()
