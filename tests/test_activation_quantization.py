@@ -10,8 +10,8 @@ from planted import PROMPT, planted_model
 from supertf.activation_quantization import quantize_tokens, quantized_activations, super_activations
 from supertf.errors import UserError
 from supertf.matrices import kind, matrices
+from supertf.quantization import quantize, quantized
 from supertf.superweights import candidates, find_spikes
-from supertf.weight_edits import scaled_weights
 
 DOWN = "h.1.mlp.c_proj"
 PLANTED = (1, 7, 21)  # planted_model's
@@ -99,13 +99,18 @@ def test_the_model_is_as_before_also_after_an_exception():
         pass
 
 
-def test_weights_changed_around_it_or_inside_it_give_the_same():
+def test_quantized_weights_around_it_or_inside_it_give_the_same():
     model = planted_model()
-    with scaled_weights(model, [PLANTED], 0.5), quantized_activations(model, bits=4):
+    before = logits(model)
+    weights = quantize(model, "int4 block=tensor", progress=False)
+    with quantized(model, weights), quantized_activations(model, bits=4):
         outside = logits(model)
-    with quantized_activations(model, bits=4), scaled_weights(model, [PLANTED], 0.5):
+    with quantized_activations(model, bits=4), quantized(model, weights):
         inside = logits(model)
+    with quantized(model, weights):
+        assert not torch.equal(logits(model), inside)
     assert torch.equal(outside, inside)
+    assert torch.equal(logits(model), before)
 
 
 def test_found_spikes_say_what_to_spare():
