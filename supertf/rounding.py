@@ -16,9 +16,7 @@ from supertf.errors import UserError
 
 Block = str | int | tuple[int, int]
 CLIPS = "none, z4 (4 standard deviations of |w| above its mean), p99.9 (its percentile), error or output"
-FACTORS = tuple(
-    0.95**step for step in range(45)
-)  # of its largest weight a block's clip is sought at: 1 to 0.1
+FACTORS = tuple(0.95**step for step in range(45))  # 1 to 0.1: times its largest weight a block may be clipped
 
 
 @dataclass(frozen=True)
