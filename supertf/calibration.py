@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from supertf.checks import check_vocabulary
 from supertf.errors import UserError
-from supertf.matrices import matrices
+from supertf.matrices import HEAD, kind, matrices
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,27 @@ def calibrate(
     `UserError` on a text that is empty, shorter than a window or of another vocabulary, on a window longer
     than the model reads, and on activations that are not finite.
     """
+    windows = windows_of(model, ids, length)
+    found = matrices(model, kinds)
+    squares: dict[str, Tensor] = {}
+    products: dict[str, Tensor] = {}
+    with contextlib.ExitStack() as hooks:
+        for name, matrix in found.items():
+            hook = adder(name, squares, products if hessians else None)
+            hooks.callback(matrix.module.register_forward_pre_hook(hook).remove)
+        for window in windows:
+            model(window.to(model.device), last_only=HEAD not in map(kind, found))
+    damaged = [name for name, sums in squares.items() if not sums.isfinite().all()]
+    if damaged:
+        raise UserError(
+            f"the inputs of {damaged[0]} are not finite: the weights are damaged, or their dtype is too "
+            "narrow for this model (try float32)"
+        )
+    return Calibration(windows.numel(), squares, products)
+
+
+def windows_of(model: nn.Module, ids: Sequence[int] | Tensor, length: int) -> Tensor:
+    """A calibration text (N,) as windows side by side, (N / length, 1, length); see `calibrate`."""
     ids = torch.as_tensor(ids, dtype=torch.int64)
     check_vocabulary(ids, model.config.vocab_size, "the calibration text")
     if length < 1:
@@ -53,23 +74,7 @@ def calibrate(
             f"the calibration text has {len(ids)} tokens, fewer than one window of {length}: use a longer "
             "text or shorter windows"
         )
-    found = matrices(model, kinds)
-    squares: dict[str, Tensor] = {}
-    products: dict[str, Tensor] = {}
-    windows = ids[: len(ids) // length * length].view(-1, 1, length)
-    with contextlib.ExitStack() as hooks:
-        for name, matrix in found.items():
-            hook = adder(name, squares, products if hessians else None)
-            hooks.callback(matrix.module.register_forward_pre_hook(hook).remove)
-        for window in windows:
-            model(window.to(model.device), last_only=True)
-    damaged = [name for name, sums in squares.items() if not sums.isfinite().all()]
-    if damaged:
-        raise UserError(
-            f"the inputs of {damaged[0]} are not finite: the weights are damaged, or their dtype is too "
-            "narrow for this model (try float32)"
-        )
-    return Calibration(windows.numel(), squares, products)
+    return ids[: len(ids) // length * length].view(-1, 1, length)
 
 
 def adder(

@@ -1,7 +1,8 @@
 """The matrices of a decoder's layers that are pruned and quantized: all but embeddings and head.
 
 Named as their modules are: h.3.attn.c_attn, h.3.attn.c_proj, h.3.mlp.c_fc and h.3.mlp.c_proj in this lab's
-models. What follows the layer's number is a matrix's kind.
+models. What follows the layer's number is a matrix's kind. The head, lm_head, is a kind of its own for those
+who ask for it: it is often tied to the embeddings, and then its weights are not to be changed.
 """
 
 import re
@@ -21,15 +22,17 @@ from supertf.projections import (
 )
 
 KIND = re.compile(LAYER + "(.+)")
+HEAD = "lm_head"
 
 
 def matrices(model: nn.Module, kinds: Iterable[str] | None = None) -> dict[str, Projection]:
     """The linear layers inside the model's layers by name, first layer first; each with `weight`, W[out, in].
 
-    kinds: which ones, such as ("mlp.c_fc", "mlp.c_proj"); None is all. Raises `UserError` on a kind that the
-    model lacks, and on models that `output_projections` refuses: quantized, mixtures of experts, unknown.
+    kinds: which ones, such as ("mlp.c_fc", "mlp.c_proj"); None is all but the head. Raises `UserError` on a
+    kind that the model lacks, and on models that `output_projections` refuses: quantized, mixtures of
+    experts, unknown.
     """
-    output_projections(model)
+    layers = len(output_projections(model))
     found = {
         name: Projection(int(match[1]), name, module)
         for name, module in model.named_modules()
@@ -39,6 +42,9 @@ def matrices(model: nn.Module, kinds: Iterable[str] | None = None) -> dict[str, 
     }
     if kinds is None:
         return found
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] == HEAD:
+            found[name] = Projection(layers, name, module)
     wanted, known = list(kinds), dict.fromkeys(map(kind, found))
     if not wanted or not set(wanted) <= set(known):
         raise UserError(f"matrices of kinds {wanted}; choose one or more of {', '.join(known)}")
@@ -46,8 +52,8 @@ def matrices(model: nn.Module, kinds: Iterable[str] | None = None) -> dict[str, 
 
 
 def kind(name: str) -> str:
-    """What a matrix is, whatever its layer: mlp.c_proj for h.3.mlp.c_proj."""
-    return KIND.fullmatch(name)[2]
+    """What a matrix is, whatever its layer: mlp.c_proj for h.3.mlp.c_proj, lm_head for the head."""
+    return HEAD if name.rpartition(".")[2] == HEAD else KIND.fullmatch(name)[2]
 
 
 def places(model: nn.Module, coordinates: Iterable[Coordinate]) -> list[tuple[str, int, int]]:
