@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from supertf.errors import UserError
 from supertf.input_sizes import InputSizes, gates
 from supertf.matrices import kind, matrices
-from supertf.projections import Coordinate, check_coordinate, output_projections
+from supertf.projections import Coordinate, Projection, check_coordinate, output_projections
 from supertf.weight_groups import check_sparsity, how_many
 
 METHODS = ("inputs", "gate", "top")
@@ -131,7 +131,7 @@ def plan_dynamic(
     held: dict[str, Tensor] = {}
     for name, channel, size in deciding(model, method, protect):
         held.setdefault(name, torch.zeros(size, dtype=torch.bool, device=model.device))[channel] = True
-    cuts = {}
+    known, cuts = dict(model.named_modules()), {}
     for name, share in shares.items():
         axes = sizes.axes.get(name) if sizes else None
         if axes is not None and name in held:
@@ -139,7 +139,7 @@ def plan_dynamic(
                 f"{name} is cut along axes other than its channels, so that none of these can be protected"
             )
         threshold = None if method == "top" else sizes.threshold(name, share)
-        cuts[name] = Cut(size_of(model, method, name), share, threshold, held.get(name), axes)
+        cuts[name] = Cut(size_of(method, known[name]), share, threshold, held.get(name), axes)
     settings = {
         "sparsity": dict(sparsity) if isinstance(sparsity, Mapping) else sparsity,
         "matrices": list(dict.fromkeys(map(kind, shares))),
@@ -190,10 +190,15 @@ def deciding(model: nn.Module, method: str, coordinates: Iterable[Coordinate]) -
     return found
 
 
-def size_of(model: nn.Module, method: str, name: str) -> int:
-    """Inputs of a matrix, or gates of a layer."""
-    rows, columns = matrices(model, [kind(name)])[name].weight.shape
+def size_of(method: str, module: nn.Module) -> int:
+    """Inputs of a matrix, or gates of a c_fc."""
+    rows, columns = weight_of(module).shape
     return rows // 2 if method == "gate" else columns
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """W[out, in]."""
+    return Projection(0, type(module).__name__, module).weight
 
 
 @contextlib.contextmanager
@@ -226,7 +231,7 @@ def claimed(model: nn.Module, pruning: DynamicPruning) -> Iterator[dict[str, nn.
     """The modules of a plan by name, which no other plan can have meanwhile."""
     known = dict(model.named_modules())
     for name, cut in pruning.cuts.items():
-        if name not in known or (size := size_of(model, pruning.method, name)) != cut.size:
+        if name not in known or (size := size_of(pruning.method, known[name])) != cut.size:
             here = "no such matrix" if name not in known else f"{size}"
             raise UserError(f"the plan is for {cut.size} inputs of {name}, here {here}: plan for this model")
         if known[name] in _cut:
@@ -244,9 +249,7 @@ def weights_met(model: nn.Module, pruning: DynamicPruning) -> tuple[dict[str, in
     if pruning.method == "gate":  # a gate's own row is always read; those of the up and down projections not
         width = model.config.n_embd
         return dict.fromkeys(pruning.cuts, 3 * width), dict.fromkeys(pruning.cuts, 2 * width)
-    outputs = {}
-    for name, cut in pruning.cuts.items():
-        outputs[name] = matrices(model, [kind(name)])[name].weight.shape[0]
+    outputs = {name: weight_of(model.get_submodule(name)).shape[0] for name in pruning.cuts}
     return outputs, outputs
 
 
