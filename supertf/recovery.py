@@ -1,8 +1,8 @@
 """A short training that lets a pruned model make up for what it lost.
 
 What it gains by next tokens, on text like that it is trained on, is not all recovery: any model learns such
-text. Give the dense model the same training, and compare with that. With the dense model for a teacher there is
-nothing but that model to learn: it is its own control.
+text. Give the dense model the same training, and compare with that. With the dense model for a teacher there
+is nothing but that model to learn: it is its own control.
 """
 
 import math
