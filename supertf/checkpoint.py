@@ -23,7 +23,7 @@ from torch import Tensor
 
 from supertf.errors import UserError
 from supertf.files import is_sealed, read_json, seal, sha256, write_json
-from supertf.pretrained import read_tensors, save_model, write_tensors
+from supertf.pretrained import MODEL_TYPE, read_tensors, save_model, write_tensors
 from supertf.tokenizer import load_tokenizer, save_tokenizer
 
 FORMAT = "supertf checkpoint 1"
@@ -160,11 +160,11 @@ def is_run(path: str | Path) -> bool:
 def load_tokenizer_of(name: str | Path, vocab_size: int) -> tiktoken.Encoding:
     """The tokenizer of the model that `load_model(name)` gives, whose vocabulary has `vocab_size` tokens.
 
-    Checkpoints carry theirs; GPT-2's and SmolLM2's belong to models that have "gpt2" or "smollm2" in
-    their name and a vocabulary of that size. Raises `UserError` when there is no telling.
+    Checkpoints and saved copies carry theirs; GPT-2's and SmolLM2's belong to models that have "gpt2" or
+    "smollm2" in their name and a vocabulary of that size. Raises `UserError` when there is no telling.
     """
-    saved = locate(name) / "tokenizer.json"
-    if (saved.parent / STATE).is_file() and saved.is_file():
+    saved = locate(name) / "tokenizer.json"  # folders of Hugging Face have a file of that name, too
+    if saved.is_file() and read_json(saved.parent / "config.json").get("model_type") == MODEL_TYPE:
         return load_tokenizer(saved)
     for part, size, tokenizer in (("gpt2", 50257, "gpt2"), ("smollm2", 49152, "smollm2-135m")):
         if part in Path(name).name.lower() and vocab_size == size:

@@ -21,6 +21,8 @@ COMMANDS = {  # name: (module, one line of help)
     "generate": ("cli_generate", "continue a prompt"),
     "eval": ("cli_eval", "perplexity of a model on text, also by position"),
     "superweights": ("cli_superweights", "find super weights, prove them, check the published ones"),
+    "prune": ("cli_prune", "prune a model: perplexity, text and the fate of super weights"),
+    "quantize": ("cli_quantize", "round a model's weights to few bits, beside the model as it is"),
     "experiment": ("cli_experiment", "list the lab's experiments, run them, record their results"),
     "bench": ("cli_bench", "measure speed against reference implementations"),
 }

@@ -1,7 +1,7 @@
 """A model as the command line names it: loaded, with its tokenizer, its BOS token and a loss on a text."""
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from supertf.ablation import Loss, text_loss
 from supertf.bench import machine
@@ -10,6 +10,9 @@ from supertf.cli_eval import read_ids
 from supertf.device import pick_device_dtype
 from supertf.errors import UserError
 from supertf.hf_model import HFModel, HFTokenizer, load_any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Subject:
@@ -71,11 +74,15 @@ class Subject:
 
         Raises `UserError` when the text cannot be read or is too short to predict a token.
         """
-        if data.endswith(".bin") and self.other:
-            raise UserError(f"{data} holds tokens of this lab's tokenizers: give the text itself")
-        ids = read_ids(data, self.tokenizer, max_tokens)
+        ids = self.read(data, max_tokens)
         tokens = len(ids) - (self.bos_id is None)
         if tokens < 1:
             raise UserError(f"{data} has {len(ids)} tokens: too short to predict any")
         loss = text_loss(ids, length, bos_id=self.bos_id)
         return loss, {"data": data, "tokens": tokens, "length": length}
+
+    def read(self, data: str, max_tokens: int) -> "np.ndarray":
+        """The first tokens of a text, (N,) int64, see `read_ids`; `UserError` when it cannot be read."""
+        if data.endswith(".bin") and self.other:
+            raise UserError(f"{data} holds tokens of this lab's tokenizers: give the text itself")
+        return read_ids(data, self.tokenizer, max_tokens)

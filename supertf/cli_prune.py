@@ -1,0 +1,353 @@
+"""`supertf prune`: a model beside its pruned self: perplexity, text, and what becomes of super weights."""
+
+import argparse
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from supertf.cli import boolean, positive_int, print_result, seed
+from supertf.errors import UserError
+
+if TYPE_CHECKING:
+    from supertf.cli_side_by_side import SideBySide
+    from supertf.model import GPT
+    from supertf.pruning import Fate, Pruning
+
+METHODS = {  # of single weights, of whole units, and of inputs token by token
+    "static": ("random", "magnitude", "wanda", "sparsegpt"),
+    "structured": ("channels", "heads"),
+    "dynamic": ("inputs", "gate", "top"),
+}
+OF = {method: family for family, methods in METHODS.items() for method in methods}
+ONLY_FOR = {  # options that not all methods have
+    "scope": ("random", "magnitude", "wanda"),
+    "pattern": METHODS["static"],
+    "matrices": (*METHODS["static"], "inputs", "top"),
+    "score": METHODS["structured"],
+    "save": (*METHODS["static"], *METHODS["structured"]),
+}
+CALIBRATION = {"static": 8, "structured": 8, "dynamic": 2}  # windows
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `supertf prune`."""
+    parser.add_argument(
+        "--method",
+        choices=tuple(OF),
+        default="wanda",
+        help="removes weights (random to sparsegpt), MLP channels or attention heads, "
+        "or drops inputs token by token (inputs, gate, top)",
+    )
+    parser.add_argument("--sparsity", type=float, help="the share that goes, 0 to 1 (default: 0.5)")
+    parser.add_argument("--pattern", metavar="N:M", help="in place of a sparsity, as in 2:4; single weights")
+    parser.add_argument(
+        "--scope",
+        choices=("matrix", "row", "global"),
+        help="weights that are compared (default: the method's own)",
+    )
+    parser.add_argument(
+        "--score",
+        choices=("activation", "magnitude", "random"),
+        help="of channels and heads (default: activation)",
+    )
+    parser.add_argument("--seed", type=seed, default=0, help="of what is random")
+    add_shared_arguments(parser, "keeps its value, or its channel")
+    parser.add_argument("--save", metavar="FOLDER", help="write the pruned model: the smaller one, if it is")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_shared_arguments(parser: argparse.ArgumentParser, protected: str) -> None:
+    """Options that `supertf quantize` has, too. protected: what protection does to a weight."""
+    parser.add_argument(
+        "--model", default="smollm2-135m", help="smollm2-135m, a hub id, a folder, a run or a GGUF file"
+    )
+    parser.add_argument(
+        "--protect",
+        nargs="+",
+        default=["super"],
+        metavar="WEIGHT",
+        help=f"super (each candidate, see superweights find), none, or as in '11[507, 1229]': {protected} "
+        "(default: super)",
+    )
+    parser.add_argument("--matrices", nargs="+", metavar="KIND", help="as in mlp.c_proj (default: all)")
+    parser.add_argument(
+        "--data", default="python-docs:stdlib", help="a token file (.bin), or text as in supertf data"
+    )
+    parser.add_argument("--windows", type=positive_int, default=8, help="of held-out text, its beginning")
+    parser.add_argument("--length", type=positive_int, help="tokens per window (default: 512 or the context)")
+    parser.add_argument(
+        "--calibration_windows",
+        type=positive_int,
+        help="of the text that follows (default: 8, of dynamic methods 2; 0 where none is needed)",
+    )
+    parser.add_argument("--prompt", default="The capital of France is", help="both models go on with it")
+    parser.add_argument("--max_new_tokens", type=positive_int, default=20)
+    parser.add_argument(
+        "--tokenizer", help="gpt2, bytes, smollm2-135m or a tokenizer file (default: the model's)"
+    )
+    parser.add_argument(
+        "--bos",
+        type=boolean,
+        metavar="BOOL",
+        help="begin prompt and windows with a BOS token (default: as the model expects)",
+    )
+    parser.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What pruning did.
+
+    settings: of the plan. losses: dense and pruned, in nats per token. texts: dense and pruned. unit: what
+    went, "weights" or "inputs". by_matrix: how many of them there were and how many went. fates: of each
+    watched weight, as JSON. told: more for the JSON. pruned: makes the model that can be saved.
+    """
+
+    settings: dict[str, Any]
+    losses: tuple[float, float]
+    texts: tuple[str, str]
+    unit: str
+    by_matrix: dict[str, dict[str, Any]]
+    fates: list[dict[str, Any]]
+    told: dict[str, Any]
+    pruned: "Callable[[], GPT] | None" = None
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what pruning does to a model."""
+    from supertf.cli_side_by_side import SideBySide, by_kind
+
+    check_options(args)
+    if args.sparsity is None and args.pattern is None:
+        args.sparsity = 0.5
+    family = OF[args.method]
+    windows = (args.calibration_windows or CALIBRATION[family]) if calibrated(args) else 0
+    side = SideBySide(args, windows)
+    found = {"static": run_static, "structured": run_structured, "dynamic": run_dynamic}[family](args, side)
+    if args.save:
+        with side.step("saving"):
+            side.save(found.pruned())
+    weights = [{**known, **fate} for known, fate in zip(side.weights(), found.fates, strict=True)]
+    settings = {"method": args.method, **found.settings}
+    result = {
+        **side.result("pruned", settings, *found.losses, found.texts),
+        "unit": found.unit,
+        "sparsity": summed(found.by_matrix.values())["share"],
+        **found.told,
+        "by_kind": {
+            kind: {"matrices": len(some), **summed(some)} for kind, some in by_kind(found.by_matrix).items()
+        },
+        "by_matrix": found.by_matrix,
+        "watched": weights,
+    }
+    if args.json:
+        print_result(result, as_json=True)
+    else:
+        print_pruned(result)
+    return 0
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """`UserError` on options that the method does not have, before anything is loaded."""
+    from supertf.pruning_plan import groups
+    from supertf.weight_groups import check_sparsity
+
+    for option, methods in ONLY_FOR.items():
+        if getattr(args, option) is not None and args.method not in methods:
+            raise UserError(f"--{option} is for {', '.join(methods)}, not for {args.method}: leave it out")
+    if args.calibration_windows and not calibrated(args):
+        scored = f" by {args.score}" if args.score else ""
+        raise UserError(f"{args.method}{scored} needs no calibration: leave out --calibration_windows")
+    if args.pattern is not None:
+        groups(args.method, args.sparsity, args.scope, args.pattern)
+    elif args.sparsity is not None:
+        check_sparsity(args.sparsity)
+
+
+def calibrated(args: argparse.Namespace) -> bool:
+    """Whether the method reads a text first."""
+    if OF[args.method] == "structured":
+        return args.score in (None, "activation")
+    return args.method in ("wanda", "sparsegpt", "inputs", "gate")
+
+
+def run_static(args: argparse.Namespace, side: "SideBySide") -> Outcome:
+    """Single weights become zero."""
+    from supertf.calibration import calibrate
+    from supertf.pruning import pruned, pruned_copy
+    from supertf.pruning_plan import plan
+
+    model, calibration = side.model, None
+    if calibrated(args):
+        with side.step("calibrating"):
+            calibration = calibrate(
+                model, side.calibration, side.length, args.method == "sparsegpt", args.matrices
+            )
+    with side.step("planning"):
+        pruning = plan(
+            model,
+            args.method,
+            args.sparsity,
+            calibration,
+            side.protect,
+            side.watch,
+            args.scope,
+            args.pattern,
+            args.seed,
+            args.matrices,
+        )
+    losses, texts = side.compare("pruned", pruned(model, pruning))
+    return outcome(pruning, losses, texts, {}, lambda: pruned_copy(model, pruning))
+
+
+def run_structured(args: argparse.Namespace, side: "SideBySide") -> Outcome:
+    """Whole channels or heads go, and the smaller model is measured."""
+    from supertf.calibration import calibrate
+    from supertf.structured import plan_structured, smaller
+
+    model, calibration = side.model, None
+    if calibrated(args):
+        with side.step("calibrating"):
+            calibration = calibrate(model, side.calibration, side.length)
+    with side.step("planning"):
+        pruning = plan_structured(
+            model,
+            args.method,
+            args.sparsity,
+            calibration,
+            side.protect,
+            side.watch,
+            args.score or "activation",
+            seed=args.seed,
+        )
+        small = smaller(model, pruning)
+    losses, texts = side.compare("pruned", nullcontext(), small)
+    told = {"parameters_left": small.num_parameters()}
+    return outcome(pruning, losses, texts, told, lambda: small)
+
+
+def run_dynamic(args: argparse.Namespace, side: "SideBySide") -> Outcome:
+    """Small inputs of matrices do not count, token by token."""
+    from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
+    from supertf.input_sizes import input_sizes
+
+    model, sizes = side.model, None
+    if calibrated(args):
+        of = "gate" if args.method == "gate" else "inputs"
+        with side.step("calibrating"):
+            sizes = input_sizes(model, side.calibration, side.length, of, args.matrices)
+    with side.step("planning"):
+        pruning, alone = (
+            plan_dynamic(model, args.method, args.sparsity, sizes, protect, args.matrices)
+            for protect in (side.protect, ())
+        )
+    dense = side.measure(model, "dense")
+    with dynamically_pruned(model, pruning, side.watch) as skipped:
+        loss = side.measure(model, "pruned")
+    unprotected = skipped
+    if side.protect:
+        with dynamically_pruned(model, alone, side.watch) as unprotected:
+            side.read_first_window()
+    texts = [side.text(model, "dense")]
+    with dynamically_pruned(model, pruning):
+        texts.append(side.text(model, "pruned"))
+    by_matrix = {
+        name: {"of": seen, "removed": skipped.dropped[name], "share": skipped.dropped[name] / seen}
+        for name, seen in skipped.seen.items()
+    }
+    fates = [
+        {
+            "dropped": share(skipped.watched.get(one)),
+            "dropped_unprotected": share(unprotected.watched.get(one)),
+        }
+        for one in side.watch
+    ]
+    told = {"work_skipped": skipped.work}
+    return Outcome(pruning.settings, (dense, loss), tuple(texts), "inputs", by_matrix, fates, told)
+
+
+def outcome(
+    pruning: "Pruning",
+    losses: tuple[float, float],
+    texts: tuple[str, str],
+    told: dict[str, Any],
+    copy: "Callable[[], GPT]",
+) -> Outcome:
+    """The outcome of a plan that removes weights."""
+    by_matrix = {
+        name: {"of": mask.numel(), "removed": count, "share": count / mask.numel()}
+        for (name, mask), count in zip(pruning.removed.items(), pruning.counts.values(), strict=True)
+    }
+    fates = [fate_dict(one) for one in pruning.fates]
+    return Outcome(pruning.settings, losses, texts, "weights", by_matrix, fates, told, copy)
+
+
+def fate_dict(fate: "Fate") -> dict[str, Any]:
+    """A `Fate` as JSON; None where the weight's matrix is not pruned."""
+    known = fate.rank is not None
+    return {
+        "removed": fate.removed,
+        "removed_unprotected": fate.chosen if known else None,
+        "rank": fate.rank,
+        "group": fate.group if known else None,
+        "going": fate.going if known else None,
+    }
+
+
+def share(dropped: tuple[int, int] | None) -> float | None:
+    """Share of tokens; None for a matrix that is not pruned."""
+    return dropped and dropped[0] / dropped[1]
+
+
+def summed(some: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Values of several matrices as one."""
+    some = list(some)
+    of, removed = (sum(one[name] for one in some) for name in ("of", "removed"))
+    return {"of": of, "removed": removed, "share": removed / of}
+
+
+def print_pruned(result: dict[str, Any]) -> None:
+    """The result for people."""
+    from supertf.cli_side_by_side import print_head, print_tail, print_weights
+    from supertf.tables import print_table
+
+    config, weights = result["config"], result["watched"]
+    asked = f"pattern {config['pattern']}" if config.get("pattern") else f"sparsity {config['sparsity']:g}"
+    print_head(result, f"{config['method']}, {asked}", "pruned")
+    removed = sum(one["removed"] for one in result["by_kind"].values())
+    how = "weights removed" if result["unit"] == "weights" else "inputs dropped over all tokens"
+    print(f"\n{removed:,} {how}, {result['sparsity']:.1%} of those of the matrices pruned")
+    print_table(
+        ["kind", "matrices", result["unit"], how.split()[1], "%"],
+        (
+            [kind, one["matrices"], one["of"], one["removed"], f"{100 * one['share']:.1f}"]
+            for kind, one in result["by_kind"].items()
+        ),
+    )
+    if "work_skipped" in result:
+        print(f"work of these matrices that can be skipped, token by token: {result['work_skipped']:.1%}")
+    if "parameters_left" in result:
+        print(f"parameters of the model: {result['parameters']:,}, then {result['parameters_left']:,}")
+    if result["unit"] == "weights":
+        columns, cells = ["unprotected", "its turn", "here"], map(removal_cells, weights)
+    else:
+        columns, cells = ["% of tokens dropped unprotected", "here"], map(drop_cells, weights)
+    print_weights(weights, columns, cells)
+    print_tail(result, "pruned")
+
+
+def removal_cells(one: dict[str, Any]) -> list[str]:
+    """What a method would do to a weight, when it is that weight's turn, and what happened."""
+    if one["rank"] is None:
+        return ["not pruned", "", "kept"]
+    turn = f"{one['rank'] + 1} of {one['group']}, {one['going']} go"
+    alone = "removed" if one["removed_unprotected"] else "kept"
+    return [alone, turn, "removed" if one["removed"] else "kept"]
+
+
+def drop_cells(one: dict[str, Any]) -> list[str]:
+    """At how many tokens a weight's input is dropped, unprotected and as it is."""
+    if one["dropped"] is None:
+        return ["not pruned", ""]
+    return [f"{100 * one['dropped_unprotected']:.1f}", f"{100 * one['dropped']:.1f}"]

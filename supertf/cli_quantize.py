@@ -1,0 +1,132 @@
+"""`supertf quantize`: a model beside itself in few bits: quality and the fate of super weights."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from supertf.cli import print_result
+from supertf.cli_prune import add_shared_arguments
+from supertf.errors import UserError
+
+if TYPE_CHECKING:
+    from supertf.calibration import Calibration
+    from supertf.cli_side_by_side import SideBySide
+    from supertf.rounding import Scheme
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `supertf quantize`."""
+    parser.add_argument(
+        "--scheme",
+        default="int4 block=64",
+        help="intBITS block=BLOCK clip=CLIP symmetric; bits 2 to 8; block tensor, channel, 64, 64x64; "
+        "clip none, z4, p99.9, error, output; all but the bits may be left out",
+    )
+    add_shared_arguments(parser, "held out, it keeps its value and does not stretch its block's levels")
+    parser.add_argument(
+        "--save", metavar="FOLDER", help="write the quantized weights, read back: no smaller than before"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what quantizing does to a model."""
+    from supertf.calibration import calibrate
+    from supertf.cli_side_by_side import SideBySide, by_kind
+    from supertf.quantization import quantize, quantized, quantized_copy
+    from supertf.rounding import Scheme
+
+    scheme = Scheme.parse(args.scheme)
+    calibrated = scheme.clip == "output"
+    if args.calibration_windows and not calibrated:
+        raise UserError(
+            f"clip={scheme.clip} needs no calibration, only clip=output: leave out --calibration_windows"
+        )
+    side = SideBySide(args, (args.calibration_windows or 8) if calibrated else 0)
+    model, calibration = side.model, None
+    if calibrated:
+        with side.step("calibrating"):
+            calibration = calibrate(model, side.calibration, side.length, kinds=args.matrices)
+    with side.step("rounding"):
+        found = quantize(model, scheme, side.protect, side.watch, calibration, args.matrices)
+        alone = unprotected(side, scheme, calibration, found.values)
+    losses, texts = side.compare("quantized", quantized(model, found))
+    if args.save:
+        with side.step("saving"):
+            side.save(quantized_copy(model, found))
+    by_matrix = {
+        name: {"weights": value.numel(), "error": found.errors[name]} for name, value in found.values.items()
+    }
+    itemsize = next(iter(found.values.values())).element_size()
+    weights = sum(one["weights"] for one in by_matrix.values())
+    settings = {"scheme": str(scheme), "matrices": list(by_kind(by_matrix))}
+    result = {
+        **side.result("quantized", settings, *losses, texts),
+        "weights": weights,
+        "bits_per_weight": found.bits_per_weight,
+        "bytes": {"dense": weights * itemsize, "quantized": found.bytes},
+        "by_kind": {
+            kind: {
+                "matrices": len(some),
+                "weights": sum(one["weights"] for one in some),
+                "error": sum(one["error"] for one in some) / len(some),
+            }
+            for kind, some in by_kind(by_matrix).items()
+        },
+        "by_matrix": by_matrix,
+        "watched": [
+            {**known, "held_out": fate.held, "after": fate.after, "after_unprotected": value}
+            for known, fate, value in zip(side.weights(), found.fates, alone, strict=True)
+        ],
+    }
+    if args.json:
+        print_result(result, as_json=True)
+    else:
+        print_quantized(result)
+    return 0
+
+
+def unprotected(
+    side: "SideBySide", scheme: "Scheme", calibration: "Calibration | None", values: dict[str, Any]
+) -> list[float | None]:
+    """What each watched weight becomes if none is held out; None where its matrix is not quantized."""
+    from supertf.projections import output_projections
+    from supertf.rounding import round_to_nearest
+
+    projections, done = output_projections(side.model), {}
+    for layer in {layer for layer, _, _ in side.watch if projections[layer].name in values}:
+        matrix = projections[layer]
+        squares = calibration and calibration.squares[matrix.name]
+        done[layer] = round_to_nearest(matrix.weight, scheme, squares=squares, name=matrix.name)
+    return [done[layer][out, into].item() if layer in done else None for layer, out, into in side.watch]
+
+
+def print_quantized(result: dict[str, Any]) -> None:
+    """The result for people."""
+    from supertf.cli_side_by_side import print_head, print_tail, print_weights
+    from supertf.tables import number, print_table
+
+    weights, size = result["watched"], result["bytes"]
+    print_head(result, result["config"]["scheme"], "quantized")
+    print(
+        f"\n{result['weights']:,} weights in {result['bits_per_weight']:.2f} bits each, scales and weights "
+        f"held out included: {size['dense'] / 1e6:.1f} MB, then {size['quantized'] / 1e6:.1f} MB"
+    )
+    print_table(
+        ["kind", "matrices", "weights", "squared error, % of squares"],
+        (
+            [kind, one["matrices"], one["weights"], f"{100 * one['error']:.3g}"]
+            for kind, one in result["by_kind"].items()
+        ),
+    )
+    print_weights(
+        weights,
+        ["unprotected", "here"],
+        (
+            [
+                "not quantized" if (alone := one["after_unprotected"]) is None else number(alone),
+                number(one["after"]),
+            ]
+            for one in weights
+        ),
+    )
+    print_tail(result, "quantized")
