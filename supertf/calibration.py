@@ -54,12 +54,8 @@ def calibrate(
             hooks.callback(matrix.module.register_forward_pre_hook(hook).remove)
         for window in windows:
             model(window.to(model.device), last_only=HEAD not in map(kind, found))
-    damaged = [name for name, sums in squares.items() if not sums.isfinite().all()]
-    if damaged:
-        raise UserError(
-            f"the inputs of {damaged[0]} are not finite: the weights are damaged, or their dtype is too "
-            "narrow for this model (try float32)"
-        )
+    for name, sums in squares.items():
+        check_finite(name, sums)
     return Calibration(windows.numel(), squares, products)
 
 
@@ -75,6 +71,15 @@ def windows_of(model: nn.Module, ids: Sequence[int] | Tensor, length: int) -> Te
             "text or shorter windows"
         )
     return ids[: len(ids) // length * length].view(-1, 1, length)
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """`UserError` unless what was gathered of a matrix's inputs is finite."""
+    if not values.isfinite().all():
+        raise UserError(
+            f"the inputs of {name} are not finite: the weights are damaged, or their dtype is too narrow for "
+            "this model (try float32)"
+        )
 
 
 def adder(

@@ -36,7 +36,7 @@ _cut: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # modules whose inputs are
 class Cut:
     """Which inputs of one matrix count for a token.
 
-    size: how many there are. sparsity: the share that is to go. threshold: those below it go (inputs, gate),
+    size: how many there are. sparsity: the share that is to go. threshold: sizes below go (inputs, gate),
     None where the smallest of each token go (top). held: channels that never go, (size,) bool. axes: R (size,
     size), where R^T x is cut in place of x.
     """
@@ -48,14 +48,14 @@ class Cut:
     axes: Tensor | None = None
 
     def counts(self, x: Tensor) -> Tensor:
-        """Whether each of x (..., size), in the cut's axes, counts: bool like x."""
+        """Whether each of x (..., size), in the cut's axes, counts: bool like x; NaN always does."""
         if self.threshold is None:
             kept = self.size - how_many(self.sparsity, self.size)
             largest = x.abs().topk(kept, dim=-1, sorted=False).indices
             counts = torch.zeros_like(x, dtype=torch.bool).scatter_(-1, largest, True)
         else:
-            counts = x.abs() >= self.threshold
-        return counts if self.held is None else counts | self.held
+            counts = (x.abs() < self.threshold).logical_not_()
+        return counts if self.held is None else counts | self.held.to(x.device)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class Skipped:
     """What was dropped while a context lasted, all by matrix name.
 
     weights, spared: how many weights an input meets, and how many of them need not be read if it is dropped.
-    seen, dropped: inputs. watched: of weights, the tokens whose input was dropped, and all tokens.
+    seen, dropped: inputs. watched: of weights, the tokens whose input was dropped, and all tokens; none where
+    the matrix is not pruned.
     """
 
     weights: dict[str, int]
@@ -91,16 +92,17 @@ class Skipped:
 
     @property
     def work(self) -> float:
-        """Share of the weights, of the matrices that were pruned, that need not have been read."""
+        """Share of the weights, of the matrices that were pruned, that need not have been read; 0 before any
+        token. What turning the inputs to other axes costs is not in it."""
         spared = sum(count * self.spared[name] for name, count in self.dropped.items())
-        return spared / sum(count * self.weights[name] for name, count in self.seen.items())
+        return spared / max(1, sum(count * self.weights[name] for name, count in self.seen.items()))
 
     def note(self, name: str, counts: Tensor, watched: list[tuple[Coordinate, int]]) -> None:
         """Count what was dropped of one matrix's inputs; watched: weights, and their input channels."""
         self.seen[name] = self.seen.get(name, 0) + counts.numel()
         self.dropped[name] = self.dropped.get(name, 0) + counts.numel() - int(counts.sum())
         for coordinate, into in watched:
-            dropped, tokens = self.watched.get(coordinate, (0, 0))
+            dropped, tokens = self.watched[coordinate]
             here = counts[..., into]
             self.watched[coordinate] = (dropped + int((~here).sum()), tokens + here.numel())
 
@@ -125,21 +127,22 @@ def plan_dynamic(
     if method not in METHODS:
         raise UserError(f"unknown dynamic method {method!r}; choose from {', '.join(METHODS)}")
     shares = shares_of(model, method, sparsity, kinds)
+    widths = {name: size_of(method, model.get_submodule(name)) for name in shares}
     if method != "top" or sizes is not None:
-        check_sizes(method, shares, sizes)
+        check_sizes(method, widths, sizes)
     protect = list(protect)
     held: dict[str, Tensor] = {}
-    for name, channel, size in deciding(model, method, protect):
-        held.setdefault(name, torch.zeros(size, dtype=torch.bool, device=model.device))[channel] = True
-    known, cuts = dict(model.named_modules()), {}
+    for name, channel in deciding(model, method, protect):
+        if name in widths:
+            none = torch.zeros(widths[name], dtype=torch.bool, device=model.device)
+            held.setdefault(name, none)[channel] = True
+    cuts = {}
     for name, share in shares.items():
-        axes = sizes.axes.get(name) if sizes else None
-        if axes is not None and name in held:
-            raise UserError(
-                f"{name} is cut along axes other than its channels, so that none of these can be protected"
-            )
         threshold = None if method == "top" else sizes.threshold(name, share)
-        cuts[name] = Cut(size_of(method, known[name]), share, threshold, held.get(name), axes)
+        axes = sizes.axes.get(name) if sizes else None
+        cuts[name] = Cut(widths[name], share, threshold, held.get(name), axes)
+        if name in held:
+            check_channels(name, cuts[name], "protected")
     settings = {
         "sparsity": dict(sparsity) if isinstance(sparsity, Mapping) else sparsity,
         "matrices": list(dict.fromkeys(map(kind, shares))),
@@ -166,8 +169,8 @@ def shares_of(
     return {name: sparsity[name] for name in known if name in sparsity}
 
 
-def check_sizes(method: str, shares: Mapping[str, float], sizes: InputSizes | None) -> None:
-    """`UserError` unless the sizes are those that the method compares, of every matrix that is pruned."""
+def check_sizes(method: str, widths: Mapping[str, int], sizes: InputSizes | None) -> None:
+    """`UserError` unless the sizes are those that the method compares, of all matrices of these widths."""
     of = "gate" if method == "gate" else "inputs"
     if sizes is None or sizes.of != of:
         given = "none" if sizes is None else f"those of the {sizes.of}"
@@ -175,18 +178,29 @@ def check_sizes(method: str, shares: Mapping[str, float], sizes: InputSizes | No
             f"{method} needs the sizes of the {of} on a short text and was given {given}: "
             f'`input_sizes(model, ids, of="{of}")`'
         )
-    if missing := [name for name in shares if name not in sizes.quantiles]:
-        raise UserError(f"the sizes given have none of {missing[0]}: measure this model, with the same kinds")
+    for name, width in widths.items():
+        given = sizes.widths.get(name, 0)
+        if given != width:
+            raise UserError(
+                f"the sizes given are of {given} {of} of {name}, which has {width}: measure this model, with "
+                "the same kinds of matrices"
+            )
 
 
-def deciding(model: nn.Module, method: str, coordinates: Iterable[Coordinate]) -> list[tuple[str, int, int]]:
-    """The name of the cut that decides over each weight's input, the channel, and how many there are."""
+def check_channels(name: str, cut: Cut, what: str) -> None:
+    """`UserError` where a matrix's own channels are not what is cut."""
+    if cut.axes is not None:
+        raise UserError(f"{name} is cut along axes other than its channels: none of these can be {what}")
+
+
+def deciding(model: nn.Module, method: str, coordinates: Iterable[Coordinate]) -> list[tuple[str, int]]:
+    """The name of the cut that decides over each weight's input, if there is one, and the channel."""
     projections, found = output_projections(model), []
     for coordinate in coordinates:
         check_coordinate(projections, coordinate)
         layer, _, into = coordinate
         name = list(gates(model))[layer] if method == "gate" else projections[layer].name
-        found.append((name, into, projections[layer].weight.shape[1]))
+        found.append((name, into))
     return found
 
 
@@ -208,14 +222,17 @@ def dynamically_pruned(
     """Run the model with the small inputs of its matrices at zero, and count them, while the context lasts.
 
     Nothing is changed but what the matrices are given. watch: weights of the MLPs' output projections whose
-    inputs are watched. Raises `UserError` on a plan for another model, and inside another such context.
+    inputs are watched. Raises `UserError` on a plan for another model, inside another such context, and on a
+    weight to watch that is outside the model or whose matrix is cut in other axes.
     """
-    watched: dict[str, list[tuple[Coordinate, int]]] = {}
-    watch = list(watch)
-    for coordinate, (name, channel, _) in zip(watch, deciding(model, pruning.method, watch), strict=True):
-        watched.setdefault(name, []).append((coordinate, channel))
     with claimed(model, pruning) as modules, contextlib.ExitStack() as hooks:
-        skipped = Skipped(*weights_met(model, pruning))
+        watch = list(dict.fromkeys(watch))
+        watched: dict[str, list[tuple[Coordinate, int]]] = {}
+        for coordinate, (name, channel) in zip(watch, deciding(model, pruning.method, watch), strict=True):
+            watched.setdefault(name, []).append((coordinate, channel))
+            if name in pruning.cuts:
+                check_channels(name, pruning.cuts[name], "watched")
+        skipped = Skipped(*weights_met(model, pruning), watched=dict.fromkeys(watch, (0, 0)))
         for name, module in modules.items():
             cut, noted = pruning.cuts[name], watched.get(name, [])
             if pruning.method == "gate":
@@ -229,7 +246,7 @@ def dynamically_pruned(
 @contextlib.contextmanager
 def claimed(model: nn.Module, pruning: DynamicPruning) -> Iterator[dict[str, nn.Module]]:
     """The modules of a plan by name, which no other plan can have meanwhile."""
-    known = dict(model.named_modules())
+    known = gates(model) if pruning.method == "gate" else dict(model.named_modules())
     for name, cut in pruning.cuts.items():
         if name not in known or (size := size_of(pruning.method, known[name])) != cut.size:
             here = "no such matrix" if name not in known else f"{size}"
@@ -259,6 +276,8 @@ def input_cutter(
     """A hook before a matrix's forward that sets the inputs that do not count to zero."""
 
     def cut_inputs(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        if module not in _cut:  # of a copy of the model, which takes the hook with it
+            return inputs
         x, counts = cut_to(inputs[0], cut)
         skipped.note(name, counts, watched)
         return (x, *inputs[1:])
@@ -283,6 +302,8 @@ def gate_cutter(
     """A hook after c_fc's forward that sets the gates that do not count to zero, where silu is zero too."""
 
     def cut_gates(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        if module not in _cut:  # see `input_cutter`
+            return output
         gate, up = output.chunk(2, dim=-1)
         counts = cut.counts(F.silu(gate))
         skipped.note(name, counts, watched)

@@ -7,6 +7,7 @@ layer by layer for that reason).
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supertf.calibration import Calibration, windows_of
+from supertf.calibration import Calibration, check_finite, windows_of
 from supertf.errors import UserError
 from supertf.matrices import HEAD, kind, matrices
 from supertf.model import GPT
@@ -27,17 +28,20 @@ STEPS = 1000  # quantiles that are kept
 class InputSizes:
     """Quantiles of the sizes |x_j| over tokens and channels, by matrix name: (1001,) float32, 0 to 100 %.
 
-    of: "inputs" of the matrices, or the "gate", |silu(gate)| that c_fc gives. axes: by matrix name, R (in,
-    in) with the axes as columns, where sizes are those of R^T x.
+    of: "inputs" of the matrices, or the "gate", |silu(gate)| that c_fc gives. widths: how many of them a
+    token has. axes: by matrix name, R (in, in) with the axes as columns, where sizes are those of R^T x.
     """
 
     of: str
     tokens: int
+    widths: dict[str, int]
     quantiles: dict[str, Tensor]
     axes: dict[str, Tensor] = field(default_factory=dict)
 
     def threshold(self, name: str, sparsity: float) -> float:
-        """The size that the share `sparsity` of the inputs is below."""
+        """The size that the share `sparsity` of the inputs is below: at 0 none of any text, at 1 all."""
+        if sparsity in (0, 1):
+            return math.inf if sparsity else 0.0
         at = sparsity * STEPS
         below = min(int(at), STEPS - 1)
         low, high = self.quantiles[name][below : below + 2].tolist()
@@ -55,13 +59,29 @@ def input_sizes(
 ) -> InputSizes:
     """Read a text of token ids (N,), a few hundred, in windows of `length`, and measure the inputs.
 
-    of: "inputs", or "gate" of this lab's SwiGLU models. kinds: see `matrices`. axes: see `principal_axes`.
-    All sizes are held in memory, 4 bytes each: 390 kB per token for SmolLM2-135M. Raises `UserError` on a
-    text that is too short or of another vocabulary, a kind that is not there, and a model without gates.
+    of: "inputs", or "gate" of this lab's SwiGLU models, which takes neither kinds nor axes. kinds: see
+    `matrices`. axes: see `principal_axes`. All sizes are held in memory, 4 bytes each: 390 kB per token for
+    SmolLM2-135M. Raises `UserError` on a text that is too short or of another vocabulary, a kind that is not
+    there, axes of other matrices, a model without gates, and activations that are not finite.
     """
+    if of not in ("inputs", "gate"):
+        raise UserError(f"sizes of {of!r}; choose inputs or gate")
+    if of == "gate" and (kinds is not None or axes):
+        raise UserError("the gate is c_fc's, in its own axes: leave kinds and axes out")
     windows = windows_of(model, ids, length)
     axes = dict(axes or {})
-    found = gates(model) if of == "gate" else {name: m.module for name, m in matrices(model, kinds).items()}
+    if of == "gate":
+        found, widths = gates(model), dict.fromkeys(gates(model), model.config.inner)
+    else:
+        chosen = matrices(model, kinds)
+        found = {name: matrix.module for name, matrix in chosen.items()}
+        widths = {name: matrix.weight.shape[1] for name, matrix in chosen.items()}
+    for name, own in axes.items():
+        if tuple(own.shape) != (widths.get(name),) * 2:
+            here = f"{widths[name]} inputs" if name in widths else "none among those measured"
+            raise UserError(
+                f"axes {tuple(own.shape)} of {name}, which has {here}: give this model's own axes"
+            )
     sizes: dict[str, list[Tensor]] = {name: [] for name in found}
     with contextlib.ExitStack() as hooks:
         for name, module in found.items():
@@ -73,7 +93,9 @@ def input_sizes(
         for window in windows:
             model(window.to(model.device), last_only=HEAD not in map(kind, found))
     quantiles = {name: quantiles_of(torch.cat(parts)) for name, parts in sizes.items()}
-    return InputSizes(of, windows.numel(), quantiles, {name: axes[name] for name in found if name in axes})
+    for name, ordered in quantiles.items():
+        check_finite(name, ordered)
+    return InputSizes(of, windows.numel(), widths, quantiles, axes)
 
 
 def gates(model: nn.Module) -> dict[str, nn.Module]:
@@ -103,7 +125,7 @@ def gate_collector(parts: list[Tensor]) -> Callable[[nn.Module, tuple[Any, ...],
 
 
 def quantiles_of(values: Tensor) -> Tensor:
-    """The 1001 quantiles of values (N,), each one of the values."""
+    """The 1001 quantiles of values (N,), each one of the values; not a number counts as the largest."""
     ordered = values.sort().values
     at = torch.linspace(0, len(ordered) - 1, STEPS + 1, dtype=torch.float64).round().long()
     return ordered[at]
@@ -112,13 +134,13 @@ def quantiles_of(values: Tensor) -> Tensor:
 def principal_axes(calibration: Calibration, kinds: Iterable[str]) -> dict[str, Tensor]:
     """Principal axes (in, in) float32, as columns, of the inputs of the matrices of these kinds, by name.
 
-    Those of X^T X, about zero. Raises `UserError` on a calibration without products.
+    Those of X^T X, about zero. Raises `UserError` on a calibration without products of one of the kinds.
     """
     wanted = list(kinds)
     chosen = {name: product for name, product in calibration.products.items() if kind(name) in wanted}
-    if not chosen:
+    if missing := set(wanted) - set(map(kind, chosen)):
         raise UserError(
-            f"the calibration has no products of {', '.join(wanted)}: "
+            f"the calibration has no products of {', '.join(sorted(missing))}: "
             "`calibrate(model, ids, hessians=True, kinds=...)` keeps them"
         )
     return {

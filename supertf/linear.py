@@ -6,6 +6,7 @@ two half-matrices it comes nearer. `supertf bench generate` gives the GB/s of bo
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +16,16 @@ from torch import Tensor, nn
 class Linear(nn.Linear):
     """Same parameters and the same result, up to the order of summation, as `nn.Linear`."""
 
-    product: Callable[[Tensor], Tensor] | None = None  # takes the weights' place while `packed_weights` lasts
+    product: Callable[[Tensor], Tensor] | None = None  # takes the weights' place while a context lasts
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and files have of the layer: not the product, which only its context can take back."""
+        return {name: value for name, value in self.__dict__.items() if name != "product"}
 
     def forward(self, x: Tensor) -> Tensor:
         if self.product is not None:
             return self.product(x)
-        if one_float32_row_on_cpu(x) and self.out_features % 2 == 0:
+        if one_float32_row_on_cpu(x):
             return linear_one_row(x, self.weight, self.bias)
         return F.linear(x, self.weight, self.bias)
 
@@ -36,8 +41,10 @@ def one_float32_row_on_cpu(x: Tensor) -> bool:
 
 
 def linear_one_row(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (..., in) with a single row times weight (out, in): two batched halves of the outputs."""
+    """x (..., in) with a single row times weight (out, in): two batched halves of the outputs, if even."""
     out, width = weight.shape
+    if out % 2:
+        return F.linear(x, weight, bias)
     halves = weight.view(2, out // 2, width).transpose(1, 2)  # (2, in, out / 2), a view
     y = torch.bmm(x.reshape(1, 1, width).expand(2, 1, width), halves)  # (2, 1, out / 2)
     y = y.view(*x.shape[:-1], out)

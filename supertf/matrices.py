@@ -15,6 +15,7 @@ from supertf.errors import UserError
 from supertf.projections import (
     LAYER,
     OTHER_SENSES,
+    PLAIN,
     Coordinate,
     Projection,
     check_coordinate,
@@ -32,7 +33,7 @@ def matrices(model: nn.Module, kinds: Iterable[str] | None = None) -> dict[str, 
     kind that the model lacks, and on models that `output_projections` refuses: quantized, mixtures of
     experts, unknown.
     """
-    layers = len(output_projections(model))
+    output_projections(model)
     found = {
         name: Projection(int(match[1]), name, module)
         for name, module in model.named_modules()
@@ -42,13 +43,20 @@ def matrices(model: nn.Module, kinds: Iterable[str] | None = None) -> dict[str, 
     }
     if kinds is None:
         return found
-    for name, module in model.named_modules():
-        if name.rpartition(".")[2] == HEAD:
-            found[name] = Projection(layers, name, module)
+    found |= heads(model)
     wanted, known = list(kinds), dict.fromkeys(map(kind, found))
     if not wanted or not set(wanted) <= set(known):
         raise UserError(f"matrices of kinds {wanted}; choose one or more of {', '.join(known)}")
     return {name: matrix for name, matrix in found.items() if kind(name) in wanted}
+
+
+def heads(model: nn.Module) -> dict[str, Projection]:
+    """The output head by name, if there is one in plain numbers; its layer is the number of layers."""
+    return {
+        name: Projection(len(output_projections(model)), name, module)
+        for name, module in model.named_modules()
+        if name.rpartition(".")[2] == HEAD and isinstance(module, nn.Linear) and module.weight.dtype in PLAIN
+    }
 
 
 def kind(name: str) -> str:

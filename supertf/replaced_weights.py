@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from supertf.errors import UserError
-from supertf.matrices import matrices
+from supertf.matrices import heads, matrices
 from supertf.projections import Projection
 from supertf.weight_edits import check_editable
 
@@ -91,7 +91,7 @@ def replaced_copy(model: Model, replacement: Replacement) -> Model:
 
 def fitting(model: nn.Module, replacement: Replacement) -> dict[str, Projection]:
     """The matrices that a replacement is for; `UserError` unless they fit it and can be changed now."""
-    known = matrices(model)
+    known = matrices(model) | heads(model)
     verb, done, doing = replacement.verb, replacement.done, replacement.doing
     for name, expected in replacement.shapes.items():
         shape = tuple(known[name].weight.shape) if name in known else None
@@ -105,8 +105,6 @@ def fitting(model: nn.Module, replacement: Replacement) -> dict[str, Projection]
         if (before := _replaced.get(known[name].module)) is not None:
             again = f"{doing} again" if before == done else f"{doing} it, or work on a copy"
             raise UserError(f"{name} is {before} already: leave that context before {again}")
-        if getattr(known[name].module, "product", None) is not None:
-            raise UserError(f"{name} is packed, which would hide the {doing}: {verb} first, then pack")
     return {name: known[name] for name in replacement.shapes}
 
 

@@ -3,10 +3,14 @@
 y = W x is the sum over j of x_j W[:, j]. With the columns of W laid out as rows, the sum over the channels
 that count is what `torch.embedding_bag` computes, a weighted sum of some rows of a table. It sums a bag in
 one thread, so each column is cut into parts, a bag each.
+
+The products are those of `dynamically_pruned` up to the order of summation. So are texts, until an input lies
+so near its threshold that rounding decides whether it counts, which later layers and tokens do not smooth
+out. A text that is read whole instead of token by token parts in the same way.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +31,9 @@ def skipping(model: GPT, pruning: DynamicPruning) -> Iterator[None]:
     """Generate with the plan applied, and without the work that it spares, while the context lasts.
 
     For one token at a time, on a CPU in float32; several at once are pruned alike, with dense products. The
-    columns as rows take as much memory again as the matrices they are of. The weights are untouched; changes
-    made to them inside the context have no effect until it ends. Raises `UserError` for other models, devices
-    and dtypes, on packed weights, and as `dynamically_pruned` does.
+    columns as rows take as much memory again as the matrices they are of. The weights are untouched, and not
+    to be changed meanwhile: prune or quantize them first. Raises `UserError` for other models, devices and
+    dtypes, inside another such context, and as `dynamically_pruned` does.
     """
     if not isinstance(model, GPT):
         raise UserError("skipping works for this lab's models only: `dynamically_pruned` is for any")
@@ -38,23 +42,29 @@ def skipping(model: GPT, pruning: DynamicPruning) -> Iterator[None]:
             f"skipping needs a float32 model on the CPU, this one is {model.wte.weight.dtype} on "
             f"{model.device}: load it with dtype=torch.float32"
         )
-    with claimed(model, pruning) as modules:
-        products = {}
+    with claimed(model, pruning) as modules, contextlib.ExitStack() as undo:
         for name, layer in modules.items():
             cut = pruning.cuts[name]
-            products[layer] = SkippingGates(layer, cut) if pruning.method == "gate" else Skipping(layer, cut)
-            if pruning.method == "gate":  # what its gate dropped is zero for the down projection
-                down = model.get_submodule(name.replace("c_fc", "c_proj"))
-                products[down] = Skipping(down, Cut(cut.size, cut.sparsity, NONZERO))
-        if any(layer.product is not None for layer in products):
-            raise UserError("the model's weights are packed: leave that context before skipping")
-        try:
-            for layer, product in products.items():
-                layer.product = product
-            yield
-        finally:
-            for layer in products:
-                layer.product = None
+            if pruning.method == "gate":
+                install(undo, name, layer, SkippingGates, cut)
+                name = name.replace("c_fc", "c_proj")  # for it, what its gate dropped is zero
+                layer, cut = model.get_submodule(name), Cut(cut.size, cut.sparsity, NONZERO)
+            install(undo, name, layer, Skipping, cut)
+        yield
+
+
+def install(
+    undo: contextlib.ExitStack,
+    name: str,
+    layer: Linear,
+    product: Callable[[Linear, Cut], Callable[[Tensor], Tensor]],
+    cut: Cut,
+) -> None:
+    """Give a layer another product until `undo` is called; `UserError` if it has one already."""
+    if layer.product is not None:
+        raise UserError(f"{name} skips already, or is packed: leave that context before skipping")
+    layer.product = product(layer, cut)
+    undo.callback(setattr, layer, "product", None)
 
 
 class Skipping:
@@ -62,9 +72,7 @@ class Skipping:
 
     def __init__(self, layer: Linear, cut: Cut):
         self.weight, self.bias, self.cut = layer.weight.detach(), layer.bias, cut
-        self.axes = (
-            None if cut.axes is None else cut.axes.T.contiguous()
-        )  # rows, as `linear_one_row` takes them
+        self.axes = None if cut.axes is None else cut.axes.T.contiguous()  # a row each, as in a weight
         columns = self.weight.T if cut.axes is None else self.axes @ self.weight.T  # (in, out)
         size, out = columns.shape
         parts = next((p for p in PARTS if out % p == 0 and out >= p * SHORTEST), 1)
@@ -76,7 +84,7 @@ class Skipping:
         """The product."""
         if not one_float32_row_on_cpu(x):
             return F.linear(cut_to(x, self.cut)[0], self.weight, self.bias)
-        along = x.view(-1) if self.axes is None else linear_one_row(x, self.axes).view(-1)
+        along = (x if self.axes is None else linear_one_row(x, self.axes)).reshape(-1)  # (in,)
         kept = self.cut.counts(along).nonzero().view(-1)  # (k,)
         rows = self.rows.index_select(1, kept).view(-1)  # (parts * k,)
         shares = along.index_select(0, kept).expand(len(self.rows), -1).reshape(-1)
@@ -100,10 +108,10 @@ class SkippingGates:
             return torch.cat([gate * self.cut.counts(F.silu(gate)), up], dim=-1)
         gate_rows, up_rows = self.weight.chunk(2)
         gate_bias, up_bias = (None, None) if self.bias is None else self.bias.chunk(2)
-        gate = linear_one_row(x, gate_rows, gate_bias).view(-1)
+        gate = linear_one_row(x, gate_rows, gate_bias).view(-1)  # (inner,)
         counts = self.cut.counts(F.silu(gate))
         kept = counts.nonzero().view(-1)  # (k,)
-        up = up_rows.index_select(0, kept) @ x.view(-1)
+        up = up_rows.index_select(0, kept) @ x.reshape(-1)
         if up_bias is not None:
             up = up + up_bias.index_select(0, kept)
         both = torch.cat([gate * counts, torch.zeros_like(gate).index_copy(0, kept, up)])

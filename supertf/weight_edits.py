@@ -18,8 +18,8 @@ def scaled_weights(
 
     Thousands at a time are as good as one; a coordinate given twice is scaled once. On leaving, also
     through an exception, every weight is put back bit for bit. Raises `UserError` on a coordinate outside
-    the model, and on a matrix that cannot be edited: quantized, on disk, or shared with another part of the
-    model.
+    the model, and on a matrix that cannot be edited: quantized, on disk, packed, or shared with another part
+    of the model.
     """
     projections = output_projections(model)
     places: dict[int, list[tuple[int, int]]] = {}
@@ -47,6 +47,11 @@ def check_editable(model: nn.Module, projection: Projection) -> None:
     weight = projection.weight
     if weight.device.type == "meta":
         raise UserError(f"{projection.name} is on disk, not in memory: load the whole model to change it")
+    if getattr(projection.module, "product", None) is not None:
+        raise UserError(
+            f"{projection.name} is packed, or laid out for skipping, and a change of its weights would not "
+            "show: change them first, then pack or skip"
+        )
     parameter = projection.module.weight
     sharing = [
         name

@@ -4,7 +4,7 @@ import pytest
 import torch
 from planted import CONFIG, planted_model
 
-from supertf.calibration import calibrate
+from supertf.calibration import calibrate, windows_of
 from supertf.errors import UserError
 from supertf.matrices import matrices
 from supertf.model import GPT
@@ -53,6 +53,19 @@ def test_leftover_tokens_do_not_count():
     assert calibrate(model, ids[: 2 * LENGTH + 5], LENGTH).tokens == 2 * LENGTH
     longer, exact = (calibrate(model, ids[:n], LENGTH) for n in (2 * LENGTH + 5, 2 * LENGTH))
     assert torch.equal(longer.norms("h.2.mlp.c_proj"), exact.norms("h.2.mlp.c_proj"))
+
+
+def test_windows_lie_side_by_side():
+    ids = list(range(11))
+    assert windows_of(planted_model(), ids, 4).tolist() == [[[0, 1, 2, 3]], [[4, 5, 6, 7]]]
+
+
+def test_the_head_is_observed_at_every_token():
+    model, ids = planted_model(), tokens()
+    found = calibrate(model, ids, LENGTH, kinds=["lm_head"])
+    x = inputs(model, "lm_head", ids)
+    assert len(x) == found.tokens == len(ids)
+    assert torch.allclose(found.norms("lm_head").double(), x.norm(dim=0), rtol=1e-5)
 
 
 def test_only_the_kinds_asked_for_are_observed():

@@ -2,10 +2,14 @@
 
 import pytest
 import torch
-from planted import planted_model
+from families import tiny
+from planted import CONFIG, planted_model
 
 from supertf.errors import UserError
-from supertf.matrices import marks, matrices
+from supertf.matrices import kind, marks, matrices
+from supertf.model import GPT
+from supertf.pruning import pruned
+from supertf.pruning_plan import plan
 
 KINDS = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
 
@@ -23,6 +27,35 @@ def test_kinds_choose_among_them():
     assert list(found) == [
         f"h.{layer}.{kind}" for layer in range(3) for kind in ("attn.c_attn", "mlp.c_proj")
     ]
+
+
+@pytest.mark.parametrize("family, mlp", [("supertf SwiGLU", "mlp.c_proj"), ("Llama", "mlp.down_proj")])
+def test_the_head_is_a_kind_of_its_own_for_those_who_ask(family, mlp):
+    model = tiny(family)
+    found = matrices(model, ["lm_head"])
+    ((name, head),) = found.items()
+    assert kind(name) == "lm_head" and (head.layer, tuple(head.weight.shape)) == (3, (50, 16))
+    assert name not in matrices(model)
+    assert list(matrices(model, [mlp, "lm_head"]))[3:] == [name]
+
+
+def test_a_head_that_is_no_plain_matrix_is_in_nobodys_way():
+    model = planted_model()
+    model.lm_head = torch.nn.Sequential(torch.nn.Linear(16, 50))
+    assert list(matrices(model, ["mlp.c_proj"])) == [f"h.{layer}.mlp.c_proj" for layer in range(3)]
+    with pytest.raises(UserError, match="choose one or more of"):
+        matrices(model, ["lm_head"])
+
+
+def test_a_head_of_its_own_is_pruned_and_a_tied_one_refused():
+    model = GPT(CONFIG.__class__(**{**CONFIG.to_dict(), "tie_head": False})).eval()
+    sparse = plan(model, "magnitude", 0.5, kinds=["lm_head"], progress=False)
+    before = model.lm_head.weight.detach().clone()
+    with pruned(model, sparse):
+        assert int((model.lm_head.weight == 0).sum()) == 400
+    assert torch.equal(model.lm_head.weight, before)
+    with pytest.raises(UserError, match=r"lm_head is tied to wte"):
+        plan(planted_model(), "magnitude", 0.5, kinds=["lm_head"], progress=False)
 
 
 @pytest.mark.parametrize("kinds", [["mlp.down_proj"], ["mlp.c_proj", "head"], [], "mlp.c_proj"])

@@ -219,7 +219,7 @@ def test_packed_weights_would_hide_the_quantizing():
     config = CONFIG.__class__(**{**CONFIG.to_dict(), "n_embd": 32, "n_inner": 64, "vocab_size": 64})
     model = GPT(config).eval().bfloat16()
     found = rounded(model)
-    with packed_weights(model, "int4"), pytest.raises(UserError, match="quantize first, then pack"):
+    with packed_weights(model, "int4"), pytest.raises(UserError, match="change them first, then pack"):
         quantized_copy(model, found)
 
 
