@@ -48,7 +48,15 @@ class SideBySide:
         every, named = parse_protect(args.protect)
         check_new(args.save)
         with self.step("loading"):
-            self.subject = Subject(args.model, args.tokenizer, args.bos, args.device)
+            self.load(every, named)
+
+    def load(self, every: bool, named: list[Coordinate]) -> None:
+        """Load the model, read the texts, and find candidates for super weights.
+
+        every: protect all of these; named: protect these, too.
+        """
+        args = self.args
+        self.subject = Subject(args.model, args.tokenizer, args.bos, args.device)
         self.model = self.subject.model
         if args.save and not isinstance(self.model, GPT):
             raise UserError(f"--save writes this lab's models, and {args.model} is read by transformers")
@@ -92,7 +100,10 @@ class SideBySide:
         """Show on the bar what is being done, and keep how long it took."""
         self.bar.set_description(name)
         started = time.perf_counter()
-        yield
+        with contextlib.ExitStack() as failed:
+            failed.callback(self.bar.close)  # or an error would be printed behind it
+            yield
+            failed.pop_all()
         self.seconds[name] = time.perf_counter() - started
         self.bar.update()
 
