@@ -1,0 +1,104 @@
+"""Figures about quantization: levels of blocks, where blocks lie, weights held out, schemes side by side."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from supertf.plots import BLUE, COLORS, GREY, ORANGE, RED, new_figure
+from supertf.plots_superweights import plain_numbers
+
+Point = tuple[float, float]  # bits per weight and perplexity
+
+
+def level_panels(panels: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
+    """A panel per block: its weights before and after rounding, (size,) each, and lines for its levels."""
+    figure, axes = new_figure(height=3.1, columns=len(panels))
+    for ax, (title, (before, after)) in zip(axes, panels.items(), strict=True):
+        before, after = (one.detach().float().cpu().numpy() for one in (before, after))
+        for level in np.unique(after):
+            ax.axhline(level, color=GREY, linewidth=0.6)
+        ax.vlines(range(len(before)), before, after, color=ORANGE, linewidth=1)
+        ax.plot(before, "o", color=BLUE, markersize=4, label="weight")
+        ax.plot(after, "_", color=ORANGE, markersize=7, markeredgewidth=2, label="read back")
+        ax.grid(False)
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel("place in the block")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
+def block_maps(panels: Mapping[str, Tensor], weight: tuple[int, int]) -> Figure:
+    """Which weights (out, in) share the block of one, marked: a map per way to cut a matrix into blocks."""
+    figure, axes = new_figure(height=2.6, columns=len(panels))
+    for ax, (title, inside) in zip(axes, panels.items(), strict=True):
+        shown = inside.detach().float().cpu().numpy()
+        ax.imshow(shown, cmap="Blues", vmin=0, vmax=1.3, aspect="auto", interpolation="nearest")
+        ax.plot(weight[1], weight[0], "o", color=RED, markersize=4)
+        ax.grid(False)
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel("in")
+    axes[0].set_ylabel("out")
+    return figure
+
+
+def shield_rows(rows: Mapping[str, Mapping[str, Sequence[float]]], dense: float) -> Figure:
+    """Perplexity under each scheme, a row each, by what is held out: dots are texts, on a logarithmic axis.
+
+    rows: scheme to the perplexities by shield. dense: the perplexity of the model as it is, a line.
+    """
+    figure, (ax,) = new_figure(height=1.0 + 0.27 * len(rows))
+    names = list(dict.fromkeys(name for shields in rows.values() for name in shields))
+    for row, shields in enumerate(rows.values()):
+        for number, name in enumerate(names):
+            values = shields.get(name, [])
+            at = np.full(len(values), row + 0.2 * (number - (len(names) - 1) / 2))
+            label = name if row == 0 else None
+            ax.scatter(values, at, s=26, color=COLORS[number], alpha=0.8, label=label, zorder=3)
+    ax.axvline(dense, color=GREY, linestyle="--", linewidth=1)
+    ax.set(xscale="log", xlabel="perplexity", yticks=range(len(rows)), yticklabels=list(rows))
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    plain_numbers(ax, "x")
+    ax.legend(title="held out", frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def scheme_map(
+    points: Mapping[str, Point],
+    chosen: str,
+    dense: float,
+    fates: Mapping[str, tuple[float, float]],
+    text: str,
+) -> Figure:
+    """All schemes as dots, bits per weight against perplexity, the chosen one marked; and its weights' fates.
+
+    fates: by weight, its value before and after. text: above the figure.
+    """
+    figure, (ax, side) = plt.subplots(
+        1, 2, figsize=(9, 3.2), dpi=90, layout="constrained", width_ratios=(3, 2)
+    )
+    for one in (ax, side):
+        one.spines[["top", "right"]].set_visible(False)
+        one.grid(alpha=0.25)
+    ax.scatter(*zip(*points.values(), strict=True), s=22, color=BLUE, alpha=0.4)
+    ax.plot(*points[chosen], "o", markersize=12, color=ORANGE)
+    ax.axhline(dense, color=GREY, linestyle="--", linewidth=1)
+    ax.set(yscale="log", xlabel="bits per weight", ylabel="perplexity")
+    plain_numbers(ax, "y")
+    for row, (before, after) in enumerate(fates.values()):
+        side.plot([before, after], [row, row], color=GREY, linewidth=2, zorder=1)
+        side.plot(before, row, "o", color=BLUE, markersize=6, label=None if row else "before")
+        side.plot(
+            after, row, "|", color=ORANGE, markersize=14, markeredgewidth=3, label=None if row else "after"
+        )
+    side.axvline(0, color=GREY, linewidth=1)
+    side.set(
+        yticks=range(len(fates)), yticklabels=list(fates), ylim=(len(fates) - 0.4, -0.6), xlim=(-7.5, 7.5)
+    )
+    side.set_xlabel("the weights of row 507")
+    side.legend(frameon=False, fontsize=8, loc="lower center", ncols=2, bbox_to_anchor=(0.5, 1.0))
+    figure.suptitle(text, x=0.01, ha="left", fontsize=10)
+    return figure
