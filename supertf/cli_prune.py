@@ -206,20 +206,13 @@ def run_structured(args: argparse.Namespace, side: "SideBySide") -> Outcome:
     from supertf.calibration import calibrate
     from supertf.structured import plan_structured, smaller
 
-    model, calibration = side.model, None
+    model, calibration, score = side.model, None, args.score or "activation"
     if calibrated(args):
         with side.step("calibrating"):
             calibration = calibrate(model, side.calibration, side.length)
     with side.step("planning"):
         pruning = plan_structured(
-            model,
-            args.method,
-            args.sparsity,
-            calibration,
-            side.protect,
-            side.watch,
-            args.score or "activation",
-            seed=args.seed,
+            model, args.method, args.sparsity, calibration, side.protect, side.watch, score, seed=args.seed
         )
         small = smaller(model, pruning)
     losses, texts = side.compare("pruned", nullcontext(), small)
@@ -249,6 +242,8 @@ def run_dynamic(args: argparse.Namespace, side: "SideBySide") -> Outcome:
     if side.protect:
         with dynamically_pruned(model, alone, side.watch) as unprotected:
             side.read_first_window()
+    with dynamically_pruned(model, alone):
+        spiking = side.spiking()
     texts = [side.text(model, "dense")]
     with dynamically_pruned(model, pruning):
         texts.append(side.text(model, "pruned"))
@@ -260,6 +255,7 @@ def run_dynamic(args: argparse.Namespace, side: "SideBySide") -> Outcome:
         {
             "dropped": share(skipped.watched.get(one)),
             "dropped_unprotected": share(unprotected.watched.get(one)),
+            "spikes_unprotected": one in spiking,
         }
         for one in side.watch
     ]
@@ -332,7 +328,7 @@ def print_pruned(result: dict[str, Any]) -> None:
     if result["unit"] == "weights":
         columns, cells = ["unprotected", "its turn", "here"], map(removal_cells, weights)
     else:
-        columns, cells = ["% of tokens dropped unprotected", "here"], map(drop_cells, weights)
+        columns, cells = ["spike unprotected", "% of tokens dropped", "here"], map(drop_cells, weights)
     print_weights(weights, columns, cells)
     print_tail(result, "pruned")
 
@@ -347,7 +343,8 @@ def removal_cells(one: dict[str, Any]) -> list[str]:
 
 
 def drop_cells(one: dict[str, Any]) -> list[str]:
-    """At how many tokens a weight's input is dropped, unprotected and as it is."""
+    """Whether a weight spikes on, unprotected, and the tokens at which its input is dropped, then and here."""
     if one["dropped"] is None:
-        return ["not pruned", ""]
-    return [f"{100 * one['dropped_unprotected']:.1f}", f"{100 * one['dropped']:.1f}"]
+        return ["", "not pruned", ""]
+    spike = "" if one["input"] is None else "kept" if one["spikes_unprotected"] else "gone"
+    return [spike, f"{100 * one['dropped_unprotected']:.1f}", f"{100 * one['dropped']:.1f}"]

@@ -29,7 +29,7 @@ from supertf.model import GPT
 from supertf.pretrained import save_model
 from supertf.projections import Coordinate, check_coordinate, output_projections, parse, show
 from supertf.published import published, recorded_checks
-from supertf.superweights import PROMPT, candidates, find_spikes
+from supertf.superweights import PROMPT, Spike, candidates, find_spikes
 from supertf.tables import number, print_table
 from supertf.tokenizer import save_tokenizer
 
@@ -60,18 +60,21 @@ class SideBySide:
         self.model = self.subject.model
         if args.save and not isinstance(self.model, GPT):
             raise UserError(f"--save writes this lab's models, and {args.model} is read by transformers")
-        context = self.model.config.n_ctx
-        self.length = args.length or min(512, context)
+        self.length = args.length or min(512, self.model.config.n_ctx)
         self.prompt = self.subject.encode(args.prompt)
         check(self.model, self.prompt, args.max_new_tokens, 0.0, None, None)
         self.held_out, self.calibration = self.texts()
         self.loss = text_loss(self.held_out, self.length, batch_size=4, bos_id=self.subject.bos_id)
-        spikes = find_spikes(self.model, self.subject.encode(PROMPT)[:context])
-        self.spikes = {spike.coordinate: spike for spike in candidates(spikes)}
+        self.spikes = self.spiking()
         self.protect = list(dict.fromkeys([*(self.spikes if every else ()), *named]))
         for coordinate in self.protect:
             check_coordinate(output_projections(self.model), coordinate)
         self.watch = list(dict.fromkeys([*self.spikes, *self.protect]))
+
+    def spiking(self) -> dict[Coordinate, Spike]:
+        """The candidates for super weights that the model, as it is now, shows on the paper's prompt."""
+        prompt = self.subject.encode(PROMPT)[: self.model.config.n_ctx]
+        return {spike.coordinate: spike for spike in candidates(find_spikes(self.model, prompt))}
 
     def texts(self) -> tuple[Tensor, Tensor]:
         """The held-out text and, from the tokens that follow it, the windows to calibrate with.

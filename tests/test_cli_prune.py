@@ -124,9 +124,11 @@ def test_dynamic_pruning_counts_what_is_dropped_and_spares_a_protected_channel(h
     per_layer = {"inputs": (16, 16, 16, 40), "gate": (40,), "top": (16, 16, 16, 40)}[method]
     assert sum(one["of"] for one in found["by_matrix"].values()) == 3 * 48 * sum(per_layer)  # of 48 tokens
     (one,) = found["watched"]
-    assert one["dropped"] == 0 < one["dropped_unprotected"]
+    assert one["dropped"] == 0 < one["dropped_unprotected"] and one["spikes_unprotected"]
     (free,) = json.loads(run(capsys, "--method", method, "--protect", "none", "--json")[1])["watched"]
     assert free["dropped"] == free["dropped_unprotected"] > 0
+    every = ("--method", method, "--sparsity", "1", "--json")
+    assert not json.loads(run(capsys, *every)[1])["watched"][0]["spikes_unprotected"]
     _, out, _ = run(capsys, "--method", method)
     assert "inputs dropped over all tokens" in out and "can be skipped, token by token" in out
 
