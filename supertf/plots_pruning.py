@@ -1,0 +1,124 @@
+"""Figures about pruning and quantizing: what stays, what it costs, what is gained."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from supertf.plots import BLUE, COLORS, GREY, ORANGE, new_figure
+
+MARKERS = ("o", "s", "|", "x")
+
+
+def compared_rows(
+    rows: Mapping[str, Mapping[str, float]], xlabel: str, limit: float | None = None, height: float = 0.42
+) -> Figure:
+    """A row per case on a logarithmic axis, a marker for each of its values by name; a line at 1.
+
+    The same name has the same marker in every row. limit: values beyond it are drawn at it, with the number
+    beside them. height: of a row.
+    """
+    figure, (ax,) = new_figure(height=1.0 + height * len(rows))
+    names = list(dict.fromkeys(name for values in rows.values() for name in values))
+    for number, name in enumerate(names):
+        at = [(row, values[name]) for row, values in enumerate(rows.values()) if name in values]
+        drawn = [min(value, limit or value) for _, value in at]
+        marker, color = MARKERS[number % len(MARKERS)], (*COLORS[:2], "black", COLORS[3])[number % 4]
+        size = 110 if marker == "|" else 50
+        ax.scatter(drawn, [row for row, _ in at], marker=marker, s=size, color=color, label=name, alpha=0.8)
+        for (row, value), x in zip(at, drawn, strict=True):
+            if value > x:
+                shown = f"{value:,.0f} >"
+                ax.annotate(shown, (x, row), (-6, 0), textcoords="offset points", ha="right", va="center")
+    ax.axvline(1, color=GREY, linewidth=1)
+    ax.set(xscale="log", xlabel=xlabel, yticks=range(len(rows)), yticklabels=list(rows))
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    multiples(ax, "x")
+    ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def speed_and_quality(
+    groups: Mapping[str, Sequence[tuple[float, float, bool, str]]], worst: float = 4.0
+) -> Figure:
+    """Perplexity against speed, both as multiples of the dense model's; the dense model is at (1, 1).
+
+    groups: method to its points (speed, perplexity, whether the super weights stay, label). A cross marks a
+    point whose super weights are gone. Points beyond `worst` sit on the upper edge.
+    """
+    figure, (ax,) = new_figure(height=3.8)
+    for number, (name, points) in enumerate(groups.items()):
+        color, shape = COLORS[number % len(COLORS)], "os^"[number // len(COLORS) % 3]
+        for stays in (True, False):
+            chosen = [(speed, min(cost, worst)) for speed, cost, kept, _ in points if kept is stays]
+            if chosen:
+                label = name if stays or all(not kept for *_, kept, _ in points) else None
+                marker = {"marker": shape if stays else "x"}
+                ax.scatter(*zip(*chosen, strict=True), s=55, color=color, label=label, alpha=0.8, **marker)
+        for speed, cost, _, text in points:
+            if cost <= worst:  # beyond it labels would lie on one another
+                ax.annotate(text, (speed, cost), (5, 3), textcoords="offset points", fontsize=7, color=color)
+    for place in (ax.axhline, ax.axvline):
+        place(1, color=GREY, linewidth=1)
+    ax.set(yscale="log", ylim=(0.85, worst * 1.1), ylabel="perplexity / dense")
+    ax.set_xlabel("tokens per second / dense (generation, one token at a time)")
+    multiples(ax, "y")
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def cost_card(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    chosen: tuple[float, float],
+    facts: Sequence[str],
+    texts: Mapping[str, str],
+    worst: float = 100.0,
+) -> Figure:
+    """On the left what a method costs, curves by name with the chosen point marked; on the right, words.
+
+    curves: x, and the perplexity's multiple. facts: a line each. texts: by name, such as of dense and pruned.
+    Values beyond `worst` sit on the upper edge.
+    """
+    figure, (ax, words) = new_figure(height=3.3, columns=2)
+    for (name, (x, y)), color in zip(curves.items(), (GREY, BLUE, *COLORS[2:]), strict=False):
+        ax.plot(x, [min(value, worst) for value in y], color=color, marker="o", markersize=4, label=name)
+    x, y = chosen
+    ax.plot(x, min(y, worst), "o", markersize=12, color=ORANGE)
+    ax.annotate(
+        f"{y:.2f}" if y < 100 else f"{y:,.0f}",
+        (x, min(y, worst)),
+        (0, 9),
+        textcoords="offset points",
+        ha="center",
+        color=ORANGE,
+    )
+    ax.axhline(1, color=GREY, linewidth=1)
+    ax.set(yscale="log", ylim=(0.9, worst * 1.6), xlabel="share", ylabel="perplexity / dense")
+    multiples(ax, "y")
+    if curves:
+        ax.legend(frameon=False, fontsize=8, loc="upper left")
+    words.axis("off")
+    lines = list(facts)
+    for name, text in texts.items():
+        shown = textwrap.wrap(" ".join(text.split()), 52)[:3]
+        lines += ["", f"{name}:", *(f"  {line}" for line in shown)]
+    block = "\n".join(lines).replace("$", r"\$")  # a dollar would start a formula
+    words.text(0, 1, block, va="top", fontsize=8, family="monospace", transform=words.transAxes)
+    return figure
+
+
+def multiples(ax: Axes, axis: str) -> None:
+    """Label a logarithmic axis 1, 2, 5, 10, with finer steps where it spans less than a power of ten."""
+    low, high = ax.get_xlim() if axis == "x" else ax.get_ylim()
+    ticks = ax.xaxis if axis == "x" else ax.yaxis
+    digits = (
+        "123456789" if high / low < 4 else "1235" if high / low < 30 else "125" if high / low < 500 else "1"
+    )
+
+    def named(value: float, _: int) -> str:
+        return f"{value:,g}" if f"{value:e}"[0] in digits else ""
+
+    ticks.set_major_formatter(plt.FuncFormatter(named))
+    ticks.set_minor_formatter(plt.FuncFormatter(named))

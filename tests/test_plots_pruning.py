@@ -1,0 +1,48 @@
+"""Figures about pruning and quantizing: they show the numbers given, and the chosen one."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+
+from supertf import plots_pruning as plots
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def test_compared_rows_put_every_value_in_its_row_and_say_what_is_beyond_the_limit():
+    rows = {"magnitude": {"kept": 1.5, "lost": 6.0}, "random": {"kept": 2.0, "lost": 5000.0}}
+    figure = plots.compared_rows(rows, "perplexity", limit=100)
+    figure.canvas.draw()
+    kept, lost = (points.get_offsets().tolist() for points in figure.axes[0].collections)
+    assert kept == [[1.5, 0], [2.0, 1]] and lost == [[6.0, 0], [100.0, 1]]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["5,000 >"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(rows)
+
+
+def test_speed_and_quality_crosses_out_points_without_their_super_weights():
+    groups = {"a": [(1.2, 1.1, True, "20 %"), (1.4, 9.0, False, "50 %")], "b": [(1.0, 2.0, False, "10 %")]}
+    figure = plots.speed_and_quality(groups, worst=4)
+    figure.canvas.draw()
+    ax = figure.axes[0]
+    drawn = [points.get_offsets().tolist() for points in ax.collections]
+    assert drawn == [[[1.2, 1.1]], [[1.4, 4.0]], [[1.0, 2.0]]], "beyond the worst: on the edge"
+    assert [text.get_text() for text in ax.texts] == ["20 %", "10 %"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("curves", [{}, {"recorded": ([0.1, 0.5], [1.1, 900.0])}])
+def test_cost_card_marks_the_chosen_point_and_shows_facts_and_texts(curves):
+    figure = plots.cost_card(curves, (0.5, 900.0), ["speed 1.2"], {"dense": "costs $5\nor more"}, worst=100)
+    figure.canvas.draw()
+    left, right = figure.axes
+    marked = left.lines[len(curves)]
+    assert list(marked.get_xdata()) == [0.5] and list(marked.get_ydata()) == [100.0]
+    assert left.texts[0].get_text() == "900"
+    shown = right.texts[0].get_text().replace("\\", "")
+    assert "speed 1.2" in shown and "costs $5 or more" in shown
