@@ -343,7 +343,7 @@ def removal_cells(one: dict[str, Any]) -> list[str]:
 
 
 def drop_cells(one: dict[str, Any]) -> list[str]:
-    """Whether a weight spikes on, unprotected, and the tokens at which its input is dropped, then and here."""
+    """Whether a weight spikes unprotected, and how often its input is dropped: then, and here."""
     if one["dropped"] is None:
         return ["", "not pruned", ""]
     spike = "" if one["input"] is None else "kept" if one["spikes_unprotected"] else "gone"
