@@ -217,8 +217,75 @@ PROOFS = Experiment(
     quick={"windows": 1, "length": 16, "controls": 2},
 )
 
+QUANTIZING = Experiment(
+    name="quantizing",
+    question="What do few bits cost SmolLM2-135M, and when does it help to hold super weights out?",
+    measure="measure_quantization:quantized_quality",
+    settings={
+        "model": "smollm2-135m",
+        "windows": 4,
+        "length": 512,
+        "calibration": 2048,
+        "dtype": "bfloat16",
+        "kinds": None,
+        "activations": None,
+        "super": ["11[507, 1229]"],
+        "set": [  # of the row that they share, by what they do in the proofs experiment
+            "11[507, 1229]",
+            "28[507, 678]",
+            "11[507, 1487]",
+            "2[507, 430]",
+            "2[507, 90]",
+            "1[507, 49]",
+            "9[507, 200]",
+            "10[507, 198]",
+        ],
+        "shields": ["none", "set"],
+    },
+    variants={
+        **{
+            f"int4 block={block} clip={clip}": {
+                "scheme": f"int4 block={block} clip={clip}",
+                "shields": ["none", "super", "set", "random"],
+            }
+            for block in ("channel", 18432)
+            for clip in ("none", "z9", "error", "output")
+        },
+        **{
+            scheme: {"scheme": scheme}
+            for scheme in (
+                "int3 block=64 clip=output",
+                "int4 block=64 clip=none",
+                "int4 block=64 clip=output",
+                "int4 block=4096 clip=none",
+                "int4 block=4096 clip=z9",
+                "int4 block=64x64 clip=none",
+                "int4 block=64x64 clip=z9",
+                "int4 block=tensor clip=none",
+                "int8 block=channel clip=none",
+                "int8 block=tensor clip=none",
+            )
+        },
+        **{
+            f"int4 block=16384 clip={clip}, MLPs": {
+                "scheme": f"int4 block=16384 clip={clip}",
+                "kinds": ["mlp.c_fc", "mlp.c_proj"],  # what this block divides
+            }
+            for clip in ("none", "z9")
+        },
+        "W8A8": {
+            "scheme": "int8 block=tensor symmetric",
+            "dtype": "float32",
+            "activations": 8,
+            "shields": ["none", "super", "set", "random"],
+        },
+    },
+    seeds=(0, 1),
+    quick={"windows": 1, "length": 64, "calibration": 64},
+)
+
 # Every experiment of the lab. To add one: a description here and a `measure_*.py` with its measure.
 EXPERIMENTS: dict[str, Experiment] = {
     described.name: described
-    for described in (RECALL, EXTREME, SWAP, FREE_SCALE, LANGUAGE, SMOLLM2_LONGER, GROWTH, PROOFS)
+    for described in (RECALL, EXTREME, SWAP, FREE_SCALE, LANGUAGE, SMOLLM2_LONGER, GROWTH, PROOFS, QUANTIZING)
 }

@@ -1,0 +1,146 @@
+"""Cells of the quantization experiment: one scheme on the real model, weights held out or activations spared.
+
+Weights: nothing held out, the super weight, the set of weights that the lab found to matter, and as many
+random weights of the same matrices, the control. Activations: rounded as they are, with the channels where
+super weights spike spared, and with as many random channels spared, the control.
+"""
+
+import copy
+import dataclasses
+import functools
+from typing import Any
+
+import torch
+
+from supertf.ablation import random_weights
+from supertf.activation_quantization import quantized_activations, super_activations
+from supertf.calibration import Calibration, calibrate
+from supertf.evaluate import perplexity
+from supertf.hf_model import HFModel
+from supertf.matrices import kind, matrices, places
+from supertf.measure_proofs import APART, loaded
+from supertf.measure_smollm2 import text
+from supertf.model import GPT
+from supertf.projections import Coordinate, parse
+from supertf.quantization import Quantization, Scheme, quantize, quantized
+
+AWAY = 5  # texts between the one that is evaluated and the one that calibrates
+
+
+def quantized_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:
+    """Perplexity under one scheme; `seed` is which text, and draws the random controls. No `lengths`.
+
+    settings: `model`, a name that `load_any` takes; `scheme` of the weights, see `Scheme`, and `kinds` of
+    matrices; `super` and `set`, weights as "11[507, 1229]"; `shields`, which of "none", "super", "set" and
+    "random" are measured; `activations`, their bits, or None to leave them alone: then shields hold out
+    weights, else they spare channels; `windows` of `length` tokens to evaluate, in `dtype` (weights are
+    rounded in float32 all the same); `calibration`, tokens of another text for clip=output.
+
+    Result: `dense`, its perplexity; `bits_per_weight`; `before`, the values of the set; by shield the
+    `perplexity`, and of weights `after`, the set's values, `error`, the mean over matrices of the relative
+    squared error, and `worst`, the matrix where it is largest. With activations also `weights`, the
+    perplexity with quantized weights alone.
+    """
+    name, windows, length = settings["model"], settings["windows"], settings["length"]
+    model, _ = loaded(name)
+    evaluated = in_dtype(name, settings["dtype"])
+    tokens = reading(name, seed)[: windows * length + 1]
+    weights = {shield: [parse(weight) for weight in settings[shield]] for shield in ("super", "set")}
+    weights |= {"none": [], "random": random_beside(model, weights["set"], seed)}
+    scheme, watch = Scheme.parse(settings["scheme"]), weights["set"]
+    read = calibration(name, seed, settings["calibration"], length) if scheme.clip == "output" else None
+    bare = quantize(model, scheme, (), watch, read, settings["kinds"], progress=False)
+
+    def measured() -> float:
+        return perplexity(evaluated, tokens, length, batch_size=4).perplexity
+
+    result = {
+        "dense": dense(name, settings["dtype"], seed, windows, length),
+        "bits_per_weight": bare.bits_per_weight,
+        "before": [fate.before for fate in bare.fates],
+    }
+    if settings["activations"]:
+        spared = {"none": {}, **spared_channels(model, weights, seed)}
+        with quantized(evaluated, bare):
+            result["weights"] = measured()
+            for shield in settings["shields"]:
+                with quantized_activations(evaluated, settings["activations"], spared[shield]):
+                    result[shield] = {"perplexity": measured()}
+        return result
+    for shield in settings["shields"]:
+        found = held_out(model, bare, weights[shield], watch, read)
+        with quantized(evaluated, found):
+            result[shield] = {"perplexity": measured(), **kept(found)}
+    return result
+
+
+def held_out(
+    model: GPT | HFModel,
+    bare: Quantization,
+    weights: list[Coordinate],
+    watch: list[Coordinate],
+    read: Calibration | None,
+) -> Quantization:
+    """The quantization with weights held out; matrices of other kinds than theirs are as they were."""
+    if not weights:
+        return bare
+    kinds = {kind(name) for name, *_ in places(model, weights)}
+    found = quantize(model, bare.scheme, weights, watch, read, kinds, progress=False)
+    values, errors = bare.values | found.values, bare.errors | found.errors
+    return dataclasses.replace(found, values=values, errors=errors)
+
+
+def kept(found: Quantization) -> dict[str, Any]:
+    """What became of the watched weights, and the errors of the matrices."""
+    worst = max(found.errors, key=found.errors.get)
+    return {
+        "after": [fate.after for fate in found.fates],
+        "error": sum(found.errors.values()) / len(found.errors),
+        "worst": [worst, found.errors[worst]],
+    }
+
+
+def random_beside(model: GPT | HFModel, weights: list[Coordinate], seed: int) -> list[Coordinate]:
+    """As many random weights, of the same matrices."""
+    return [random_weights(model, weight, 1, seed + number)[0] for number, weight in enumerate(weights)]
+
+
+def spared_channels(
+    model: GPT | HFModel, weights: dict[str, list[Coordinate]], seed: int
+) -> dict[str, dict[str, list[int]]]:
+    """By shield, the input channels that are spared, by matrix; random are as many as the set's."""
+    spared = {name: super_activations(model, weights[name]) for name in ("super", "set")}
+    generator = torch.Generator().manual_seed(seed)
+    widths = {name: matrix.weight.shape[1] for name, matrix in matrices(model).items()}
+    spared["random"] = {
+        name: torch.randperm(widths[name], generator=generator)[: len(channels)].tolist()
+        for name, channels in spared["set"].items()
+    }
+    return spared
+
+
+@functools.lru_cache(maxsize=2)  # like the rest below: shared by the cells of a process
+def in_dtype(name: str, dtype: str) -> GPT | HFModel:
+    """The model that evaluates."""
+    model, _ = loaded(name)
+    return model if dtype == "float32" else copy.deepcopy(model).to(getattr(torch, dtype))
+
+
+@functools.lru_cache(maxsize=4)
+def reading(name: str, number: int) -> list[int]:
+    """The text of that number in the model's tokens."""
+    return text(number, APART, loaded(name)[1])
+
+
+@functools.lru_cache(maxsize=4)
+def dense(name: str, dtype: str, seed: int, windows: int, length: int) -> float:
+    """Perplexity of the model as it is."""
+    return perplexity(
+        in_dtype(name, dtype), reading(name, seed)[: windows * length + 1], length, batch_size=4
+    ).perplexity
+
+
+@functools.lru_cache(maxsize=2)
+def calibration(name: str, seed: int, tokens: int, length: int) -> Calibration:
+    """Of the model in float32, on a text that is not evaluated."""
+    return calibrate(loaded(name)[0], reading(name, seed + AWAY)[:tokens], length)
