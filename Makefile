@@ -18,8 +18,8 @@ test: fetch  ## lint, unit tests, notebooks with quick parameters and solved exe
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser"
-	$(BIN)/python -m supertf.book smoke
-	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=600 build/smoke
+	OMP_NUM_THREADS=1 $(BIN)/python -m supertf.book smoke
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-cell-timeout=600 build/smoke
 
 test-browser: fetch  ## open notebook 00 in JupyterLab and Chromium, and move its slider
 	$(BIN)/python -m pytest -m browser -rs tests/test_browser.py
