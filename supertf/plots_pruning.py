@@ -95,7 +95,7 @@ def cost_card(
         color=ORANGE,
     )
     ax.axhline(1, color=GREY, linewidth=1)
-    ax.set(yscale="log", ylim=(0.9, worst * 1.6), xlabel="share", ylabel="perplexity / dense")
+    ax.set(yscale="log", ylim=(0.9, worst * 4), xlabel="share", ylabel="perplexity / dense")
     multiples(ax, "y")
     if curves:
         ax.legend(frameon=False, fontsize=8, loc="upper left")
