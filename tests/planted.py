@@ -1,9 +1,14 @@
 """A small model with a planted super weight, for the tests of finding and removing them."""
 
+import dataclasses
+from pathlib import Path
+
 import torch
 
+from supertf import checkpoint
 from supertf.config import GPTConfig
 from supertf.model import GPT
+from supertf.tokenizer import load_tokenizer
 
 CONFIG = GPTConfig(
     vocab_size=50, n_ctx=24, n_layer=3, n_head=2, n_embd=16, n_inner=40, mlp="swiglu", position="none"
@@ -21,6 +26,21 @@ def planted_model(layer=1, out=7, into=21, config=CONFIG):
             mlp.c_fc.weight[rows] *= 500
         mlp.c_proj.weight[out, into] = 3.0
     return model
+
+
+def byte_model(layer=1, out=7, into=21):
+    """A model that reads bytes, with a planted weight that decides what it says."""
+    model = planted_model(layer, out, into, dataclasses.replace(CONFIG, vocab_size=257))
+    with torch.no_grad():
+        model.ln_f.weight *= 30
+    return model
+
+
+def saved(model: GPT, folder: Path) -> str:
+    """The folder, with a checkpoint in it of a model that reads bytes, as `load_any` takes it."""
+    optimizer = torch.optim.AdamW(model.parameters())
+    checkpoint.save(folder, model, optimizer, {}, {"step": 0}, load_tokenizer("bytes"))
+    return str(folder)
 
 
 def zeroed(damage):

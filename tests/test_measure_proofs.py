@@ -1,14 +1,12 @@
 """The proofs experiment: its cells tell what removing a weight does, on texts that differ."""
 
-import dataclasses
 import json
 import math
 
 import pytest
-import torch
-from planted import CONFIG, planted_model
+from planted import byte_model, saved
 
-from supertf import checkpoint, measure_proofs
+from supertf import measure_proofs
 from supertf.ablation import random_weights
 from supertf.errors import UserError
 from supertf.evaluate import perplexity
@@ -25,20 +23,14 @@ PLANTED = (1, 7, 21)
 
 @pytest.fixture(scope="module")
 def model():
-    """A model that reads bytes, with a planted weight that decides what it says."""
-    model = planted_model(*PLANTED, dataclasses.replace(CONFIG, vocab_size=257))
-    with torch.no_grad():
-        model.ln_f.weight *= 30
-    return model
+    return byte_model(*PLANTED)
 
 
 @pytest.fixture(scope="module")
 def settings(model, tmp_path_factory):
     """Settings of a cell about the planted weight, of a checkpoint of the model."""
-    run = tmp_path_factory.mktemp("run")
-    optimizer = torch.optim.AdamW(model.parameters())
-    checkpoint.save(run, model, optimizer, {}, {"step": 0}, load_tokenizer("bytes"))
-    return {**PROOFS.settings, **PROOFS.quick, "model": str(run), "coordinate": "1[7, 21]"}
+    run = saved(model, tmp_path_factory.mktemp("run"))
+    return {**PROOFS.settings, **PROOFS.quick, "model": run, "coordinate": "1[7, 21]"}
 
 
 def loss_of(model, seed):

@@ -1,13 +1,10 @@
 """The quantization experiment: its cells tell what rounding, holding out and sparing by hand do."""
 
-import dataclasses
 import json
 
 import pytest
-import torch
-from planted import CONFIG, planted_model
+from planted import byte_model, saved
 
-from supertf import checkpoint
 from supertf.activation_quantization import quantized_activations, super_activations
 from supertf.calibration import calibrate
 from supertf.evaluate import perplexity
@@ -29,22 +26,16 @@ LENGTH = 16
 
 @pytest.fixture(scope="module")
 def model():
-    """A model that reads bytes, with a planted weight that decides what it says."""
-    model = planted_model(*PLANTED, dataclasses.replace(CONFIG, vocab_size=257))
-    with torch.no_grad():
-        model.ln_f.weight *= 30
-    return model
+    return byte_model(*PLANTED)
 
 
 @pytest.fixture(scope="module")
 def settings(model, tmp_path_factory):
     """Settings of a cell, of a checkpoint of the model."""
-    run = tmp_path_factory.mktemp("run")
-    optimizer = torch.optim.AdamW(model.parameters())
-    checkpoint.save(run, model, optimizer, {}, {"step": 0}, load_tokenizer("bytes"))
+    run = saved(model, tmp_path_factory.mktemp("run"))
     changes = {"windows": 2, "length": LENGTH, "calibration": 64, "dtype": "float32", "shields": SHIELDS}
     weights = {"super": ["1[7, 21]"], "set": ["1[7, 21]", "1[7, 3]"]}
-    return {**QUANTIZING.settings, **changes, **weights, "model": str(run), "scheme": "int4 block=tensor"}
+    return {**QUANTIZING.settings, **changes, **weights, "model": run, "scheme": "int4 block=tensor"}
 
 
 def read(number, tokens):

@@ -1,13 +1,11 @@
 """Every way of pruning by its name does what its own module does; the pruning experiment's cells tell it."""
 
-import dataclasses
 import json
 
 import pytest
 import torch
-from planted import CONFIG, planted_model
+from planted import byte_model, saved
 
-from supertf import checkpoint
 from supertf.calibration import calibrate
 from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.errors import UserError
@@ -29,7 +27,7 @@ PLANTED, LENGTH = (1, 7, 21), 16
 
 @pytest.fixture(scope="module")
 def model():
-    return planted_model(*PLANTED, dataclasses.replace(CONFIG, vocab_size=257))
+    return byte_model(*PLANTED)
 
 
 def read(number, tokens):
@@ -78,11 +76,9 @@ def test_an_unknown_method_is_refused_in_one_line(model):
 @pytest.fixture(scope="module")
 def settings(model, tmp_path_factory):
     """Settings of a cell, of a checkpoint of the model."""
-    run = tmp_path_factory.mktemp("run")
-    optimizer = torch.optim.AdamW(model.parameters())
-    checkpoint.save(run, model, optimizer, {}, {"step": 0}, load_tokenizer("bytes"))
+    run = saved(model, tmp_path_factory.mktemp("run"))
     return {
-        **{"model": str(run), "windows": 2, "length": LENGTH, "calibration": 64, "new_tokens": 3},
+        **{"model": run, "windows": 2, "length": LENGTH, "calibration": 64, "new_tokens": 3},
         **{"protect": ["1[7, 21]"], "sparsities": [0.5], "scope": None, "pattern": None, "score": None},
         "kinds": None,
     }
