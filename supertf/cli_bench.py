@@ -11,6 +11,7 @@ from supertf.errors import UserError
 BENCHMARKS = {  # name: (module, the options that its `run` takes)
     "train": ("bench_train", ("repeats",)),
     "generate": ("bench_generate", ("repeats", "tokens")),
+    "prune": ("bench_prune", ("repeats", "tokens")),
     "data": ("bench_data", ("repeats", "megabytes")),
     "superweights": ("bench_superweights", ("repeats", "stream_gigabytes")),
 }
@@ -22,9 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repeats",
         type=positive_int,
-        help="rounds of all rivals (default: train 7, generate 5, data 3, superweights 7)",
+        help="rounds of all rivals (default: train 7, generate 5, prune 5, data 3, superweights 7)",
     )
-    parser.add_argument("--tokens", type=positive_int, help="generate: new tokens (default: 64)")
+    parser.add_argument("--tokens", type=positive_int, help="generate, prune: new tokens (default: 64)")
     parser.add_argument("--megabytes", type=positive_int, help="data: text to tokenize (default: 10)")
     parser.add_argument(
         "--stream_gigabytes",

@@ -8,24 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from supertf.cli import boolean, positive_int, print_result, seed
 from supertf.errors import UserError
+from supertf.pruning_names import FAMILIES, FAMILY, needs_text
 
 if TYPE_CHECKING:
     from supertf.cli_side_by_side import SideBySide
+    from supertf.dynamic_pruning import DynamicPruning
     from supertf.model import GPT
+    from supertf.projections import Coordinate
     from supertf.pruning import Fate, Pruning
+    from supertf.pruning_methods import Prepared
 
-METHODS = {  # of single weights, of whole units, and of inputs token by token
-    "static": ("random", "magnitude", "wanda", "sparsegpt"),
-    "structured": ("channels", "heads"),
-    "dynamic": ("inputs", "gate", "top"),
-}
-OF = {method: family for family, methods in METHODS.items() for method in methods}
 ONLY_FOR = {  # options that not all methods have
     "scope": ("random", "magnitude", "wanda"),
-    "pattern": METHODS["static"],
-    "matrices": (*METHODS["static"], "inputs", "top"),
-    "score": METHODS["structured"],
-    "save": (*METHODS["static"], *METHODS["structured"]),
+    "pattern": FAMILIES["static"],
+    "matrices": (*FAMILIES["static"], "inputs", "top"),
+    "score": FAMILIES["structured"],
+    "save": (*FAMILIES["static"], *FAMILIES["structured"]),
 }
 CALIBRATION = {"static": 8, "structured": 8, "dynamic": 2}  # windows
 
@@ -34,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `supertf prune`."""
     parser.add_argument(
         "--method",
-        choices=tuple(OF),
+        choices=tuple(FAMILY),
         default="wanda",
         help="removes weights (random to sparsegpt), MLP channels or attention heads, "
         "or drops inputs token by token (inputs, gate, top)",
@@ -121,8 +119,8 @@ def run(args: argparse.Namespace) -> int:
     check_options(args)
     if args.sparsity is None and args.pattern is None:
         args.sparsity = 0.5
-    family = OF[args.method]
-    windows = (args.calibration_windows or CALIBRATION[family]) if calibrated(args) else 0
+    family = FAMILY[args.method]
+    windows = (args.calibration_windows or CALIBRATION[family]) if needs_text(args.method, args.score) else 0
     side = SideBySide(args, windows)
     found = {"static": run_static, "structured": run_structured, "dynamic": run_dynamic}[family](args, side)
     if args.save:
@@ -156,7 +154,7 @@ def check_options(args: argparse.Namespace) -> None:
     for option, methods in ONLY_FOR.items():
         if getattr(args, option) is not None and args.method not in methods:
             raise UserError(f"--{option} is for {', '.join(methods)}, not for {args.method}: leave it out")
-    if args.calibration_windows and not calibrated(args):
+    if args.calibration_windows and not needs_text(args.method, args.score):
         scored = f" by {args.score}" if args.score else ""
         raise UserError(f"{args.method}{scored} needs no calibration: leave out --calibration_windows")
     if args.pattern is not None:
@@ -165,56 +163,56 @@ def check_options(args: argparse.Namespace) -> None:
         check_sparsity(args.sparsity)
 
 
-def calibrated(args: argparse.Namespace) -> bool:
-    """Whether the method reads a text first."""
-    if OF[args.method] == "structured":
-        return args.score in (None, "activation")
-    return args.method in ("wanda", "sparsegpt", "inputs", "gate")
+def prepared(args: argparse.Namespace, side: "SideBySide") -> "Prepared":
+    """What the method must know of the model's activations."""
+    from supertf.pruning_methods import prepare
+
+    if not needs_text(args.method, args.score):
+        return None
+    with side.step("calibrating"):
+        return prepare(side.model, args.method, side.calibration, side.length, args.matrices, args.score)
+
+
+def planned(
+    args: argparse.Namespace, side: "SideBySide", known: "Prepared", protect: "list[Coordinate]"
+) -> "Pruning | DynamicPruning":
+    """The plan that the options ask for, with weights protected."""
+    from supertf.pruning_methods import make_plan
+
+    return make_plan(
+        side.model,
+        args.method,
+        args.sparsity,
+        known,
+        protect,
+        side.watch,
+        args.scope,
+        args.pattern,
+        args.score,
+        args.seed,
+        args.matrices,
+    )
 
 
 def run_static(args: argparse.Namespace, side: "SideBySide") -> Outcome:
     """Single weights become zero."""
-    from supertf.calibration import calibrate
     from supertf.pruning import pruned, pruned_copy
-    from supertf.pruning_plan import plan
 
-    model, calibration = side.model, None
-    if calibrated(args):
-        with side.step("calibrating"):
-            calibration = calibrate(
-                model, side.calibration, side.length, args.method == "sparsegpt", args.matrices
-            )
+    known = prepared(args, side)
     with side.step("planning"):
-        pruning = plan(
-            model,
-            args.method,
-            args.sparsity,
-            calibration,
-            side.protect,
-            side.watch,
-            args.scope,
-            args.pattern,
-            args.seed,
-            args.matrices,
-        )
-    losses, texts = side.compare("pruned", pruned(model, pruning))
-    return outcome(pruning, losses, texts, {}, lambda: pruned_copy(model, pruning))
+        pruning = planned(args, side, known, side.protect)
+    losses, texts = side.compare("pruned", pruned(side.model, pruning))
+    return outcome(pruning, losses, texts, {}, lambda: pruned_copy(side.model, pruning))
 
 
 def run_structured(args: argparse.Namespace, side: "SideBySide") -> Outcome:
     """Whole channels or heads go, and the smaller model is measured."""
-    from supertf.calibration import calibrate
-    from supertf.structured import plan_structured, smaller
+    from supertf.structured import smaller
 
-    model, calibration, score = side.model, None, args.score or "activation"
-    if calibrated(args):
-        with side.step("calibrating"):
-            calibration = calibrate(model, side.calibration, side.length)
+    known = prepared(args, side)
     with side.step("planning"):
-        pruning = plan_structured(
-            model, args.method, args.sparsity, calibration, side.protect, side.watch, score, seed=args.seed
-        )
-        small = smaller(model, pruning)
+        pruning = planned(args, side, known, side.protect)
+        small = smaller(side.model, pruning)
     losses, texts = side.compare("pruned", nullcontext(), small)
     told = {"parameters_left": small.num_parameters()}
     return outcome(pruning, losses, texts, told, lambda: small)
@@ -222,19 +220,11 @@ def run_structured(args: argparse.Namespace, side: "SideBySide") -> Outcome:
 
 def run_dynamic(args: argparse.Namespace, side: "SideBySide") -> Outcome:
     """Small inputs of matrices do not count, token by token."""
-    from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
-    from supertf.input_sizes import input_sizes
+    from supertf.dynamic_pruning import dynamically_pruned
 
-    model, sizes = side.model, None
-    if calibrated(args):
-        of = "gate" if args.method == "gate" else "inputs"
-        with side.step("calibrating"):
-            sizes = input_sizes(model, side.calibration, side.length, of, args.matrices)
+    model, known = side.model, prepared(args, side)
     with side.step("planning"):
-        pruning, alone = (
-            plan_dynamic(model, args.method, args.sparsity, sizes, protect, args.matrices)
-            for protect in (side.protect, ())
-        )
+        pruning, alone = (planned(args, side, known, protect) for protect in (side.protect, []))
     dense = side.measure(model, "dense")
     with dynamically_pruned(model, pruning, side.watch) as skipped:
         loss = side.measure(model, "pruned")

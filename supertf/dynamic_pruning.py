@@ -117,8 +117,8 @@ def plan_dynamic(
 ) -> DynamicPruning:
     """Choose what is dropped of the inputs of each matrix; the model is not touched.
 
-    sparsity: the share, one for all matrices, or by name: then only those are pruned. sizes: of the same
-    model, from `input_sizes`; top needs them only for their axes. protect: (layer, out, in) of the MLPs'
+    sparsity: the share, one for all matrices, or by name or kind: then only those are pruned. sizes: of the
+    same model, from `input_sizes`; top needs them only for their axes. protect: (layer, out, in) of the MLPs'
     output projections: their input channels always count. kinds: see `matrices`; the gate has none.
 
     Raises `UserError` on an unknown method, kind or name, a sparsity outside 0 to 1, a coordinate outside the
@@ -162,11 +162,12 @@ def shares_of(
     known = list(gates(model) if method == "gate" else matrices(model, kinds))
     if not isinstance(sparsity, Mapping):
         sparsity = dict.fromkeys(known, sparsity)
-    if unknown := [name for name in sparsity if name not in known]:
-        raise UserError(f"no matrix {unknown[0]} among those to prune, {known[0]} to {known[-1]}")
+    if unknown := set(sparsity) - set(known) - set(map(kind, known)):
+        raise UserError(f"no matrix {min(unknown)} among those to prune, {known[0]} to {known[-1]}")
     for share in sparsity.values():
         check_sparsity(share)
-    return {name: sparsity[name] for name in known if name in sparsity}
+    shares = {name: sparsity.get(name, sparsity.get(kind(name))) for name in known}
+    return {name: share for name, share in shares.items() if share is not None}
 
 
 def check_sizes(method: str, widths: Mapping[str, int], sizes: InputSizes | None) -> None:

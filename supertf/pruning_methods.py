@@ -1,8 +1,6 @@
 """Every way of pruning by its name: what it needs to know, its plan, and a model with the plan applied.
 
-static      single weights become zero, the same for all tokens: `pruning_plan`
-structured  whole channels or heads become zero, so that they can be left out: `structured`
-dynamic     inputs are dropped, others for every token: `dynamic_pruning`
+The names are in `pruning_names`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,23 +14,11 @@ from supertf.errors import UserError
 from supertf.input_sizes import InputSizes, input_sizes
 from supertf.projections import Coordinate
 from supertf.pruning import Pruning, pruned
-from supertf.pruning_plan import CALIBRATED, plan
-from supertf.structured import KINDS, plan_structured
+from supertf.pruning_names import FAMILY, needs_text
+from supertf.pruning_plan import plan
+from supertf.structured import KINDS, check_class, plan_structured
 
-FAMILIES = {
-    "static": ("random", "magnitude", "wanda", "sparsegpt"),
-    "structured": ("channels", "heads"),
-    "dynamic": ("inputs", "gate", "top"),
-}
-FAMILY = {method: family for family, methods in FAMILIES.items() for method in methods}
 Prepared = Calibration | InputSizes | None
-
-
-def needs_text(method: str, score: str | None = None) -> bool:
-    """Whether the method reads a text before it can plan. score: of channels and heads."""
-    if FAMILY[method] == "structured":
-        return score in (None, "activation")
-    return method in (*CALIBRATED, "inputs", "gate")
 
 
 def prepare(
@@ -48,6 +34,8 @@ def prepare(
     Raises `UserError` on an unknown method, and as `calibrate` and `input_sizes` do.
     """
     check_method(method)
+    if FAMILY[method] == "structured":
+        check_class(model)
     if not needs_text(method, score):
         return None
     if FAMILY[method] == "dynamic":

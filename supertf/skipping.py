@@ -1,8 +1,7 @@
 """Dynamic pruning that leaves the work out: a token that is generated alone reads only the columns it needs.
 
-y = W x is the sum over j of x_j W[:, j]. With the columns of W laid out as rows, the sum over the channels
-that count is what `torch.embedding_bag` computes, a weighted sum of some rows of a table. It sums a bag in
-one thread, so each column is cut into parts, a bag each.
+y = W x is the sum over j of x_j W[:, j]. The columns of W are laid out as rows, so that one that counts is
+read in one piece, and `skipping_kernels` adds up those that do.
 
 The products are those of `dynamically_pruned` up to the order of summation. So are texts, until an input lies
 so near its threshold that rounding decides whether it counts, which later layers and tokens do not smooth
@@ -10,8 +9,10 @@ out. A text that is read whole instead of token by token parts in the same way.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,9 +21,8 @@ from supertf.dynamic_pruning import Cut, DynamicPruning, claimed, cut_to
 from supertf.errors import UserError
 from supertf.linear import Linear, linear_one_row, one_float32_row_on_cpu
 from supertf.model import GPT
+from supertf.skipping_kernels import columns_product, counting, limited_threads, rows_product, threads
 
-PARTS = (16, 8, 4, 2)  # of a column; the first that divides it and leaves SHORTEST numbers or more
-SHORTEST = 128  # shorter parts cost more than they share
 NONZERO = torch.finfo(torch.float32).tiny  # a threshold that only zeros are below
 
 
@@ -35,6 +35,20 @@ def skipping(model: GPT, pruning: DynamicPruning) -> Iterator[None]:
     to be changed meanwhile: prune or quantize them first. Raises `UserError` for other models, devices and
     dtypes, inside another such context, and as `dynamically_pruned` does.
     """
+    check_skips(model)
+    with claimed(model, pruning) as modules, limited_threads(), contextlib.ExitStack() as undo:
+        for name, layer in modules.items():
+            cut = pruning.cuts[name]
+            if pruning.method == "gate":
+                install(undo, name, layer, functools.partial(SkippingGates, layer, cut))
+                name = name.replace("c_fc", "c_proj")  # for it, what its gate dropped is zero
+                layer, cut = model.get_submodule(name), Cut(cut.size, cut.sparsity, NONZERO)
+            install(undo, name, layer, functools.partial(Skipping, layer, cut))
+        yield
+
+
+def check_skips(model: GPT) -> None:
+    """`UserError` unless the model's products can be replaced by those of `skipping_kernels`."""
     if not isinstance(model, GPT):
         raise UserError("skipping works for this lab's models only: `dynamically_pruned` is for any")
     if model.device.type != "cpu" or model.wte.weight.dtype != torch.float32:
@@ -42,28 +56,15 @@ def skipping(model: GPT, pruning: DynamicPruning) -> Iterator[None]:
             f"skipping needs a float32 model on the CPU, this one is {model.wte.weight.dtype} on "
             f"{model.device}: load it with dtype=torch.float32"
         )
-    with claimed(model, pruning) as modules, contextlib.ExitStack() as undo:
-        for name, layer in modules.items():
-            cut = pruning.cuts[name]
-            if pruning.method == "gate":
-                install(undo, name, layer, SkippingGates, cut)
-                name = name.replace("c_fc", "c_proj")  # for it, what its gate dropped is zero
-                layer, cut = model.get_submodule(name), Cut(cut.size, cut.sparsity, NONZERO)
-            install(undo, name, layer, Skipping, cut)
-        yield
 
 
 def install(
-    undo: contextlib.ExitStack,
-    name: str,
-    layer: Linear,
-    product: Callable[[Linear, Cut], Callable[[Tensor], Tensor]],
-    cut: Cut,
+    undo: contextlib.ExitStack, name: str, layer: Linear, make: Callable[[], Callable[[Tensor], Tensor]]
 ) -> None:
-    """Give a layer another product until `undo` is called; `UserError` if it has one already."""
+    """Give a layer another product, which `make` makes, until `undo` is called; `UserError` if it has one."""
     if layer.product is not None:
         raise UserError(f"{name} skips already, or is packed: leave that context before skipping")
-    layer.product = product(layer, cut)
+    layer.product = make()
     undo.callback(setattr, layer, "product", None)
 
 
@@ -72,26 +73,26 @@ class Skipping:
 
     def __init__(self, layer: Linear, cut: Cut):
         self.weight, self.bias, self.cut = layer.weight.detach(), layer.bias, cut
-        self.axes = None if cut.axes is None else cut.axes.T.contiguous()  # a row each, as in a weight
-        columns = self.weight.T if cut.axes is None else self.axes @ self.weight.T  # (in, out)
-        size, out = columns.shape
-        parts = next((p for p in PARTS if out % p == 0 and out >= p * SHORTEST), 1)
-        self.table = columns.reshape(size * parts, out // parts).contiguous()
-        self.rows = torch.arange(size * parts).view(size, parts).T.contiguous()  # (parts, in)
-        self.starts = torch.arange(parts)
+        columns = self.weight.T if cut.axes is None else cut.axes.T @ self.weight.T  # (in, out)
+        self.columns = columns.contiguous().numpy()
+        self.axes = None if cut.axes is None else cut.axes.contiguous().numpy()
+        self.held = np.zeros(cut.size, bool) if cut.held is None else cut.held.numpy()
+        self.threshold = None if cut.threshold is None else np.float32(cut.threshold)
+        self.all, self.parts = np.arange(cut.size), threads()
 
     def __call__(self, x: Tensor) -> Tensor:
         """The product."""
         if not one_float32_row_on_cpu(x):
             return F.linear(cut_to(x, self.cut)[0], self.weight, self.bias)
-        along = (x if self.axes is None else linear_one_row(x, self.axes)).reshape(-1)  # (in,)
-        kept = self.cut.counts(along).nonzero().view(-1)  # (k,)
-        rows = self.rows.index_select(1, kept).view(-1)  # (parts * k,)
-        shares = along.index_select(0, kept).expand(len(self.rows), -1).reshape(-1)
-        sums = torch.embedding_bag(
-            self.table, rows, self.starts * len(kept), mode=0, per_sample_weights=shares
-        )[0]  # (parts, out / parts)
-        y = sums.view(*x.shape[:-1], -1)
+        along = x.reshape(-1).numpy()  # (in,)
+        if self.axes is not None:
+            along = columns_product(along, self.all, self.axes, self.parts)  # R^T x
+        if self.threshold is None:
+            kept = self.cut.counts(torch.from_numpy(along)).nonzero().view(-1).numpy()
+        else:
+            kept = counting(along, self.threshold, self.held)  # (k,)
+        y = torch.from_numpy(columns_product(along, kept, self.columns, self.parts))
+        y = y.view(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias
 
 
@@ -100,19 +101,21 @@ class SkippingGates:
 
     def __init__(self, layer: Linear, cut: Cut):
         self.weight, self.bias, self.cut = layer.weight.detach(), layer.bias, cut
+        self.up_rows = self.weight.chunk(2)[1].numpy()
 
     def __call__(self, x: Tensor) -> Tensor:
         """x (..., C) to gate and up, (..., 2 * inner); both are zero where the gate does not count."""
         if not one_float32_row_on_cpu(x):
             gate, up = F.linear(x, self.weight, self.bias).chunk(2, dim=-1)
             return torch.cat([gate * self.cut.counts(F.silu(gate)), up], dim=-1)
-        gate_rows, up_rows = self.weight.chunk(2)
         gate_bias, up_bias = (None, None) if self.bias is None else self.bias.chunk(2)
-        gate = linear_one_row(x, gate_rows, gate_bias).view(-1)  # (inner,)
+        both = torch.zeros(*x.shape[:-1], len(self.weight))
+        gate, up = both.view(2, -1)  # views
+        gate.copy_(linear_one_row(x, self.weight.chunk(2)[0], gate_bias).view(-1))
         counts = self.cut.counts(F.silu(gate))
         kept = counts.nonzero().view(-1)  # (k,)
-        up = up_rows.index_select(0, kept) @ x.reshape(-1)
+        rows_product(x.reshape(-1).numpy(), kept.numpy(), self.up_rows, up.numpy())
         if up_bias is not None:
-            up = up + up_bias.index_select(0, kept)
-        both = torch.cat([gate * counts, torch.zeros_like(gate).index_copy(0, kept, up)])
-        return both.view(*x.shape[:-1], -1)
+            up += up_bias * counts
+        gate *= counts
+        return both

@@ -60,11 +60,7 @@ def plan_structured(
     Raises `UserError` on a model that is not a `GPT`, unknown units and scores, a sparsity outside 0 to 1, a
     multiple that is too large, more protected channels than may stay, and on what `plan` refuses.
     """
-    if not isinstance(model, GPT):
-        raise UserError(
-            f"channels and heads are removed from this package's GPT, not {type(model).__name__}: "
-            "`load_model` makes one of GPT-2 and Llama checkpoints"
-        )
+    check_class(model)
     if what not in KINDS:
         raise UserError(f"structured pruning of {what!r}; choose from {', '.join(KINDS)}")
     if score not in SCORES:
@@ -109,6 +105,15 @@ def plan_structured(
         "calibration_tokens": calibration.tokens if score == "activation" else None,
     }
     return Pruning(what, settings, removed, fates=tuple(fates))
+
+
+def check_class(model: torch.nn.Module) -> None:
+    """`UserError` on models of others, whose matrices we cannot make smaller."""
+    if not isinstance(model, GPT):
+        raise UserError(
+            f"channels and heads are removed from this package's GPT, not {type(model).__name__}: "
+            "`load_model` makes one of GPT-2 and Llama checkpoints"
+        )
 
 
 def smaller(model: GPT, pruning: Pruning) -> GPT:

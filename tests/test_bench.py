@@ -3,6 +3,7 @@
 import argparse
 import importlib.metadata
 import inspect
+import itertools
 import json
 import math
 import platform
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from supertf import bench, bench_generate, bench_train, cli_bench
+from supertf import bench, bench_generate, bench_prune, bench_train, cli_bench
 from supertf.bench import interleave, matmul_gflops, read_gbps, speedup
 from supertf.bench_train import SHAPES, flops_per_token
 from supertf.cli import main
@@ -189,3 +190,44 @@ def test_generation_is_measured_with_what_its_precision_costs(monkeypatch):
     read = [found[weights]["weight_bytes"] for weights in ("float32", "bfloat16", "int8", "int4")]
     assert read[0] == 2 * read[1] > 3.9 * read[2] > 6.1 * read[3]
     assert found["int8"]["perplexity"] == pytest.approx(math.exp(found["int8"]["loss"]))
+
+
+def test_the_best_point_is_the_fastest_of_those_that_cost_little():
+    found = {
+        "dense": {"perplexity": 15.0},
+        "slow": {"perplexity_ratio": 1.0, "ratio": 1.1},
+        "good": {"perplexity_ratio": bench_prune.WORST, "ratio": 1.3},
+        "costly": {"perplexity_ratio": bench_prune.WORST + 0.01, "ratio": 2.0},
+    }
+    assert bench_prune.best(found) == {"point": "good", "ratio": 1.3}
+    assert bench_prune.best({"dense": {}, "costly": found["costly"]}) == {"point": None, "ratio": None}
+
+
+@pytest.mark.real_model
+@pytest.mark.slow
+@pytest.mark.skipif(not is_present("smollm2-135m"), reason="run `supertf fetch smollm2-135m` first")
+def test_pruning_is_measured_with_what_it_costs(monkeypatch):
+    for name, value in {"LENGTH": 64, "WINDOWS": 1, "CALIBRATION_WINDOWS": 8}.items():
+        monkeypatch.setattr(bench_prune, name, value)
+    monkeypatch.setattr(bench_prune, "limits", dict)
+    for name, count in {"pruned_points": 2, "packed_points": 1}.items():  # the first of them
+        points = getattr(bench_prune, name)
+        monkeypatch.setattr(
+            bench_prune,
+            name,
+            lambda *args, points=points, count=count: itertools.islice(points(*args), count),
+        )
+    found = bench_prune.run(tokens=2, repeats=1)
+    json.dumps(found)
+    pruned, packed = found["float32"], found["bfloat16"]
+    for points in (pruned, packed):
+        assert points["best"]["point"] in (*points, None)
+        for name, point in points.items():
+            if name not in ("dense", "best"):
+                assert point["ratio"] > 0 and point["tokens_per_s"] > 0
+                assert point["weight_bytes"] <= points["dense"]["weight_bytes"] * 1.001
+    nothing, half = pruned["nothing dropped"], pruned["half of the down projections' inputs"]
+    assert nothing["perplexity_ratio"] == pytest.approx(1, abs=1e-4) != half["perplexity_ratio"]
+    assert nothing["weight_bytes"] == pruned["dense"]["weight_bytes"] > 1.08 * half["weight_bytes"]
+    assert 2 * packed["dense"]["weight_bytes"] == pruned["dense"]["weight_bytes"]
+    assert packed["packed bfloat16"]["weight_bytes"] == packed["dense"]["weight_bytes"]

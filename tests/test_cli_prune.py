@@ -11,13 +11,13 @@ from planted import CONFIG, planted_model
 
 from supertf.calibration import calibrate
 from supertf.cli import main
-from supertf.cli_prune import METHODS
 from supertf.dynamic_pruning import METHODS as DYNAMIC
 from supertf.evaluate import perplexity
 from supertf.generation import generate
 from supertf.hf_model import load_any
 from supertf.pretrained import save_model
 from supertf.pruning import pruned
+from supertf.pruning_names import FAMILIES
 from supertf.pruning_plan import METHODS as STATIC
 from supertf.pruning_plan import plan
 from supertf.structured import KINDS
@@ -49,7 +49,7 @@ def run(capsys, *options, model="planted"):
 
 
 def test_the_methods_are_those_of_the_package():
-    assert {"static": tuple(STATIC), "structured": tuple(KINDS), "dynamic": DYNAMIC} == METHODS
+    assert {"static": tuple(STATIC), "structured": tuple(KINDS), "dynamic": DYNAMIC} == FAMILIES
 
 
 def test_wanda_is_measured_as_the_package_does_on_text_it_was_not_calibrated_with(here, capsys):

@@ -204,7 +204,7 @@ def test_sparsity_0_is_the_model_and_1_leaves_the_protected_alone(model, sizes, 
 def test_in_other_axes_nothing_dropped_is_the_model_and_the_share_is_met(model, turned):
     plain = read(model)
     with dynamically_pruned(model, plan_dynamic(model, "inputs", 0, turned)):
-        assert torch.allclose(read(model), plain, rtol=0, atol=1e-5)
+        assert torch.allclose(read(model), plain, rtol=0, atol=3e-5)  # the planted channel is large
     name = "h.2.mlp.c_proj"
     for method in ("inputs", "top"):
         with (
@@ -386,6 +386,10 @@ def test_the_plan_says_what_it_was_asked_for(model, turned):
     by_name = plan_dynamic(model, "top", shares)
     assert {name: cut.sparsity for name, cut in by_name.cuts.items()} == shares
     assert by_name.settings["sparsity"] == shares and by_name.settings["axes"] == []
+    by_kind = plan_dynamic(model, "top", {"mlp.c_proj": 0.2, "h.1.mlp.c_proj": 0.7})
+    assert {name: cut.sparsity for name, cut in by_kind.cuts.items()} == {
+        f"h.{layer}.mlp.c_proj": 0.7 if layer == 1 else 0.2 for layer in range(3)
+    }
 
 
 BAD = [

@@ -15,7 +15,8 @@ from supertf.measure_proofs import APART
 from supertf.measure_pruning import AWAY, pruned_quality
 from supertf.measure_smollm2 import text
 from supertf.pruning import pruned
-from supertf.pruning_methods import FAMILY, applied, make_plan, needs_text, prepare
+from supertf.pruning_methods import applied, make_plan, prepare
+from supertf.pruning_names import FAMILY, needs_text
 from supertf.pruning_plan import plan
 from supertf.structured import plan_structured
 from supertf.tokenizer import load_tokenizer
