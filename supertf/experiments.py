@@ -284,8 +284,85 @@ QUANTIZING = Experiment(
     quick={"windows": 1, "length": 64, "calibration": 64},
 )
 
+SPARSITIES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+WHOLE = [0.05, 0.1, 0.2, 0.3]  # of channels and heads, where less does more
+PRUNING = Experiment(
+    name="pruning",
+    question="What does each way of pruning cost SmolLM2-135M, and does it help to protect super weights?",
+    measure="measure_pruning:pruned_quality",
+    settings={
+        "model": "smollm2-135m",
+        "windows": 4,
+        "length": 512,
+        "calibration": 2048,
+        "new_tokens": 12,
+        "method": "magnitude",
+        "scope": None,
+        "pattern": None,
+        "score": None,
+        "kinds": None,
+        "sparsities": SPARSITIES,
+        "protect": ["11[507, 1229]", "28[507, 678]", "11[507, 1487]", "2[507, 430]"],
+    },
+    variants={
+        "random": {"method": "random", "sparsities": SPARSITIES[:5]},
+        "magnitude": {},
+        "magnitude by row": {"scope": "row"},
+        "magnitude global": {"scope": "global"},
+        "wanda": {"method": "wanda"},
+        "sparsegpt": {"method": "sparsegpt", "sparsities": [0.3, 0.5, 0.7]},
+        "wanda 2:4": {"method": "wanda", "pattern": "2:4", "sparsities": [0.5]},
+        "sparsegpt 2:4": {"method": "sparsegpt", "pattern": "2:4", "sparsities": [0.5]},
+        "channels": {"method": "channels", "score": "activation", "sparsities": WHOLE},
+        "channels by magnitude": {"method": "channels", "score": "magnitude", "sparsities": WHOLE},
+        "channels at random": {"method": "channels", "score": "random", "sparsities": WHOLE},
+        "inputs": {"method": "inputs"},
+        "inputs of mlp.c_proj": {"method": "inputs", "kinds": ["mlp.c_proj"]},
+        "top of mlp.c_proj": {"method": "top", "kinds": ["mlp.c_proj"]},
+        "gate": {"method": "gate"},
+    },
+    seeds=(0, 1),
+    quick={"windows": 1, "length": 64, "calibration": 64, "new_tokens": 2},
+)
+
+RECOVERING = Experiment(
+    name="recovering",
+    question="How much of what a fifth of the MLP channels was worth does a minute of training bring back?",
+    measure="measure_recovery:recovered",
+    settings={
+        "model": "smollm2-135m",
+        "sparsity": 0.2,
+        "steps": 40,
+        "teacher": False,
+        "training": 16_384,
+        "windows": 8,
+        "length": 512,
+        "calibration": 4096,
+        "weight": "11[507, 1229]",
+    },
+    variants={
+        "dense, next tokens": {"sparsity": 0.0},
+        "pruned, next tokens": {},
+        "pruned, taught": {"teacher": True},
+    },
+    seeds=(0, 1),
+    quick={"steps": 2, "windows": 1, "length": 128, "calibration": 128, "training": 512},
+)
+
 # Every experiment of the lab. To add one: a description here and a `measure_*.py` with its measure.
 EXPERIMENTS: dict[str, Experiment] = {
     described.name: described
-    for described in (RECALL, EXTREME, SWAP, FREE_SCALE, LANGUAGE, SMOLLM2_LONGER, GROWTH, PROOFS, QUANTIZING)
+    for described in (
+        RECALL,
+        EXTREME,
+        SWAP,
+        FREE_SCALE,
+        LANGUAGE,
+        SMOLLM2_LONGER,
+        GROWTH,
+        PROOFS,
+        QUANTIZING,
+        PRUNING,
+        RECOVERING,
+    )
 }

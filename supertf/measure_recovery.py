@@ -1,0 +1,59 @@
+"""Cells of the recovery experiment: MLP channels go, a short training makes up for it, beside its control."""
+
+from typing import Any
+
+from supertf.calibration import calibrate
+from supertf.evaluate import perplexity
+from supertf.measure_proofs import APART, loaded
+from supertf.measure_pruning import AWAY
+from supertf.measure_smollm2 import text
+from supertf.model import GPT
+from supertf.projections import output_projections, parse
+from supertf.pruning import pruned_copy
+from supertf.recovery import recover
+from supertf.structured import plan_structured, smaller
+from supertf.weight_edits import scaled_weights
+
+
+def recovered(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:
+    """Perplexity before and after a short training; `seed` is which text, and the order of batches. No
+    `lengths`.
+
+    settings: `model`, a name that `load_any` takes; `sparsity`, the share of MLP channels that goes first (0:
+    the control, a dense model that is trained alike); `steps` of training on `training` tokens of text, with
+    the dense model for a `teacher` or without; `weight`, as "11[507, 1229]"; `windows` of `length` tokens to
+    evaluate, `calibration` tokens to choose the channels by: three texts that share nothing.
+
+    Result: `dense`, `before` and `after`, perplexities; `seconds` of training; `parameters` of the model
+    without the channels; of the weight its value after (`value`), and how many times the perplexity is when
+    it goes from the model before (`ratio_before`) and after (`ratio_after`) the training.
+    """
+    model, tokenizer = loaded(settings["model"])
+    length, weight = settings["length"], parse(settings["weight"])
+    evaluation = text(seed, APART, tokenizer)[: settings["windows"] * length + 1]
+    calibration = calibrate(model, text(seed + AWAY, APART, tokenizer)[: settings["calibration"]], length)
+    plan = plan_structured(model, "channels", settings["sparsity"], calibration, progress=False)
+
+    def quality(of: GPT) -> float:
+        return perplexity(of, evaluation, length, batch_size=4).perplexity
+
+    def ratio(of: GPT, whole: float) -> float:
+        with scaled_weights(of, [weight]):
+            return quality(of) / whole
+
+    pruned = pruned_copy(model, plan)
+    training = text(seed + 2 * AWAY, APART, tokenizer)[: settings["training"] + 1]
+    teacher = model if settings["teacher"] else None
+    result = recover(pruned, training, settings["steps"], teacher, seed=seed, progress=False)
+    before, after = quality(pruned), quality(result.model)
+    layer, out, into = weight
+    return {
+        "dense": quality(model),
+        "before": before,
+        "after": after,
+        "seconds": result.seconds,
+        "parameters": smaller(model, plan).num_parameters(),
+        "value": output_projections(result.model)[layer].weight[out, into].item(),
+        "ratio_before": ratio(pruned, before),
+        "ratio_after": ratio(result.model, after),
+    }
