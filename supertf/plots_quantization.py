@@ -13,7 +13,9 @@ from supertf.plots_superweights import plain_numbers
 Point = tuple[float, float]  # bits per weight and perplexity
 
 
-def level_panels(panels: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
+def level_panels(
+    panels: Mapping[str, tuple[Tensor, Tensor]], what: str = "weight", xlabel: str = "place in the block"
+) -> Figure:
     """A panel per block: its weights before and after rounding, (size,) each, and lines for its levels."""
     figure, axes = new_figure(height=3.1, columns=len(panels))
     for ax, (title, (before, after)) in zip(axes, panels.items(), strict=True):
@@ -21,11 +23,11 @@ def level_panels(panels: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
         for level in np.unique(after):
             ax.axhline(level, color=GREY, linewidth=0.6)
         ax.vlines(range(len(before)), before, after, color=ORANGE, linewidth=1)
-        ax.plot(before, "o", color=BLUE, markersize=4, label="weight")
+        ax.plot(before, "o", color=BLUE, markersize=4, label=what)
         ax.plot(after, "_", color=ORANGE, markersize=7, markeredgewidth=2, label="read back")
         ax.grid(False)
         ax.set_title(title, fontsize=10)
-        ax.set_xlabel("place in the block")
+        ax.set_xlabel(xlabel)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
     return figure
@@ -45,10 +47,16 @@ def block_maps(panels: Mapping[str, Tensor], weight: tuple[int, int]) -> Figure:
     return figure
 
 
-def shield_rows(rows: Mapping[str, Mapping[str, Sequence[float]]], dense: float) -> Figure:
+def shield_rows(
+    rows: Mapping[str, Mapping[str, Sequence[float]]],
+    dense: float,
+    xlabel: str = "perplexity",
+    title: str = "held out",
+) -> Figure:
     """Perplexity under each scheme, a row each, by what is held out: dots are texts, on a logarithmic axis.
 
-    rows: scheme to the perplexities by shield. dense: the perplexity of the model as it is, a line.
+    rows: scheme to the perplexities by shield. dense: the perplexity of the model as it is, a line; 1 where
+    the values are multiples of it, as they have to be when texts differ. title: of the legend.
     """
     figure, (ax,) = new_figure(height=1.0 + 0.27 * len(rows))
     names = list(dict.fromkeys(name for shields in rows.values() for name in shields))
@@ -59,10 +67,10 @@ def shield_rows(rows: Mapping[str, Mapping[str, Sequence[float]]], dense: float)
             label = name if row == 0 else None
             ax.scatter(values, at, s=26, color=COLORS[number], alpha=0.8, label=label, zorder=3)
     ax.axvline(dense, color=GREY, linestyle="--", linewidth=1)
-    ax.set(xscale="log", xlabel="perplexity", yticks=range(len(rows)), yticklabels=list(rows))
+    ax.set(xscale="log", xlabel=xlabel, yticks=range(len(rows)), yticklabels=list(rows))
     ax.set_ylim(len(rows) - 0.4, -0.6)
     plain_numbers(ax, "x")
-    ax.legend(title="held out", frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.legend(title=title, frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
