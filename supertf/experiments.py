@@ -349,6 +349,33 @@ RECOVERING = Experiment(
     quick={"steps": 2, "windows": 1, "length": 128, "calibration": 128, "training": 512},
 )
 
+REFITTING = Experiment(
+    name="refitting",
+    question="How much of what is left out can the rest make up for in closed form, and from how much text?",
+    measure="measure_refit:refitted",
+    settings={
+        "model": "smollm2-135m",
+        "method": "inputs",
+        "sparsity": 0.5,
+        "kinds": ["mlp.c_proj"],
+        "tokens": [8192, 32_768, 131_072],
+        "away": 5,
+        "calibration": 4096,
+        "windows": 8,
+        "length": 512,
+        "weight": "11[507, 1229]",
+    },
+    variants={
+        "inputs": {},
+        "inputs, text from farther away": {"tokens": [32_768], "away": 64},
+        "largest inputs of each token": {"method": "top", "tokens": [32_768]},
+        "channels": {"method": "channels", "kinds": None, "sparsity": 0.2, "tokens": [8192, 32_768]},
+        "nothing": {"sparsity": 0.0, "tokens": [8192]},
+    },
+    seeds=(0, 1),
+    quick={"tokens": [512], "calibration": 128, "windows": 1, "length": 128},
+)
+
 # Every experiment of the lab. To add one: a description here and a `measure_*.py` with its measure.
 EXPERIMENTS: dict[str, Experiment] = {
     described.name: described
@@ -364,5 +391,6 @@ EXPERIMENTS: dict[str, Experiment] = {
         QUANTIZING,
         PRUNING,
         RECOVERING,
+        REFITTING,
     )
 }

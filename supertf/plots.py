@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from torch import Tensor
 
 from supertf.intervals import Interval
@@ -16,10 +16,22 @@ BLUE, ORANGE, GREY, RED, GREEN = "#3366aa", "#dd7722", "#9aa0a6", "#b3261e", "#2
 COLORS = (BLUE, ORANGE, GREEN, RED, "#7b4fa3", "black", "#b59a00")
 
 
-def new_figure(width: float = 9, height: float = 3.2, columns: int = 1) -> tuple[Figure, np.ndarray]:
-    """A figure and an array of its axes, with the house style: no box, light grid."""
+def new_figure(
+    width: float = 9, height: float = 3.2, columns: int = 1, **placed: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure and an array of its axes, with the house style: no box, light grid.
+
+    placed: left, right, bottom, top, wspace and width_ratios, as `GridSpec` takes them, for figures that a
+    slider draws: without them places are found by drawing everything once more, which takes as long again.
+    """
     figure, axes = plt.subplots(
-        1, columns, figsize=(width, height), dpi=90, squeeze=False, layout="constrained"
+        1,
+        columns,
+        figsize=(width, height),
+        dpi=90,
+        squeeze=False,
+        layout=None if placed else "constrained",
+        gridspec_kw=placed,
     )
     for ax in axes[0]:
         ax.spines[["top", "right"]].set_visible(False)
@@ -27,13 +39,20 @@ def new_figure(width: float = 9, height: float = 3.2, columns: int = 1) -> tuple
     return figure, axes[0]
 
 
-def plain_ticks(ax: Axes) -> None:
-    """Label a logarithmic x axis 10, 100, 1,000; also 20, 50 and so on where it spans few powers of ten."""
-    low, high = ax.get_xlim()
-    subs = (1, 2, 5) if high / low < 300 else (1,)
-    ax.xaxis.set_major_locator(LogLocator(subs=subs, numticks=20))
-    ax.xaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    ax.xaxis.set_minor_formatter(NullFormatter())
+def plain_ticks(ax: Axes, axis: str = "x") -> None:
+    """Label a logarithmic axis in plain numbers such as 10, 100, 1,000, with others between for small spans.
+
+    There are no unlabelled ticks: each is drawn and laid out like a labelled one, and sliders wait for it.
+    """
+    low, high = ax.get_xlim() if axis == "x" else ax.get_ylim()
+    ticks = ax.xaxis if axis == "x" else ax.yaxis
+    if high / low < 3:
+        ticks.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    else:
+        subs = (1, 2, 3, 5) if high / low < 30 else (1, 2, 5) if high / low < 500 else (1,)
+        ticks.set_major_locator(LogLocator(subs=subs, numticks=20))
+    ticks.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:,.15g}"))
+    ticks.set_minor_locator(NullLocator())
 
 
 def ratio_dots(

@@ -3,11 +3,9 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from supertf.plots import BLUE, COLORS, GREY, ORANGE, new_figure
+from supertf.plots import BLUE, COLORS, GREY, ORANGE, new_figure, plain_ticks
 
 MARKERS = ("o", "s", "|", "x")
 
@@ -35,7 +33,7 @@ def compared_rows(
     ax.axvline(1, color=GREY, linewidth=1)
     ax.set(xscale="log", xlabel=xlabel, yticks=range(len(rows)), yticklabels=list(rows))
     ax.set_ylim(len(rows) - 0.4, -0.6)
-    multiples(ax, "x")
+    plain_ticks(ax, "x")
     ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -64,7 +62,7 @@ def speed_and_quality(
         place(1, color=GREY, linewidth=1)
     ax.set(yscale="log", ylim=(0.85, worst * 1.1), ylabel="perplexity / dense")
     ax.set_xlabel("tokens per second / dense (generation, one token at a time)")
-    multiples(ax, "y")
+    plain_ticks(ax, "y")
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -81,7 +79,9 @@ def cost_card(
     curves: x, and the perplexity's multiple. facts: a line each. texts: by name, such as of dense and pruned.
     Values beyond `worst` sit on the upper edge.
     """
-    figure, (ax, words) = new_figure(height=3.3, columns=2)
+    figure, (ax, words) = new_figure(
+        height=3.3, columns=2, left=0.08, right=0.99, bottom=0.15, top=0.97, wspace=0.08
+    )
     for (name, (x, y)), color in zip(curves.items(), (GREY, BLUE, *COLORS[2:]), strict=False):
         ax.plot(x, [min(value, worst) for value in y], color=color, marker="o", markersize=4, label=name)
     x, y = chosen
@@ -96,7 +96,7 @@ def cost_card(
     )
     ax.axhline(1, color=GREY, linewidth=1)
     ax.set(yscale="log", ylim=(0.9, worst * 4), xlabel="share", ylabel="perplexity / dense")
-    multiples(ax, "y")
+    plain_ticks(ax, "y")
     if curves:
         ax.legend(frameon=False, fontsize=8, loc="upper left")
     words.axis("off")
@@ -107,18 +107,3 @@ def cost_card(
     block = "\n".join(lines).replace("$", r"\$")  # a dollar would start a formula
     words.text(0, 1, block, va="top", fontsize=8, family="monospace", transform=words.transAxes)
     return figure
-
-
-def multiples(ax: Axes, axis: str) -> None:
-    """Label a logarithmic axis 1, 2, 5, 10, with finer steps where it spans less than a power of ten."""
-    low, high = ax.get_xlim() if axis == "x" else ax.get_ylim()
-    ticks = ax.xaxis if axis == "x" else ax.yaxis
-    digits = (
-        "123456789" if high / low < 4 else "1235" if high / low < 30 else "125" if high / low < 500 else "1"
-    )
-
-    def named(value: float, _: int) -> str:
-        return f"{value:,g}" if f"{value:e}"[0] in digits else ""
-
-    ticks.set_major_formatter(plt.FuncFormatter(named))
-    ticks.set_minor_formatter(plt.FuncFormatter(named))

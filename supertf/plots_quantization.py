@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from supertf.plots import BLUE, COLORS, GREY, ORANGE, RED, new_figure
-from supertf.plots_superweights import plain_numbers
+from supertf.plots import BLUE, COLORS, GREY, ORANGE, RED, new_figure, plain_ticks
 
 Point = tuple[float, float]  # bits per weight and perplexity
 
@@ -69,7 +67,7 @@ def shield_rows(
     ax.axvline(dense, color=GREY, linestyle="--", linewidth=1)
     ax.set(xscale="log", xlabel=xlabel, yticks=range(len(rows)), yticklabels=list(rows))
     ax.set_ylim(len(rows) - 0.4, -0.6)
-    plain_numbers(ax, "x")
+    plain_ticks(ax, "x")
     ax.legend(title=title, frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -85,23 +83,18 @@ def scheme_map(
 
     fates: by weight, its value before and after. text: above the figure.
     """
-    figure, (ax, side) = plt.subplots(
-        1, 2, figsize=(9, 3.2), dpi=90, layout="constrained", width_ratios=(3, 2)
-    )
-    for one in (ax, side):
-        one.spines[["top", "right"]].set_visible(False)
-        one.grid(alpha=0.25)
+    places = {"left": 0.07, "right": 0.98, "bottom": 0.15, "top": 0.85, "wspace": 0.38}
+    figure, (ax, side) = new_figure(columns=2, width_ratios=(3, 2), **places)
     ax.scatter(*zip(*points.values(), strict=True), s=22, color=BLUE, alpha=0.4)
     ax.plot(*points[chosen], "o", markersize=12, color=ORANGE)
     ax.axhline(dense, color=GREY, linestyle="--", linewidth=1)
     ax.set(yscale="log", xlabel="bits per weight", ylabel="perplexity")
-    plain_numbers(ax, "y")
-    for row, (before, after) in enumerate(fates.values()):
-        side.plot([before, after], [row, row], color=GREY, linewidth=2, zorder=1)
-        side.plot(before, row, "o", color=BLUE, markersize=6, label=None if row else "before")
-        side.plot(
-            after, row, "|", color=ORANGE, markersize=14, markeredgewidth=3, label=None if row else "after"
-        )
+    plain_ticks(ax, "y")
+    before, after = zip(*fates.values(), strict=True) if fates else ((), ())
+    rows = range(len(fates))
+    side.hlines(rows, before, after, color=GREY, linewidth=2, zorder=1)
+    side.plot(before, rows, "o", color=BLUE, markersize=6, label="before")
+    side.plot(after, rows, "|", color=ORANGE, markersize=14, markeredgewidth=3, label="after")
     side.axvline(0, color=GREY, linewidth=1)
     side.set(
         yticks=range(len(fates)), yticklabels=list(fates), ylim=(len(fates) - 0.4, -0.6), xlim=(-7.5, 7.5)

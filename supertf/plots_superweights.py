@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from supertf.plots import BLUE, COLORS, GREY, ORANGE, RED, new_figure
+from supertf.plots import BLUE, COLORS, GREY, ORANGE, RED, new_figure, plain_ticks
 from supertf.projections import Coordinate, show
 from supertf.superweights import Spike
 
@@ -76,7 +74,7 @@ def scale_curve(
     )
     ax.set(yscale="log", xlabel="factor on the weight", ylabel="perplexity")
     ax.margins(x=0.08, y=0.15)
-    plain_numbers(ax, "y")
+    plain_ticks(ax, "y")
     if words is not None:
         for color, (word, values) in zip(COLORS * 9, words.items(), strict=False):
             axes[1].plot(factors, values, color=color, marker="o", markersize=4, label=repr(word))
@@ -104,7 +102,7 @@ def before_after_rows(rows: Mapping[str, Sequence[float]], names: Sequence[str],
     for values, (color, marker), name in zip(columns, looks, names, strict=True):
         ax.scatter(values, at, color=color, marker=marker, s=45, label=name, zorder=3)
     ax.set(xscale="log", xlabel=xlabel, yticks=at, yticklabels=list(rows), ylim=(len(rows) - 0.4, -0.6))
-    plain_numbers(ax, "x")
+    plain_ticks(ax, "x")
     ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -125,24 +123,11 @@ def harm_dots(panels: Mapping[str, Mapping[str, Dots]]) -> Figure:
             ax.scatter(x, multiples, s=36, alpha=0.6, color=colors[name], label=name)
         ax.axhline(1, color=GREY, linewidth=1)
         ax.set(xscale="log", yscale="log", xlabel=xlabel)
-        plain_numbers(ax, "x")
-        plain_numbers(ax, "y")
+        plain_ticks(ax, "x")
+        plain_ticks(ax, "y")
     axes[0].set_ylabel("perplexity, as a multiple")
     handles = {
         label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
     figure.legend(handles.values(), handles, loc="outside right upper", frameon=False, fontsize=9)
     return figure
-
-
-def plain_numbers(ax: Axes, axis: str) -> None:
-    """Label a logarithmic axis with plain numbers, between the powers of ten as far as there is room."""
-    low, high = ax.get_xlim() if axis == "x" else ax.get_ylim()
-    ticks = ax.xaxis if axis == "x" else ax.yaxis
-    digits = "123456789" if high / low < 5 else "25" if high / low < 300 else ""
-
-    def between(value: float, _: int) -> str:
-        return f"{value:g}" if f"{value:e}"[0] in digits else ""
-
-    ticks.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:,g}"))
-    ticks.set_minor_formatter(plt.FuncFormatter(between))

@@ -101,20 +101,26 @@ def test_line_panels_share_colours_and_one_legend_and_mark_every_panel():
     assert [ax.get_xscale() for ax in figure.axes] == ["log", "log"]
 
 
+@pytest.mark.parametrize("axis", ["x", "y"])
 @pytest.mark.parametrize(
-    ("highest", "shown"),
+    ("limits", "shown"),
     [
-        (600, ["20", "50", "100", "200", "500"]),
-        (10**6, ["10", "100", "1,000", "10,000", "100,000", "1,000,000"]),
+        ((14, 21), ["14", "16", "18", "20"]),
+        ((0.8, 12), ["1", "2", "3", "5", "10"]),
+        ((16, 600), ["20", "50", "100", "200", "500"]),
+        ((8, 2e6), ["10", "100", "1,000", "10,000", "100,000", "1,000,000"]),
     ],
 )
-def test_logarithmic_axes_are_labelled_in_plain_numbers(highest, shown):
-    figure = plots.line_panels({"": {"a": ([16, highest], [0.0, 1.0])}}, xscale="log")
-    (ax,) = figure.axes
-    low, high = ax.get_xlim()
+def test_logarithmic_axes_are_labelled_in_plain_numbers(axis, limits, shown):
+    figure, ax = plt.subplots()
+    ax.set(**{f"{axis}scale": "log", f"{axis}lim": limits})
+    plots.plain_ticks(ax, axis)
     figure.canvas.draw()
-    ticks = zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
-    assert [label.get_text() for x, label in ticks if low <= x <= high] == shown
+    ticks = getattr(ax, f"{axis}axis").get_major_ticks()
+    places = [tick.get_loc() for tick in ticks]
+    labels = [tick.label1.get_text() for tick in ticks]
+    low, high = limits
+    assert [text for x, text in zip(places, labels, strict=True) if low <= x <= high] == shown
 
 
 def test_a_number_grid_writes_every_share_and_a_dash_where_there_is_none():

@@ -52,5 +52,5 @@ def test_scheme_map_marks_the_chosen_scheme_and_shows_what_became_of_weights():
     left, right = figure.axes
     assert list(left.lines[0].get_xydata()[0]) == [8.0, 15.5]
     assert len(left.collections[0].get_offsets()) == 2
-    assert [line.get_xdata()[0] for line in right.lines[1:3]] == [5.9, 4.4]
+    assert [line.get_xdata()[0] for line in right.lines[:2]] == [5.9, 4.4]
     assert right.get_yticklabels()[0].get_text() == "11[507, 1229]"

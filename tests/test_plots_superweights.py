@@ -85,15 +85,3 @@ def test_harm_dots_draw_every_change_with_one_colour_per_group_and_one_legend():
     assert colors[0] == colors[1] != left.collections[0].get_facecolor().tolist()
     assert (left.get_xlabel(), right.get_xlabel()) == ("spike", "height")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["small", "real"]
-
-
-@pytest.mark.parametrize(("high", "between"), [(4, ["2", "3"]), (200, ["2", "5", "20", "50"]), (2000, [])])
-def test_logarithmic_axes_name_numbers_between_powers_of_ten_as_far_as_there_is_room(high, between):
-    figure, ax = plt.subplots()
-    ax.set(xscale="log", xlim=(1, high))
-    plots.plain_numbers(ax, "x")
-    figure.canvas.draw()
-    shown = [label.get_text() for label in ax.get_xticklabels(minor=True)]
-    places = [float(x) for x in ax.xaxis.get_minorticklocs()]
-    named = [text for x, text in zip(places, shown, strict=True) if text and 1 < x < high * 0.99]
-    assert named == between

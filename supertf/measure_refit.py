@@ -1,0 +1,73 @@
+"""Cells of the refitting experiment: parts are left out, and projections fitted anew make up for it."""
+
+import time
+from typing import Any
+
+import torch
+
+from supertf.dynamic_pruning import DynamicPruning, dynamically_pruned
+from supertf.evaluate import perplexity
+from supertf.measure_proofs import APART, loaded
+from supertf.measure_smollm2 import text
+from supertf.model import GPT
+from supertf.projections import output_projections, parse
+from supertf.pruning_methods import make_plan, prepare
+from supertf.refit import refit
+from supertf.structured import smaller
+from supertf.weight_edits import scaled_weights
+
+
+def refitted(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:
+    """Perplexity before and after refitting; `seed` is which text. No `lengths`.
+
+    settings: `model`, a name that `load_any` takes; `method`, of `make_plan`, a dynamic one or channels;
+    `sparsity`; `kinds` of matrices that are pruned; `tokens` to fit on, several numbers, and `away`, how many
+    texts lie between the one that is evaluated and those; `calibration`, how many of them to plan from;
+    `windows` of `length` tokens to evaluate; `weight`, as "11[507, 1229]".
+
+    Result: `dense` and `before`, perplexities; `removed`, the share of inputs or channels that goes; `after`,
+    for each number of tokens: `perplexity`, `removed` and `seconds`. But for channels also `whole`, the
+    perplexity of the new weights with nothing left out, and of the weight its `value`, and `ratio`, how many
+    times the perplexity is when it goes.
+    """
+    model, tokenizer = loaded(settings["model"])
+    length, weight = settings["length"], parse(settings["weight"])
+    evaluation = text(seed, APART, tokenizer)[: settings["windows"] * length + 1]
+    most, first = max(settings["tokens"]), seed + settings["away"]
+    pieces = [text(first + i, APART, tokenizer)[:APART] for i in range(-(-most // APART))]
+    training = torch.tensor(pieces).flatten()
+    method, kinds = settings["method"], settings["kinds"]
+    prepared = prepare(model, method, training[: settings["calibration"]], length, kinds)
+    plan = make_plan(model, method, settings["sparsity"], prepared, kinds=kinds, progress=False)
+    dynamic = isinstance(plan, DynamicPruning)
+    start = model if dynamic else smaller(model, plan)
+
+    def quality(of: GPT) -> float:
+        return perplexity(of, evaluation, length, batch_size=4).perplexity
+
+    def under_plan(of: GPT) -> tuple[float, float]:
+        """Perplexity, and the share that went."""
+        if not dynamic:
+            return quality(of), settings["sparsity"]
+        with dynamically_pruned(of, plan) as skipped:
+            found = quality(of)
+        return found, sum(skipped.dropped.values()) / sum(skipped.seen.values())
+
+    def fitted(tokens: int) -> dict[str, Any]:
+        began = time.perf_counter()
+        ids = training[:tokens]
+        new = refit(start, ids, plan if dynamic else None, model, length, progress=False)
+        seconds = time.perf_counter() - began
+        perplexity_after, removed = under_plan(new)
+        found = {"perplexity": perplexity_after, "removed": removed, "seconds": seconds}
+        if not dynamic:
+            return found
+        layer, out, into = weight
+        with scaled_weights(new, [weight]):
+            ratio = under_plan(new)[0] / perplexity_after
+        value = output_projections(new)[layer].weight[out, into].item()
+        return {**found, "whole": quality(new), "value": value, "ratio": ratio}
+
+    before, removed = under_plan(start)
+    after = [fitted(tokens) for tokens in settings["tokens"]]
+    return {"dense": quality(model), "before": before, "removed": removed, "after": after}
