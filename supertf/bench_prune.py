@@ -28,6 +28,7 @@ from supertf.model import GPT
 from supertf.packed import packed_weights
 from supertf.pretrained import load_model
 from supertf.projections import parse
+from supertf.share_search import kind_costs, most_spared
 from supertf.skipping import skipping
 from supertf.structured import plan_structured, smaller
 from supertf.svd_softmax import rough_head, svd_softmax
@@ -37,9 +38,9 @@ LENGTH, WINDOWS, CALIBRATION_WINDOWS = 512, 8, 16
 WORST = 1.05  # times the dense perplexity: points beyond it are not among the best
 SUPER = parse("11[507, 1229]")
 EVENLY = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-# By kind, what single kinds cost on the beginning of this very documentation: the choice has seen the text
-# that it is judged on, though it is only four rough numbers.
-BY_SENSITIVITY = {"attn.c_attn": 0.3, "attn.c_proj": 0.5, "mlp.c_fc": 0.2, "mlp.c_proj": 0.5}
+SHARES = (0.2, 0.3, 0.4, 0.5, 0.6)  # that are tried of each kind
+BUDGET = 0.03  # nats per token that they may cost together: less than WORST, as costs do not quite add up
+UNEVENLY = "inputs, more where they cost less"
 HALF_DOWN = {"mlp.c_proj": 0.5}
 
 
@@ -114,14 +115,16 @@ def best(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def pruned_points(model: GPT, calibration: Tensor) -> Iterator[tuple[str, Point]]:
-    """Pruning alone, in float32."""
+    """Pruning alone, in float32. Of the calibration text, the first four windows give the thresholds, and the
+    next eight the shares by kind."""
     sizes = input_sizes(model, calibration[: 4 * LENGTH], LENGTH)
     head = rough_head(model, calibrate(model, calibration, LENGTH, hessians=True, kinds=[HEAD]))
     spared = (1 - head.work) * model.lm_head.weight.numel() * 4 / weight_bytes(model)
+    costs = kind_costs(model, sizes, calibration[4 * LENGTH : 12 * LENGTH + 1], SHARES)
     shares = {
         "nothing dropped": dict.fromkeys(EVENLY, 0.0),
         "half of the down projections' inputs": HALF_DOWN,
-        "a third of all inputs, by sensitivity": BY_SENSITIVITY,
+        UNEVENLY: most_spared(model, costs, BUDGET),
         "half of all inputs": dict.fromkeys(EVENLY, 0.5),
     }
     plans = {name: plan_dynamic(model, "inputs", by_kind, sizes) for name, by_kind in shares.items()}
@@ -134,10 +137,9 @@ def pruned_points(model: GPT, calibration: Tensor) -> Iterator[tuple[str, Point]
     for name, plan in plans.items():
         yield name, Point(model, skipping(model, plan), *counted[name])
     yield "SVD-softmax", Point(model, svd_softmax(model, head), 1 - spared)
-    third = "a third of all inputs, by sensitivity"
-    read, lost = counted[third]
-    together = both(skipping(model, plans[third]), svd_softmax(model, head))
-    yield "a third of all inputs and SVD-softmax", Point(model, together, read - spared, lost)
+    read, lost = counted[UNEVENLY]
+    together = both(skipping(model, plans[UNEVENLY]), svd_softmax(model, head))
+    yield f"{UNEVENLY}, and SVD-softmax", Point(model, together, read - spared, lost)
     for share in (0.05, 0.2):
         yield f"{share:.0%} of the channels", without_channels(model, calibration, share)
 
