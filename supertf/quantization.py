@@ -7,14 +7,14 @@ quantized model. Weights can be held out: they keep their values and do not stre
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from supertf.calibration import Calibration
-from supertf.matrices import marks, matrices, places
+from supertf.matrices import kind, marks, matrices, places
 from supertf.projections import Coordinate, output_projections
 from supertf.pruning_plan import check_matrix
 from supertf.replaced_weights import Model, Replacement, replaced_copy, replaced_weights
@@ -110,6 +110,24 @@ def quantize(
         after = values[name][out, into].item() if name in found else before
         fates.append(Fate(coordinate, before, after, coordinate in held))
     return Quantization(scheme, values, errors, held, tuple(fates))
+
+
+def holding_out(
+    model: nn.Module,
+    bare: Quantization,
+    hold_out: Iterable[Coordinate],
+    watch: Iterable[Coordinate] = (),
+    calibration: Calibration | None = None,
+) -> Quantization:
+    """A quantization of the same model once more, with weights held out: only the kinds of matrices that they
+    are in are rounded again. Raises `UserError` as `quantize` does.
+    """
+    hold_out = list(hold_out)
+    kinds = {kind(name) for name, *_ in places(model, hold_out)} & set(map(kind, bare.values))
+    if not kinds:
+        return bare
+    found = quantize(model, bare.scheme, hold_out, watch, calibration, kinds, progress=False)
+    return replace(found, values=bare.values | found.values, errors=bare.errors | found.errors)
 
 
 def quantized(model: nn.Module, quantization: Quantization) -> AbstractContextManager[None]:

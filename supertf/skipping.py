@@ -21,7 +21,13 @@ from supertf.dynamic_pruning import Cut, DynamicPruning, claimed, cut_to
 from supertf.errors import UserError
 from supertf.linear import Linear, linear_one_row, one_float32_row_on_cpu
 from supertf.model import GPT
-from supertf.skipping_kernels import columns_product, counting, limited_threads, rows_product, threads
+from supertf.skipping_kernels import (
+    columns_product,
+    large_columns_product,
+    limited_threads,
+    rows_product,
+    threads,
+)
 
 NONZERO = torch.finfo(torch.float32).tiny  # a threshold that only zeros are below
 
@@ -88,11 +94,11 @@ class Skipping:
         if self.axes is not None:
             along = columns_product(along, self.all, self.axes, self.parts)  # R^T x
         if self.threshold is None:
-            kept = self.cut.counts(torch.from_numpy(along)).nonzero().view(-1).numpy()
+            kept = self.cut.counts(torch.from_numpy(along)).nonzero().view(-1).numpy()  # (k,)
+            y = columns_product(along, kept, self.columns, self.parts)
         else:
-            kept = counting(along, self.threshold, self.held)  # (k,)
-        y = torch.from_numpy(columns_product(along, kept, self.columns, self.parts))
-        y = y.view(*x.shape[:-1], -1)
+            y = large_columns_product(along, self.threshold, self.held, self.columns, self.parts)
+        y = torch.from_numpy(y).view(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias
 
 

@@ -17,7 +17,7 @@ from supertf.packed import packed_weights
 from supertf.projections import parse
 from supertf.pruning import pruned, pruned_copy
 from supertf.pruning_plan import plan
-from supertf.quantization import Scheme, quantize, quantized, quantized_copy
+from supertf.quantization import Scheme, holding_out, quantize, quantized, quantized_copy
 from supertf.rounding import round_to_nearest
 
 LENGTH = 12
@@ -130,6 +130,18 @@ def test_the_fate_of_a_watched_weight_is_its_value_before_and_after(model):
     assert second.before == model.h[0].mlp.c_proj.weight[3, 4] != second.after
     assert (held.fates[0].before, held.fates[0].after, held.fates[0].held) == (3.0, 3.0, True)
     assert held.fates[1] == second  # of another matrix
+
+
+@pytest.mark.parametrize("kinds", [None, ["mlp.c_proj", "mlp.c_fc"], ["mlp.c_fc"]])
+def test_holding_out_afterwards_is_holding_out_at_once(model, calibration, kinds):
+    scheme, weights = "int4 block=8 clip=output", [PLANTED, (0, 3, 4)]
+    bare = quantize(model, scheme, (), [PLANTED], calibration, kinds, progress=False)
+    later = holding_out(model, bare, weights, [PLANTED], calibration)
+    once = quantize(model, scheme, weights, [PLANTED], calibration, kinds, progress=False)
+    assert (later.held, later.fates, later.errors) == (once.held, once.fates, once.errors)
+    assert later.values.keys() == once.values.keys()
+    assert all(torch.equal(value, once.values[name]) for name, value in later.values.items())
+    assert holding_out(model, bare, []) is bare
 
 
 def test_unclipped_the_largest_weight_is_a_level_so_that_holding_it_out_helps_its_block_alone(model):
