@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from supertf.attention import CausalSelfAttention, Layout, layout
 from supertf.config import GPTConfig
 from supertf.errors import UserError
-from supertf.linear import Linear
+from supertf.linear import Linear, one_float32_row_on_cpu
 from supertf.linear_cross_entropy import linear_cross_entropy
 from supertf.positions import rotary_angles, sinusoidal
 
@@ -28,8 +28,18 @@ from supertf.positions import rotary_angles, sinusoidal
 def make_norm(config: GPTConfig) -> nn.Module:
     """LayerNorm or RMSNorm over the residual width."""
     if config.norm == "rmsnorm":
-        return nn.RMSNorm(config.n_embd, eps=config.norm_eps)
+        return RMSNorm(config.n_embd, eps=config.norm_eps)
     return nn.LayerNorm(config.n_embd, eps=config.norm_eps, bias=config.bias)
+
+
+class RMSNorm(nn.RMSNorm):
+    """The same, but quicker for one row as in generation on a CPU, where PyTorch's takes ten operations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not one_float32_row_on_cpu(x):
+            return super().forward(x)
+        row = x.reshape(-1)  # (C,)
+        return (x * self.weight).mul_((torch.dot(row, row).item() / len(row) + self.eps) ** -0.5)
 
 
 class MLP(nn.Module):

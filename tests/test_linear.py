@@ -7,7 +7,7 @@ from torch import nn
 from supertf.config import GPTConfig
 from supertf.errors import UserError
 from supertf.linear import Linear
-from supertf.model import GPT
+from supertf.model import GPT, RMSNorm
 from supertf.packed import (
     FEW,
     pack_bfloat16,
@@ -33,6 +33,20 @@ def test_a_single_row_gives_what_nn_linear_gives(shape, bias):
     with torch.inference_mode():
         assert torch.allclose(layer(x), expected, rtol=0, atol=1e-6)
     assert layer(x).requires_grad  # with gradients the ordinary product is used
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("shape", [(1, 1, 24), (24,), (2, 3, 24)])
+def test_a_single_row_is_normed_as_by_nn_rms_norm(shape, size):
+    torch.manual_seed(0)
+    norm = RMSNorm(24, eps=1e-5)
+    with torch.no_grad():
+        norm.weight.normal_()
+    x = size * torch.randn(shape)
+    expected = nn.RMSNorm.forward(norm, x)
+    with torch.inference_mode():
+        assert torch.allclose(norm(x), expected, rtol=1e-5, atol=1e-6)
+    assert norm(x).requires_grad
 
 
 def test_codes_reproduce_weights_on_a_sixteen_level_grid_and_bound_the_error_elsewhere():
