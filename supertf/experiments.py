@@ -246,7 +246,7 @@ QUANTIZING = Experiment(
         **{
             f"int4 block={block} clip={clip}": {
                 "scheme": f"int4 block={block} clip={clip}",
-                "shields": ["none", "super", "set", "random", "column", "random column"],
+                "shields": ["none", "super", "set", "random"],
             }
             for block in ("channel", 18432)
             for clip in ("none", "z9", "error", "output")
@@ -256,7 +256,6 @@ QUANTIZING = Experiment(
             for scheme in (
                 "int3 block=64 clip=output",
                 "int4 block=64 clip=none",
-                "int4 block=64 clip=error",
                 "int4 block=64 clip=output",
                 "int4 block=4096 clip=none",
                 "int4 block=4096 clip=z9",

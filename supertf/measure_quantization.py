@@ -20,7 +20,7 @@ from supertf.matrices import matrices
 from supertf.measure_proofs import APART, loaded
 from supertf.measure_smollm2 import text
 from supertf.model import GPT
-from supertf.projections import Coordinate, output_projections, parse
+from supertf.projections import Coordinate, parse
 from supertf.quantization import Quantization, Scheme, holding_out, quantize, quantized
 
 AWAY = 5  # texts between the one that is evaluated and the one that calibrates
@@ -30,9 +30,8 @@ def quantized_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, .
     """Perplexity under one scheme; `seed` is which text, and draws the random controls. No `lengths`.
 
     settings: `model`, a name that `load_any` takes; `scheme` of the weights, see `Scheme`, and `kinds` of
-    matrices; `super`, a weight as "11[507, 1229]", in a list, and `set`, more of them; `shields`, which of
-    "none", "super", "set", "random", "column" (all weights that the super weight's input meets) and "random
-    column" are measured; `activations`, their bits, or None to leave them alone: then shields hold out
+    matrices; `super` and `set`, weights as "11[507, 1229]"; `shields`, which of "none", "super", "set" and
+    "random" are measured; `activations`, their bits, or None to leave them alone: then shields hold out
     weights, else they spare channels; `windows` of `length` tokens to evaluate, in `dtype` (weights are
     rounded in float32 all the same); `calibration`, tokens of another text for clip=output.
 
@@ -46,9 +45,7 @@ def quantized_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, .
     evaluated = in_dtype(name, settings["dtype"])
     tokens = reading(name, seed)[: windows * length + 1]
     weights = {shield: [parse(weight) for weight in settings[shield]] for shield in ("super", "set")}
-    random = random_beside(model, weights["set"], seed)
-    weights |= {"none": [], "random": random}
-    weights |= {"column": column(model, *weights["super"]), "random column": column(model, random[0])}
+    weights |= {"none": [], "random": random_beside(model, weights["set"], seed)}
     scheme, watch = Scheme.parse(settings["scheme"]), weights["set"]
     read = calibration(name, seed, settings["calibration"], length) if scheme.clip == "output" else None
     bare = quantize(model, scheme, (), watch, read, settings["kinds"], progress=False)
@@ -89,12 +86,6 @@ def kept(found: Quantization) -> dict[str, Any]:
 def random_beside(model: GPT | HFModel, weights: list[Coordinate], seed: int) -> list[Coordinate]:
     """As many random weights, of the same matrices."""
     return [random_weights(model, weight, 1, seed + number)[0] for number, weight in enumerate(weights)]
-
-
-def column(model: GPT | HFModel, weight: Coordinate) -> list[Coordinate]:
-    """All weights that the input of one meets."""
-    layer, _, into = weight
-    return [(layer, out, into) for out in range(len(output_projections(model)[layer].weight))]
 
 
 def spared_channels(
