@@ -1,7 +1,8 @@
 """Which share of the inputs to drop of which kind of matrix: the most work spared for what one will lose.
 
 Each kind is pruned alone, at several shares, and the loss on a short text says what that costs. As if these
-costs added up, the best combination within a budget is looked up; TEAL (Liu et al. 2024, arXiv 2408.14690,
+costs added up, the best combination within a budget is looked up. (Its divergence from the
+dense model's predictions would be less noisy, but the loss is what one is judged by.) TEAL (Liu et al. 2024, arXiv 2408.14690,
 algorithm 1) shares out a budget inside each layer instead, by the errors of its outputs. The text should be
 other text than what the result is judged by.
 """
@@ -50,19 +51,18 @@ def most_spared(
     model: nn.Module, costs: Mapping[str, Mapping[float, float]], budget: float
 ) -> dict[str, float]:
     """The share for each kind, of those measured, that spare the most weights while costs add up to at most
-    `budget` nats per token; where nothing is within it, those that cost least. `UserError` on no finite
-    budget.
+    `budget` nats per token; a cost below 0 counts as 0, since what a short text seems to gain is chance.
+    `UserError` on a budget below 0 or without end.
     """
-    if not math.isfinite(budget):
+    if not 0 <= budget < math.inf:
         raise UserError(f"the budget is {budget}, expected nats per token such as 0.04")
     weights = {one: sum(matrix.weight.numel() for matrix in matrices(model, [one]).values()) for one in costs}
     choices = [dict(zip(costs, shares, strict=True)) for shares in itertools.product(*costs.values())]
 
     def cost(choice: dict[str, float]) -> float:
-        return sum(costs[one][share] for one, share in choice.items())
+        return sum(max(costs[one][share], 0.0) for one, share in choice.items())
 
     def spared(choice: dict[str, float]) -> float:
         return sum(weights[one] * share for one, share in choice.items())
 
-    within = [choice for choice in choices if cost(choice) <= budget] or [min(choices, key=cost)]
-    return max(within, key=spared)
+    return max((choice for choice in choices if cost(choice) <= budget), key=spared)
