@@ -1,10 +1,10 @@
 """Which share of the inputs to drop of which kind of matrix: the most work spared for what one will lose.
 
 Each kind is pruned alone, at several shares, and the loss on a short text says what that costs. As if these
-costs added up, the best combination within a budget is looked up. (Its divergence from the
-dense model's predictions would be less noisy, but the loss is what one is judged by.) TEAL (Liu et al. 2024, arXiv 2408.14690,
-algorithm 1) shares out a budget inside each layer instead, by the errors of its outputs. The text should be
-other text than what the result is judged by.
+costs added up, the best combination within a budget is looked up. (The divergence from the dense model's
+predictions would be less noisy, but the loss is what one is judged by.) TEAL (Liu et al. 2024, arXiv
+2408.14690, algorithm 1) shares out a budget inside each layer instead, by the errors of its outputs. The
+text should be other text than what the result is judged by.
 """
 
 import itertools
