@@ -1,8 +1,10 @@
 """Every pruning method removes exactly what it says, keeps what is protected, and is undone bit for bit."""
 
+import copy
 import functools
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from families import tiny
@@ -12,7 +14,9 @@ from planted import CONFIG, planted_model
 
 from supertf.calibration import calibrate
 from supertf.errors import UserError
+from supertf.evaluate import perplexity
 from supertf.matrices import matrices
+from supertf.measure_smollm2 import text
 from supertf.model import GPT
 from supertf.packed import packed_weights
 from supertf.pruning import pruned, pruned_copy
@@ -174,6 +178,37 @@ def test_wanda_is_the_slow_loop_over_explicitly_collected_inputs(model):
             scores = [abs(w) * norm for w, norm in zip(row, norms, strict=True)]
             order = sorted(range(len(row)), key=lambda j: scores[j])
             assert set(gone.nonzero()[:, 0].tolist()) == set(order[: how_many(0.4, len(row))])
+
+
+@pytest.mark.real_model
+@pytest.mark.slow
+def test_wanda_on_smollm2_costs_what_a_reference_computation_does_and_less_than_magnitude(smollm2):
+    ids = torch.tensor(text(0, 1536)[:1536])
+    evaluation, seen = ids[:513], ids[513:1537].view(-1, 1023)
+    squares = {}
+    hooks = [
+        matrix.module.register_forward_hook(
+            lambda _, args, __, name=name: squares.update({name: (args[0].double().numpy() ** 2)[0].sum(0)})
+        )
+        for name, matrix in matrices(smollm2).items()
+    ]
+    with torch.no_grad():
+        smollm2(seen)
+    for hook in hooks:
+        hook.remove()
+    reference = copy.deepcopy(smollm2)
+    for name, matrix in matrices(reference).items():
+        weight = matrix.weight.detach().numpy()  # shares memory with the parameter
+        scores = np.abs(weight) * np.sqrt(squares[name])
+        lowest = np.argpartition(scores, weight.shape[1] // 2, axis=1)[:, : weight.shape[1] // 2]
+        np.put_along_axis(weight, lowest, 0, axis=1)
+    expected = perplexity(reference, evaluation, 256).perplexity
+    by_wanda = plan(smollm2, "wanda", 0.5, calibrate(smollm2, seen.flatten(), 1023))
+    with pruned(smollm2, by_wanda):
+        found = perplexity(smollm2, evaluation, 256).perplexity
+    assert 1 / 1.02 < found / expected < 1.02
+    with pruned(smollm2, plan(smollm2, "magnitude", 0.5)):
+        assert perplexity(smollm2, evaluation, 256).perplexity > 2 * found
 
 
 @pytest.mark.parametrize("scope", ["matrix", "row", "global"])
