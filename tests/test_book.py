@@ -1,6 +1,7 @@
 """The book: what counts as a failure, what is stored, what is rendered; and the helpers inside notebooks."""
 
 import base64
+import functools
 import io
 import math
 import re
@@ -10,6 +11,10 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
+from matplotlib.figure import Figure
+from matplotlib_inline.backend_inline import configure_inline_support
+from matplotlib_inline.config import InlineBackend
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
@@ -330,6 +335,30 @@ def test_setup_seeds_everything_and_says_where_it_runs_in_one_line(capsys, monke
     assert len(lines) == 2
     for word in (torch.__version__, "numpy", "ipywidgets", "seed 7", "SUPERTF_DEVICE"):
         assert word in lines[0]
+
+
+@pytest.fixture
+def shell():
+    """IPython's, as a notebook has it."""
+    yield InteractiveShell.instance()
+    InlineBackend.clear_instance()
+    InteractiveShell.clear_instance()
+
+
+@pytest.mark.parametrize("backend_first", [True, False])
+def test_figures_are_shown_as_they_are_without_trimming(shell, backend_first):
+    figure = Figure(figsize=(4, 3), dpi=50)
+    figure.add_axes((0.4, 0.4, 0.2, 0.2))  # trimmed, it would be smaller
+    load = functools.partial(configure_inline_support, shell, "module://matplotlib_inline.backend_inline")
+    steps = [load, notebook.show_figures_as_they_are]
+    for step in steps if backend_first else reversed(steps):
+        step()
+    png = base64.b64decode(shell.display_formatter.format(figure)[0]["image/png"])
+    assert Image.open(io.BytesIO(png)).size == (200, 150)
+
+
+def test_outside_notebooks_figures_are_nobodys_business():
+    notebook.show_figures_as_they_are()
 
 
 # --- the repository's address -----------------------------------------------------------------------------
