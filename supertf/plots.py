@@ -70,8 +70,7 @@ def ratio_dots(
         yticklabels=list(groups),
         ylim=(-0.6, len(groups) - 0.4),
     )
-    ax.xaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.xaxis.set_minor_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
+    plain_ticks(ax)
     ax.invert_yaxis()
     return figure
 

@@ -57,7 +57,8 @@ def speed_and_quality(
                 ax.scatter(*zip(*chosen, strict=True), s=55, color=color, label=label, alpha=0.8, **marker)
         for speed, cost, _, text in points:
             if cost <= worst:  # beyond it labels would lie on one another
-                ax.annotate(text, (speed, cost), (5, 3), textcoords="offset points", fontsize=7, color=color)
+                beside = (5, 3 if number % 2 else -9)  # neighbours are often of two methods
+                ax.annotate(text, (speed, cost), beside, textcoords="offset points", fontsize=7, color=color)
     for place in (ax.axhline, ax.axvline):
         place(1, color=GREY, linewidth=1)
     ax.set(yscale="log", ylim=(0.85, worst * 1.1), ylabel="perplexity / dense")

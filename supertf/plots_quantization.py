@@ -83,7 +83,7 @@ def scheme_map(
 
     fates: by weight, its value before and after. text: above the figure.
     """
-    places = {"left": 0.07, "right": 0.98, "bottom": 0.15, "top": 0.85, "wspace": 0.38}
+    places = {"left": 0.12, "right": 0.98, "bottom": 0.15, "top": 0.85, "wspace": 0.38}
     figure, (ax, side) = new_figure(columns=2, width_ratios=(3, 2), **places)
     ax.scatter(*zip(*points.values(), strict=True), s=22, color=BLUE, alpha=0.4)
     ax.plot(*points[chosen], "o", markersize=12, color=ORANGE)
