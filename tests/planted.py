@@ -7,13 +7,16 @@ import torch
 
 from supertf import checkpoint
 from supertf.config import GPTConfig
+from supertf.input_sizes import input_sizes
 from supertf.model import GPT
+from supertf.recovery import recover
 from supertf.tokenizer import load_tokenizer
 
 CONFIG = GPTConfig(
     vocab_size=50, n_ctx=24, n_layer=3, n_head=2, n_embd=16, n_inner=40, mlp="swiglu", position="none"
 )
 PROMPT = [3, 1, 4, 1, 5]
+TEXT = torch.arange(4000) * 7 % 48 + torch.randint(0, 2, (4000,), generator=torch.Generator().manual_seed(1))
 
 
 def planted_model(layer=1, out=7, into=21, config=CONFIG):
@@ -26,6 +29,19 @@ def planted_model(layer=1, out=7, into=21, config=CONFIG):
             mlp.c_fc.weight[rows] *= 500
         mlp.c_proj.weight[out, into] = 3.0
     return model
+
+
+def learned_model():
+    """A small model that knows the beginning of TEXT."""
+    torch.manual_seed(0)
+    fresh = GPT(dataclasses.replace(CONFIG, init_std=0.125))
+    return recover(fresh, TEXT[:1600], 150, length=8, batch_size=4, lr=1e-2, progress=False).model
+
+
+def sizes_by_method(model, ids, length):
+    """What each method of dynamic pruning is given."""
+    inputs, gate = (input_sizes(model, ids, length, of=of) for of in ("inputs", "gate"))
+    return {"inputs": inputs, "gate": gate, "top": None}
 
 
 def byte_model(layer=1, out=7, into=21):

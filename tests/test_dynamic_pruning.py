@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from families import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import CONFIG, PROMPT, planted_model
+from planted import CONFIG, PROMPT, planted_model, sizes_by_method
 
 from supertf.calibration import calibrate
 from supertf.dynamic_pruning import _cut, dynamically_pruned, plan_dynamic
@@ -37,9 +37,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def sizes(model):
-    """What each method is given."""
-    inputs = input_sizes(model, IDS, LENGTH)
-    return {"inputs": inputs, "gate": input_sizes(model, IDS, LENGTH, of="gate"), "top": None}
+    return sizes_by_method(model, IDS, LENGTH)
 
 
 @pytest.fixture(scope="module")

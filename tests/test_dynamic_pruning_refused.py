@@ -3,7 +3,7 @@
 import pytest
 import torch
 from families import tiny
-from planted import CONFIG, planted_model
+from planted import CONFIG, planted_model, sizes_by_method
 
 from supertf.calibration import calibrate
 from supertf.dynamic_pruning import _cut, dynamically_pruned, plan_dynamic
@@ -24,9 +24,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def sizes(model):
-    """What each method is given."""
-    inputs = input_sizes(model, IDS, LENGTH)
-    return {"inputs": inputs, "gate": input_sizes(model, IDS, LENGTH, of="gate"), "top": None}
+    return sizes_by_method(model, IDS, LENGTH)
 
 
 @pytest.fixture(scope="module")

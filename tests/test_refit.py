@@ -5,7 +5,7 @@ import functools
 
 import pytest
 import torch
-from planted import CONFIG
+from planted import CONFIG, TEXT, learned_model
 
 from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.errors import UserError
@@ -14,24 +14,19 @@ from supertf.input_sizes import input_sizes
 from supertf.model import GPT
 from supertf.pruning import pruned_copy
 from supertf.pruning_plan import plan as static_plan
-from supertf.recovery import recover
 from supertf.refit import refit as fit_anew
 from supertf.structured import plan_structured, smaller
 
 LENGTH = 8
 KINDS = ("attn.c_proj", "mlp.c_proj")
 refit = functools.partial(fit_anew, length=LENGTH, prior=50, progress=False)
-TEXT = torch.arange(4000) * 7 % 48 + torch.randint(0, 2, (4000,), generator=torch.Generator().manual_seed(1))
 SEEN, HELD_OUT = TEXT[:3200], TEXT[3200:]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def model():
-    """A small model that knows the text."""
-    torch.manual_seed(0)
-    fresh = GPT(dataclasses.replace(CONFIG, init_std=0.125))
-    return recover(fresh, SEEN, 150, length=8, lr=1e-2, progress=False).model
+    return learned_model()
 
 
 def loss_under(model, plan):

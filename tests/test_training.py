@@ -2,18 +2,17 @@
 
 import json
 import math
-import sys
 import threading
-from types import ModuleType
 
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given
 from tiny import tiny_config, tiny_tokens
+from tiny import tiny_settings as settings
 from torch.nn import functional as F
 
-from supertf import checkpoint, training
+from supertf import checkpoint
 from supertf.config import ATTENTIONS
 from supertf.data import Windows, batches, prepare
 from supertf.errors import UserError
@@ -21,7 +20,7 @@ from supertf.model import GPT
 from supertf.optimizer import learning_rate, make_optimizer, mean_s, parameter_groups
 from supertf.pretrained import load_model
 from supertf.tokenizer import load_tokenizer
-from supertf.training import TrainSettings, train
+from supertf.training import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -29,11 +28,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory):
     return tiny_tokens(tmp_path_factory.mktemp("tokens"))
-
-
-def settings(**changes) -> TrainSettings:
-    quick = {"steps": 12, "batch_size": 4, "validation_windows": 4, "validate_every": 4, "save_every": 4}
-    return TrainSettings(**{**quick, "lr": 1e-2, "device": "cpu", "progress": False, **changes})
 
 
 def weights(model: GPT) -> dict[str, torch.Tensor]:
@@ -345,67 +339,3 @@ def test_training_works_outside_the_main_thread(tokens):
     thread.start()
     thread.join()
     assert results[0].step == 2
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"steps": 0},
-        {"batch_size": 0},
-        {"lr": 0.0},
-        {"lr": math.nan},
-        {"clip": -1.0},
-        {"weight_decay": math.inf},
-        {"warmup": -1},
-        {"save_every": -1},
-        {"grad_accumulation": 0},
-        {"seed": -1},
-        {"seed": 2**63},
-    ],
-)
-def test_settings_out_of_range_are_refused(change):
-    with pytest.raises(UserError, match=next(iter(change))):
-        TrainSettings(**change)
-
-
-def test_a_device_whose_memory_is_full_is_one_clear_line(tokens, monkeypatch):
-    def full(self, x, targets):
-        raise torch.OutOfMemoryError(
-            "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 15.89 GiB"
-        )
-
-    monkeypatch.setattr(GPT, "loss", full)
-    with pytest.raises(UserError, match=r"^CUDA out of memory: use a smaller batch_size"):
-        train(tiny_config(), *tokens, settings())
-
-
-def test_a_tracker_that_does_not_start_is_one_clear_line(tokens, tmp_path, monkeypatch):
-    """The tracker and its own exception are played here: the real one wants an account."""
-    wandb = ModuleType("wandb")
-    wandb.Error = type("Error", (Exception,), {})
-
-    def init_trackers(self, *args, **options):
-        raise wandb.Error("api_key not configured (no-tty)")
-
-    monkeypatch.setitem(sys.modules, "wandb", wandb)
-    monkeypatch.setattr(training, "get_available_trackers", lambda: ["wandb"])
-    monkeypatch.setattr(training.Accelerator, "init_trackers", init_trackers)
-    with pytest.raises(
-        UserError, match=r"wandb did not start \(Error: api_key not configured .*`wandb login`"
-    ):
-        train(tiny_config(), *tokens, settings(tracker="wandb"), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_what_cannot_be_trained_is_refused_before_anything_is_written(tokens, tmp_path):
-    with pytest.raises(UserError, match="vocabulary has 100 tokens"):
-        train(tiny_config(vocab_size=100), *tokens, settings(), tmp_path / "run")
-    with pytest.raises(UserError, match="fewer than"):
-        train(tiny_config(n_ctx=100_000), *tokens, settings(), tmp_path / "run")
-    with pytest.raises(UserError, match="pip install clearml"):
-        train(tiny_config(), *tokens, settings(tracker="clearml"), tmp_path / "run")
-    with pytest.raises(UserError, match="nothing to resume"):
-        train(tiny_config(), *tokens, settings(), resume=True)
-    with pytest.raises(UserError, match="make one with `supertf data`"):
-        train(tiny_config(), tmp_path / "no.bin", tokens[1], settings(), tmp_path / "run")
-    assert not (tmp_path / "run").exists()

@@ -5,6 +5,7 @@ from pathlib import Path
 from supertf.config import GPTConfig, preset
 from supertf.data import TokenFile, prepare
 from supertf.tokenizer import load_tokenizer
+from supertf.training import TrainSettings
 
 T = 16
 
@@ -21,3 +22,9 @@ def tiny_config(**changes) -> GPTConfig:
     """About 8,000 parameters; vocabulary of the bytes tokenizer."""
     sizes = {"vocab_size": 257, "n_ctx": T, "n_layer": 2, "n_head": 2, "n_embd": 16}
     return preset("lab", **{**sizes, **changes})
+
+
+def tiny_settings(**changes) -> TrainSettings:
+    """A few steps on the CPU."""
+    quick = {"steps": 12, "batch_size": 4, "validation_windows": 4, "validate_every": 4, "save_every": 4}
+    return TrainSettings(**{**quick, "lr": 1e-2, "device": "cpu", "progress": False, **changes})
