@@ -8,7 +8,7 @@ import contextlib
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,32 +27,35 @@ from supertf.matrices import HEAD
 from supertf.model import GPT
 from supertf.packed import packed_weights
 from supertf.pretrained import load_model
-from supertf.projections import parse
+from supertf.projections import Coordinate, parse
+from supertf.refit import refit
 from supertf.share_search import kind_costs, most_spared
 from supertf.skipping import skipping
-from supertf.structured import plan_structured, smaller
+from supertf.structured import in_smaller, plan_structured, smaller
 from supertf.svd_softmax import rough_head, svd_softmax
 from supertf.tokenizer import load_tokenizer
 
-LENGTH, WINDOWS, CALIBRATION_WINDOWS = 512, 8, 16
+LENGTH, WINDOWS = 512, 8
+CALIBRATION = (4, 8, 64)  # windows for thresholds, for all other plans, and to fit weights to
 WORST = 1.05  # times the dense perplexity: points beyond it are not among the best
 SUPER = parse("11[507, 1229]")
-EVENLY = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6)  # that are tried of each kind
 BUDGET = 0.045  # nats per token that they may cost together: a little less than WORST
 UNEVENLY = "inputs, more where they cost less"
-HALF_DOWN = {"mlp.c_proj": 0.5}
+HALF, HALF_DOWN = "half of the down projections' inputs", {"mlp.c_proj": 0.5}
 
 
 @dataclass(frozen=True)
 class Point:
     """One way to be faster: its model, the context in which it runs, the share of the weights' bytes that a
-    token reads in it (packing not counted), and the share of tokens for which the super weight is gone."""
+    token reads in it (packing not counted), the share of tokens for which the super weight is gone, and where
+    in the model that is, None if it was cut out."""
 
     model: GPT
     context: AbstractContextManager[Any]
     read: float = 1.0
     lost: float = 0.0
+    super_weight: Coordinate | None = SUPER
 
 
 def run(tokens: int = 64, repeats: int = 5) -> dict[str, Any]:
@@ -67,7 +70,7 @@ def run(tokens: int = 64, repeats: int = 5) -> dict[str, Any]:
     """
     dense, tokenizer = load_model("smollm2-135m"), load_tokenizer("smollm2-135m")
     held_out = WINDOWS * LENGTH + 1
-    ids = torch.as_tensor(read_ids(TEXT, tokenizer, held_out + CALIBRATION_WINDOWS * LENGTH)).long()
+    ids = torch.as_tensor(read_ids(TEXT, tokenizer, held_out + sum(CALIBRATION) * LENGTH)).long()
     text, calibration = ids[:held_out], ids[held_out:]
     prompt = tokenizer.encode(PROMPT)
     result: dict[str, Any] = {
@@ -115,43 +118,45 @@ def best(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def pruned_points(model: GPT, calibration: Tensor) -> Iterator[tuple[str, Point]]:
-    """Pruning alone, in float32. Of the calibration text, the first four windows give the thresholds, and the
-    next eight the shares by kind."""
-    sizes = input_sizes(model, calibration[: 4 * LENGTH], LENGTH)
-    head = rough_head(model, calibrate(model, calibration, LENGTH, hessians=True, kinds=[HEAD]))
-    spared = (1 - head.work) * model.lm_head.weight.numel() * 4 / weight_bytes(model)
-    costs = kind_costs(model, sizes, calibration[4 * LENGTH : 12 * LENGTH + 1], SHARES)
-    shares = {
-        "nothing dropped": dict.fromkeys(EVENLY, 0.0),
-        "half of the down projections' inputs": HALF_DOWN,
-        UNEVENLY: most_spared(model, costs, BUDGET),
-        "half of all inputs": dict.fromkeys(EVENLY, 0.5),
+    """Pruning alone, in float32."""
+    thresholds, plans_text, fit = calibration.split([LENGTH * count for count in CALIBRATION])
+    sizes = input_sizes(model, thresholds, LENGTH)
+    gates = input_sizes(model, thresholds, LENGTH, "gate")
+    uneven = plan_unevenly(model, thresholds, plans_text, BUDGET)
+    plans = {
+        "nothing dropped": plan_dynamic(model, "inputs", 0.0, sizes),
+        HALF: plan_dynamic(model, "inputs", HALF_DOWN, sizes),
+        f"{HALF}, largest of each token": plan_dynamic(model, "top", HALF_DOWN),
+        "half of the gates": plan_dynamic(model, "gate", 0.5, gates),
+        "half of all inputs": plan_dynamic(model, "inputs", 0.5, sizes),
+        UNEVENLY: uneven,
     }
-    plans = {name: plan_dynamic(model, "inputs", by_kind, sizes) for name, by_kind in shares.items()}
-    plans["half of the down projections' inputs, largest of each token"] = plan_dynamic(
-        model, "top", HALF_DOWN
-    )
-    gates = input_sizes(model, calibration[: 4 * LENGTH], LENGTH, "gate")
-    plans["half of the gates"] = plan_dynamic(model, "gate", 0.5, gates)
-    counted = {name: skipped(model, plan, calibration) for name, plan in plans.items()}
     for name, plan in plans.items():
-        yield name, Point(model, skipping(model, plan), *counted[name])
-    yield "SVD-softmax", Point(model, svd_softmax(model, head), 1 - spared)
-    read, lost = counted[UNEVENLY]
-    together = both(skipping(model, plans[UNEVENLY]), svd_softmax(model, head))
-    yield f"{UNEVENLY}, and SVD-softmax", Point(model, together, read - spared, lost)
-    for share in (0.05, 0.2):
-        yield f"{share:.0%} of the channels", without_channels(model, calibration, share)
+        yield name, dropping(model, plan, plans_text)
+    yield "SVD-softmax", in_two_steps(Point(model, contextlib.nullcontext()), plans_text)
+    yield f"{UNEVENLY}, and SVD-softmax", in_two_steps(dropping(model, uneven, plans_text), plans_text)
+    for share in (0.05, 0.1, 0.2):
+        yield f"{share:.0%} of the channels", without_channels(model, plans_text, share)
+
+    fewer = without_channels(model, plans_text, 0.1)
+    half = plan_dynamic(fewer.model, "inputs", HALF_DOWN, input_sizes(fewer.model, thresholds, LENGTH))
+    anew = refit(fewer.model, fit, half, teacher=model, length=LENGTH)
+    name = "10% of the channels, fitted anew"
+    yield name, replace(fewer, model=anew)
+    spent = perplexity(anew, plans_text, LENGTH).loss - perplexity(model, plans_text, LENGTH).loss
+    uneven = plan_unevenly(anew, thresholds, plans_text, BUDGET - max(spent, 0.0))
+    rest = dropping(anew, uneven, plans_text, fewer.super_weight)
+    yield f"{name}, {UNEVENLY}, and SVD-softmax", in_two_steps(rest, plans_text)
 
 
 def packed_points(model: GPT, calibration: Tensor) -> Iterator[tuple[str, Point]]:
     """Kernels for packed weights, in bfloat16, alone and on a model without some channels."""
-    fewer = without_channels(model, calibration, 0.05)
+    fewer = without_channels(model, calibration[: 8 * LENGTH], 0.05)
     for packing in ("bfloat16", "int8", "int4"):
         yield f"packed {packing}", Point(model, packed_weights(model, packing))
     for packing in ("int8", "int4"):
         context = packed_weights(fewer.model, packing)
-        yield f"5% of the channels, packed {packing}", Point(fewer.model, context, lost=fewer.lost)
+        yield f"5% of the channels, packed {packing}", replace(fewer, context=context)
 
 
 @contextlib.contextmanager
@@ -161,17 +166,37 @@ def both(first: AbstractContextManager[Any], second: AbstractContextManager[Any]
         yield
 
 
-def without_channels(model: GPT, calibration: Tensor, share: float) -> Point:
-    """The model without some of its channels, as many left as kernels for packed weights like."""
-    sums = calibrate(model, calibration, LENGTH, kinds=["mlp.c_proj"])
-    plan = plan_structured(model, "channels", share, sums, watch=[SUPER], multiple=32, progress=False)
-    return Point(smaller(model, plan), contextlib.nullcontext(), lost=float(plan.fates[0].removed))
+def plan_unevenly(model: GPT, thresholds: Tensor, text: Tensor, budget: float) -> DynamicPruning:
+    """Inputs dropped, of each kind of matrix the share that spares most within a budget of nats per token."""
+    sizes = input_sizes(model, thresholds, LENGTH)
+    shares = most_spared(model, kind_costs(model, sizes, text, SHARES, LENGTH), max(budget, 0.0))
+    return plan_dynamic(model, "inputs", shares, sizes)
 
 
-def skipped(model: GPT, plan: DynamicPruning, text: Tensor) -> tuple[float, float]:
-    """The share of all weights that is read under a plan, and of tokens that go without the super weight."""
-    with dynamically_pruned(model, plan, [SUPER]) as found:
+def dropping(
+    model: GPT, plan: DynamicPruning, text: Tensor, super_weight: Coordinate | None = SUPER
+) -> Point:
+    """Inputs dropped by a plan; what that spares is counted on a text."""
+    with dynamically_pruned(model, plan, [super_weight] if super_weight else []) as found:
         perplexity(model, text[: LENGTH + 1], LENGTH)
     spared = sum(count * found.spared[name] for name, count in found.dropped.items()) / LENGTH
-    dropped, seen = found.watched[SUPER]
-    return 1 - 4 * spared / weight_bytes(model), dropped / seen if seen else 0.0
+    dropped, seen = found.watched.get(super_weight, (1, 1))
+    read, lost = 1 - 4 * spared / weight_bytes(model), dropped / max(seen, 1)
+    return Point(model, skipping(model, plan), read, lost, super_weight)
+
+
+def in_two_steps(point: Point, text: Tensor) -> Point:
+    """The point with SVD-softmax besides, its directions from a text."""
+    model = point.model
+    head = rough_head(model, calibrate(model, text, LENGTH, hessians=True, kinds=[HEAD]))
+    spared = (1 - head.work) * model.lm_head.weight.numel() * 4 / weight_bytes(model)
+    return replace(point, context=both(point.context, svd_softmax(model, head)), read=point.read - spared)
+
+
+def without_channels(model: GPT, text: Tensor, share: float) -> Point:
+    """The model without some of its channels, as many left as kernels for packed weights like."""
+    sums = calibrate(model, text, LENGTH, kinds=["mlp.c_proj"])
+    plan = plan_structured(model, "channels", share, sums, watch=[SUPER], multiple=32, progress=False)
+    super_weight = in_smaller(plan, SUPER)
+    lost = float(super_weight is None)
+    return Point(smaller(model, plan), contextlib.nullcontext(), lost=lost, super_weight=super_weight)

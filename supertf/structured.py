@@ -158,6 +158,16 @@ def smaller(model: GPT, pruning: Pruning) -> GPT:
     return build(config, state).train(model.training)
 
 
+def in_smaller(pruning: Pruning, weight: Coordinate) -> Coordinate | None:
+    """Where a weight (layer, out, in) of an MLP's output projection is in the `smaller` model; None if it is
+    gone with its channel."""
+    layer, out, into = weight
+    if pruning.method == "heads":
+        return weight
+    gone = pruning.removed[f"h.{layer}.mlp.c_proj"].all(0)  # (in,)
+    return None if gone[into] else (layer, out, into - int(gone[:into].sum()))
+
+
 def units(config: GPTConfig, what: str) -> tuple[int, int]:
     """Into how many groups a layer's channels or heads fall, and how many each has: its smaller model takes
     as many from each."""

@@ -3,7 +3,6 @@
 import argparse
 import importlib.metadata
 import inspect
-import itertools
 import json
 import math
 import platform
@@ -207,15 +206,21 @@ def test_the_best_point_is_the_fastest_of_those_that_cost_little():
 @pytest.mark.slow
 @pytest.mark.skipif(not is_present("smollm2-135m"), reason="run `supertf fetch smollm2-135m` first")
 def test_pruning_is_measured_with_what_it_costs(monkeypatch):
-    for name, value in {"LENGTH": 64, "WINDOWS": 1, "CALIBRATION_WINDOWS": 8}.items():
+    for name, value in {"LENGTH": 64, "WINDOWS": 1, "CALIBRATION": (4, 2, 8), "SHARES": (0.2, 0.5)}.items():
         monkeypatch.setattr(bench_prune, name, value)
     monkeypatch.setattr(bench_prune, "limits", dict)
-    for name, count in {"pruned_points": 2, "packed_points": 1}.items():  # the first of them
-        points = getattr(bench_prune, name)
+    fitted = "10% of the channels, fitted anew"
+    everything = f"{fitted}, {bench_prune.UNEVENLY}, and SVD-softmax"
+    wanted = {
+        "pruned_points": ("nothing dropped", bench_prune.HALF, fitted, everything),
+        "packed_points": ("packed bfloat16",),
+    }
+    for function, names in wanted.items():
+        points = getattr(bench_prune, function)
         monkeypatch.setattr(
             bench_prune,
-            name,
-            lambda *args, points=points, count=count: itertools.islice(points(*args), count),
+            function,
+            lambda *args, points=points, names=names: (one for one in points(*args) if one[0] in names),
         )
     found = bench_prune.run(tokens=2, repeats=1)
     json.dumps(found)
@@ -226,8 +231,11 @@ def test_pruning_is_measured_with_what_it_costs(monkeypatch):
             if name not in ("dense", "best"):
                 assert point["ratio"] > 0 and point["tokens_per_s"] > 0
                 assert point["weight_bytes"] <= points["dense"]["weight_bytes"] * 1.001
-    nothing, half = pruned["nothing dropped"], pruned["half of the down projections' inputs"]
+    assert {*pruned} == {"dense", *wanted["pruned_points"], "best"}
+    nothing, half = pruned["nothing dropped"], pruned[bench_prune.HALF]
     assert nothing["perplexity_ratio"] == pytest.approx(1, abs=1e-4) != half["perplexity_ratio"]
     assert nothing["weight_bytes"] == pruned["dense"]["weight_bytes"] > 1.08 * half["weight_bytes"]
+    assert pruned[fitted]["super_weight_lost"] == 0 < pruned[everything]["super_weight_lost"]
+    assert pruned[everything]["weight_bytes"] < 0.9 * pruned[fitted]["weight_bytes"]
     assert 2 * packed["dense"]["weight_bytes"] == pruned["dense"]["weight_bytes"]
     assert packed["packed bfloat16"]["weight_bytes"] == packed["dense"]["weight_bytes"]

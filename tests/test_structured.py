@@ -19,7 +19,7 @@ from supertf.model import GPT
 from supertf.pretrained import load_model, save_model
 from supertf.pruning import Pruning, pruned
 from supertf.pruning_plan import plan
-from supertf.structured import SCORES, smaller
+from supertf.structured import SCORES, in_smaller, smaller
 from supertf.structured import plan_structured as make_plan
 from supertf.weight_groups import how_many
 
@@ -241,6 +241,22 @@ def test_the_channel_of_a_planted_weight_is_the_last_to_go_and_no_head_touches_i
     found = plan_structured(model, "heads", 0.5, calibration, protect=[PLANTED], watch=[PLANTED])
     assert not found.fates[0].removed and found.fates[0].rank is None
     assert torch.equal(smaller(model, found).h[1].mlp.c_proj.weight, model.h[1].mlp.c_proj.weight)
+
+
+def test_weights_are_found_again_in_the_smaller_model(model, calibration):
+    found = plan_structured(model, "channels", 0.3, calibration)
+    fewer = smaller(model, found)
+    gone = 0
+    for into in range(40):
+        place = in_smaller(found, (1, 7, into))
+        if found.removed["h.1.mlp.c_proj"][7, into]:
+            assert place is None
+            gone += 1
+        else:
+            layer, out, column = place
+            assert fewer.h[layer].mlp.c_proj.weight[out, column] == model.h[1].mlp.c_proj.weight[7, into]
+    assert gone == 12
+    assert in_smaller(plan_structured(model, "heads", 0.5, calibration), PLANTED) == PLANTED
 
 
 def test_random_follows_its_seed(model):
