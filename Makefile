@@ -21,8 +21,8 @@ test: fetch  ## lint, unit tests, notebooks with quick parameters and solved exe
 	OMP_NUM_THREADS=1 $(BIN)/python -m supertf.book smoke
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-cell-timeout=600 build/smoke
 
-test-browser: fetch  ## open notebook 00 in JupyterLab and Chromium, and move its slider
-	$(BIN)/python -m pytest -m browser -rs tests/test_browser.py
+test-browser: fetch  ## open notebooks in JupyterLab and Chromium, and move their sliders
+	$(BIN)/python -m pytest -m browser -rsP tests/test_browser.py
 
 lab: fetch  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -24,6 +24,7 @@ ONLY_FOR = {  # options that not all methods have
     "matrices": (*FAMILIES["static"], "inputs", "top"),
     "score": FAMILIES["structured"],
     "save": (*FAMILIES["static"], *FAMILIES["structured"]),
+    "refit_windows": (*FAMILIES["structured"], *FAMILIES["dynamic"]),
 }
 CALIBRATION = {"static": 8, "structured": 8, "dynamic": 2}  # windows
 
@@ -50,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of channels and heads (default: activation)",
     )
     parser.add_argument("--seed", type=seed, default=0, help="of what is random")
+    parser.add_argument(
+        "--refit_windows",
+        type=positive_int,
+        help="fit output projections anew, by least squares, to as much of the text that follows; 64 are "
+        "little for smollm2-135m, and take minutes (default: leave them)",
+    )
     add_shared_arguments(parser, "keeps its value, or its channel")
     parser.add_argument("--save", metavar="FOLDER", help="write the pruned model: the smaller one, if it is")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -121,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
         args.sparsity = 0.5
     family = FAMILY[args.method]
     windows = (args.calibration_windows or CALIBRATION[family]) if needs_text(args.method, args.score) else 0
-    side = SideBySide(args, windows)
+    side = SideBySide(args, windows, args.refit_windows or 0)
     found = {"static": run_static, "structured": run_structured, "dynamic": run_dynamic}[family](args, side)
     if args.save:
         with side.step("saving"):
@@ -213,6 +220,7 @@ def run_structured(args: argparse.Namespace, side: "SideBySide") -> Outcome:
     with side.step("planning"):
         pruning = planned(args, side, known, side.protect)
         small = smaller(side.model, pruning)
+    small = refitted(args, side, small)
     losses, texts = side.compare("pruned", nullcontext(), small)
     told = {"parameters_left": small.num_parameters()}
     return outcome(pruning, losses, texts, told, lambda: small)
@@ -222,19 +230,20 @@ def run_dynamic(args: argparse.Namespace, side: "SideBySide") -> Outcome:
     """Small inputs of matrices do not count, token by token."""
     from supertf.dynamic_pruning import dynamically_pruned
 
-    model, known = side.model, prepared(args, side)
+    known = prepared(args, side)
     with side.step("planning"):
         pruning, alone = (planned(args, side, known, protect) for protect in (side.protect, []))
-    dense = side.measure(model, "dense")
+    model = refitted(args, side, side.model, pruning)
+    dense = side.measure(side.model, "dense")
     with dynamically_pruned(model, pruning, side.watch) as skipped:
         loss = side.measure(model, "pruned")
     unprotected = skipped
     if side.protect:
         with dynamically_pruned(model, alone, side.watch) as unprotected:
-            side.read_first_window()
+            side.read_first_window(model)
     with dynamically_pruned(model, alone):
-        spiking = side.spiking()
-    texts = [side.text(model, "dense")]
+        spiking = side.spiking(model)
+    texts = [side.text(side.model, "dense")]
     with dynamically_pruned(model, pruning):
         texts.append(side.text(model, "pruned"))
     by_matrix = {
@@ -251,6 +260,21 @@ def run_dynamic(args: argparse.Namespace, side: "SideBySide") -> Outcome:
     ]
     told = {"work_skipped": skipped.work}
     return Outcome(pruning.settings, (dense, loss), tuple(texts), "inputs", by_matrix, fates, told)
+
+
+def refitted(
+    args: argparse.Namespace, side: "SideBySide", model: "GPT", plan: "DynamicPruning | None" = None
+) -> "GPT":
+    """The model with output projections fitted anew, if the options ask for it: those behind what was cut
+    out, or the MLPs'."""
+    from supertf.refit import refit
+    from supertf.structured import KINDS
+
+    if not args.refit_windows:
+        return model
+    kind = KINDS["heads" if args.method == "heads" else "channels"][1]
+    with side.step("refitting"):
+        return refit(model, side.refitting, plan, side.model, side.length, [kind])
 
 
 def outcome(

@@ -37,14 +37,15 @@ from supertf.tokenizer import save_tokenizer
 class SideBySide:
     """A model, its texts, and the weights that are watched, as the options of both commands say.
 
-    held_out: token ids that the models are measured on. calibration: windows of other ones, (tokens,) int64.
-    protect: weights that are to keep their values. watch: those and every candidate for a super weight.
+    held_out: token ids that the models are measured on. calibration, refitting: windows of others, (tokens,)
+    int64 each. protect: weights that are to keep their values. watch: those and every candidate for a super
+    weight.
     """
 
-    def __init__(self, args: argparse.Namespace, calibration_windows: int):
-        self.args, self.calibration_windows = args, calibration_windows
+    def __init__(self, args: argparse.Namespace, calibration_windows: int, refit_windows: int = 0):
+        self.args, self.windows = args, (calibration_windows, refit_windows)
         self.seconds: dict[str, float] = {}
-        self.bar = tqdm(total=6 + bool(calibration_windows) + bool(args.save), leave=False)
+        self.bar = tqdm(total=6 + sum(map(bool, (*self.windows, args.save))), leave=False)
         every, named = parse_protect(args.protect)
         check_new(args.save)
         with self.step("loading"):
@@ -63,40 +64,41 @@ class SideBySide:
         self.length = args.length or min(512, self.model.config.n_ctx)
         self.prompt = self.subject.encode(args.prompt)
         check(self.model, self.prompt, args.max_new_tokens, 0.0, None, None)
-        self.held_out, self.calibration = self.texts()
+        self.held_out, self.calibration, self.refitting = self.texts()
         self.loss = text_loss(self.held_out, self.length, batch_size=4, bos_id=self.subject.bos_id)
-        self.spikes = self.spiking()
+        self.spikes = self.spiking(self.model)
         self.protect = list(dict.fromkeys([*(self.spikes if every else ()), *named]))
         for coordinate in self.protect:
             check_coordinate(output_projections(self.model), coordinate)
         self.watch = list(dict.fromkeys([*self.spikes, *self.protect]))
 
-    def spiking(self) -> dict[Coordinate, Spike]:
-        """The candidates for super weights that the model, as it is now, shows on the paper's prompt."""
+    def spiking(self, model: nn.Module) -> dict[Coordinate, Spike]:
+        """The candidates for super weights that a model, as it is now, shows on the paper's prompt."""
         prompt = self.subject.encode(PROMPT)[: self.model.config.n_ctx]
-        return {spike.coordinate: spike for spike in candidates(find_spikes(self.model, prompt))}
+        return {spike.coordinate: spike for spike in candidates(find_spikes(model, prompt))}
 
-    def texts(self) -> tuple[Tensor, Tensor]:
-        """The held-out text and, from the tokens that follow it, the windows to calibrate with.
+    def texts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The held-out text and, from the tokens that follow it, the windows to calibrate with and refit to.
 
         A BOS token begins each of these if it begins the model's texts. Raises `UserError` on a text that is
-        too short for both.
+        too short for all.
         """
         args, bos_id = self.args, self.subject.bos_id
         held_out = args.windows * self.length + (bos_id is None)
         room = self.length - (bos_id is not None)  # tokens of a window
-        wanted = held_out + self.calibration_windows * room
+        wanted = held_out + sum(self.windows) * room
         ids = torch.as_tensor(self.subject.read(args.data, wanted))
         if len(ids) < wanted:
             raise UserError(
                 f"{args.data} has {len(ids)} tokens, and {held_out} are to be held out and "
-                f"{wanted - held_out} others to calibrate with: give a longer text, or less of --windows, "
-                "--length or --calibration_windows"
+                f"{wanted - held_out} others to calibrate with: give a longer text, or fewer or shorter "
+                "windows"
             )
-        windows = ids[held_out:].reshape(self.calibration_windows, room)
+        windows = ids[held_out:].reshape(-1, room)
         if bos_id is not None:
             windows = torch.cat([windows.new_full((len(windows), 1), bos_id), windows], dim=1)
-        return ids[:held_out], windows.flatten()
+        calibration, refitting = windows.split(self.windows)
+        return ids[:held_out], calibration.flatten(), refitting.flatten()
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -115,9 +117,9 @@ class SideBySide:
         with self.step(f"perplexity, {name}"):
             return measured(model, self.loss, f"of the {name} model")
 
-    def read_first_window(self) -> None:
-        """Let the model read the beginning of the held-out text."""
-        perplexity(self.model, self.held_out[: self.length + 1], self.length, bos_id=self.subject.bos_id)
+    def read_first_window(self, model: nn.Module) -> None:
+        """Let a model read the beginning of the held-out text."""
+        perplexity(model, self.held_out[: self.length + 1], self.length, bos_id=self.subject.bos_id)
 
     def text(self, model: nn.Module, name: str) -> str:
         """How a model continues the prompt, greedily."""
@@ -172,6 +174,7 @@ class SideBySide:
             "length": self.length,
             "tokens": args.windows * self.length,
             "calibration_tokens": len(self.calibration),
+            "refit_tokens": len(self.refitting),
             "prompt": args.prompt,
             "max_new_tokens": args.max_new_tokens,
         }
@@ -255,10 +258,12 @@ def by_kind(by_matrix: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, An
 def print_head(result: dict[str, Any], what: str, name: str) -> None:
     """What was measured on what, and the perplexities."""
     config, found = result["config"], result["perplexity"]
-    calibrated = config["calibration_tokens"]
+    calibrated, refitted = config["calibration_tokens"], config["refit_tokens"]
     print(
         f"{config['model']}, {what}; {config['tokens']} tokens of {config['data']} held out, in windows of "
-        f"{config['length']}" + (f"; {calibrated} others to calibrate with" if calibrated else "")
+        f"{config['length']}"
+        + (f"; {calibrated} others to calibrate with" if calibrated else "")
+        + (f", {refitted} to refit to" if refitted else "")
     )
     print_table(
         ["", "perplexity", "ratio"],

@@ -62,7 +62,8 @@ def refit(
     wanted = [teacher.embed(window, where) for window, where in zip(windows, places, strict=True)]
     streams = [stream.clone() for stream in wanted]  # (B, T, C) each
     with contextlib.nullcontext() if plan is None else dynamically_pruned(copy, plan):
-        layers = tqdm(zip(teacher.h, copy.h, strict=True), "refitting", len(copy.h), disable=not progress)
+        pairs = zip(teacher.h, copy.h, strict=True)
+        layers = tqdm(pairs, "refitting", len(copy.h), leave=False, disable=not progress)
         for layer, (taught, block) in enumerate(layers):
             for kind, half in HALVES.items():
                 projection, inputs = block.get_submodule(kind), []

@@ -1,10 +1,11 @@
-"""A person's session: notebook 00 in JupyterLab and Chromium, all cells run, its slider moved by keyboard."""
+"""A person's session: notebooks in JupyterLab and Chromium, all cells run, a slider moved by keyboard."""
 
 import json
 import os
 import secrets
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -17,7 +18,9 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
+from papermill.parameterize import parameterize_notebook
 
+from supertf.book import smoke_parameters
 from supertf.executed import KERNELSPEC, code_cells
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +35,7 @@ FLAGS = [
     "--disable-quic",
 ]
 RUN_SECONDS = 300
+WITH_SLIDERS = ("00_start_here", "02_scalable_softmax", "05_super_weights", "06_pruning", "07_quantization")
 SETTINGS = {  # every cell in the page also when scrolled away, and no questions to the network
     "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -50,6 +54,7 @@ class Seen:
 
     pictures: list[int] = field(default_factory=list)  # in the widget, before and after the slider moved
     changed: bool = False
+    milliseconds: list[float] = field(default_factory=list)  # of later moves, until the picture is another
     errors: list[str] = field(default_factory=list)
     console: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)  # addresses asked for outside this machine
@@ -141,6 +146,9 @@ def visit(server, notebook: NotebookNode, screenshot: Path) -> Seen:
         page.wait_for_timeout(1000)  # a second picture, or an error, would follow the first
         after = _pictures(widget)
         seen.pictures, seen.changed = [len(before), len(after)], before != after
+        if seen.changed:
+            moves = ["ArrowLeft", "ArrowRight"] * 5
+            seen.milliseconds = [_until_another_picture(page, widget, key) for key in moves]
         # errors and progress bars share a MIME type in the page
         seen.errors = page.locator("[data-mime-type$=stderr]", has_text="Traceback").all_inner_texts()
         screenshot.parent.mkdir(parents=True, exist_ok=True)
@@ -162,18 +170,41 @@ def _wait_until_done(page):
     )
 
 
+def _until_another_picture(page, widget, key) -> float:
+    """Milliseconds from a key to another picture in the widget, as the page itself notices it."""
+    widget.evaluate(
+        """widget => {
+            const shown = () => [...widget.querySelectorAll('.jp-OutputArea img')].map(one => one.src).join();
+            const before = shown();
+            window.waited = new Promise(resolve => {
+                widget.addEventListener('keydown', event => {
+                    const started = event.timeStamp;
+                    const look = () => {
+                        const now = shown();
+                        if (now && now != before) resolve(performance.now() - started);
+                        else requestAnimationFrame(look);
+                    };
+                    look();
+                }, {once: true, capture: true});
+            });
+        }"""
+    )
+    page.keyboard.press(key)
+    return page.evaluate("window.waited")
+
+
 def _pictures(widget) -> list[str]:
     return [image.get_attribute("src") for image in widget.locator(".jp-OutputArea img").all()]
 
 
-def test_notebook_00_shows_one_picture_that_follows_its_slider(server):
-    name = "00_start_here.ipynb"
-    if not (ROOT / "notebooks" / name).exists():
-        pytest.skip(f"no notebooks/{name}")
-    notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
+@pytest.mark.parametrize("name", WITH_SLIDERS)
+def test_a_notebook_shows_one_picture_that_follows_its_slider(server, name):
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    notebook = parameterize_notebook(notebook, smoke_parameters()[name])
     for cell in code_cells(notebook):
         cell.update(execution_count=None, outputs=[])  # what is seen afterwards is of this visit
-    seen = visit(server, notebook, ROOT / "build" / "browser-00.png")
+    seen = visit(server, notebook, ROOT / "build" / f"browser-{name}.png")
+    print(f"{name}: slider to picture, median {statistics.median(seen.milliseconds):.0f} ms")
     assert seen.errors == [] and seen.console == []
     assert seen.pictures == [1, 1] and seen.changed
     assert all(address.endswith("colab-badge.svg") for address in seen.foreign)

@@ -20,6 +20,7 @@ from supertf.pruning import pruned
 from supertf.pruning_names import FAMILIES
 from supertf.pruning_plan import METHODS as STATIC
 from supertf.pruning_plan import plan
+from supertf.refit import refit
 from supertf.structured import KINDS
 
 BYTES = dataclasses.replace(CONFIG, vocab_size=257, n_ctx=64)
@@ -146,6 +147,38 @@ def test_fewer_channels_are_a_smaller_model_that_is_saved_with_its_tokenizer(her
     assert json.loads(capsys.readouterr().out)["text"] == found["text"]["pruned"]
 
 
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [("channels", "mlp.c_proj"), ("heads", "attn.c_proj"), ("inputs --matrices mlp.c_proj", "mlp.c_proj")],
+)
+def test_projections_are_refitted_to_the_text_that_follows(here, capsys, monkeypatch, options, kind):
+    asked = ("--method", *options.split(), "--calibration_windows", "2", "--json")
+    before = json.loads(run(capsys, *asked)[1])
+    given = {}
+
+    def refit_by_hand(model, ids, plan, teacher, length, kinds):
+        given.update(ids=ids.tolist(), kinds=kinds)
+        new = refit(model, ids, plan, teacher, length, kinds, progress=False)
+        new.ln_f.weight.data *= 2  # to be known again
+        return new
+
+    monkeypatch.setattr("supertf.refit.refit", refit_by_hand)
+    after = json.loads(run(capsys, *asked, "--refit_windows", "30")[1])
+    assert given == {"ids": list(TEXT.encode())[49 + 32 :][: 30 * 16], "kinds": [kind]}
+    assert (before["config"]["refit_tokens"], after["config"]["refit_tokens"]) == (0, 480)
+    assert "refitting" in after["seconds"] and "refitting" not in before["seconds"]
+    assert before["loss"]["dense"] == after["loss"]["dense"]
+    assert before["loss"]["pruned"] != after["loss"]["pruned"]
+
+
+def test_the_refitted_smaller_model_is_the_one_that_is_saved(here, capsys):
+    options = ("--method", "channels", "--refit_windows", "30", "--save", "small", "--json")
+    found = json.loads(run(capsys, *options)[1])
+    loss = perplexity(load_any("small")[0], list(TEXT.encode())[:49], 16).loss
+    assert loss == pytest.approx(found["loss"]["pruned"], abs=1e-6)
+    assert ", 480 to refit to" in run(capsys, *options[:4])[1]
+
+
 def test_saved_weights_are_zero_where_they_were_removed(here, capsys):
     options = ("--method", "magnitude", "--scope", "global", "--save", "new/zeros", "--json")
     found = json.loads(run(capsys, *options, "--matrices", "mlp.c_fc")[1])
@@ -179,6 +212,8 @@ def test_heads_patterns_and_second_order_run_too(here, capsys):
         ),
         ("--method gate --save x", "--save is for random, "),
         ("--method gate --matrices mlp.c_fc", "--matrices is for "),
+        ("--refit_windows 2", "--refit_windows is for channels, heads, inputs, gate, top, not for wanda"),
+        ("--method channels --refit_windows 99", "and 1712 others to calibrate with: give a longer text, or"),
         ("--score random", "--score is for channels, heads, not for wanda"),
         ("--method magnitude --calibration_windows 2", "magnitude needs no calibration"),
         (
