@@ -18,6 +18,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from supertf.book import smoke_parameters
@@ -199,7 +200,7 @@ def _pictures(widget) -> list[str]:
 
 @pytest.mark.parametrize("name", WITH_SLIDERS)
 def test_a_notebook_shows_one_picture_that_follows_its_slider(server, name):
-    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    notebook = load_notebook_node(str(ROOT / "notebooks" / f"{name}.ipynb"))
     notebook = parameterize_notebook(notebook, smoke_parameters()[name])
     for cell in code_cells(notebook):
         cell.update(execution_count=None, outputs=[])  # what is seen afterwards is of this visit
