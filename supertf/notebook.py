@@ -44,25 +44,26 @@ def setup(seed: int = 0) -> tuple["torch.device", "torch.dtype"]:
         reason += "; for a free GPU: Runtime > Change runtime type > T4 GPU"
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "matplotlib", "ipywidgets"))
     print(f"Python {platform.python_version()}, {versions}; seed {seed}; {reason}")
-    show_figures_as_they_are()
+    draw_quickly()
     return device, dtype
 
 
-def show_figures_as_they_are() -> None:
-    """Keep the inline backend from trimming figures: for that it draws each once more, and sliders wait.
+def draw_quickly() -> None:
+    """Draw figures as fast as sliders need it: letters as they are, without fitting each to the pixels, and
+    every figure once, where the inline backend would draw it once more to trim it.
 
-    The lab's figures fill their space by themselves. Outside notebooks there is nothing to do.
+    The lab's figures fill their space by themselves. Outside notebooks only letters are concerned.
     """
+    import matplotlib
     from IPython import get_ipython
     from IPython.core.pylabtools import select_figure_formats
     from matplotlib_inline.config import InlineBackend
 
+    matplotlib.rcParams["text.hinting"] = "no_hinting"
     shell = get_ipython()
     if shell is not None:
         inline = InlineBackend.instance(parent=shell)
-        inline.print_figure_kwargs = {
-            "bbox_inches": None
-        }  # for when the backend is loaded, which may be later
+        inline.print_figure_kwargs = {"bbox_inches": None}  # for a backend that is loaded later
         select_figure_formats(shell, inline.figure_formats, bbox_inches=None)
 
 

@@ -49,7 +49,7 @@ def plain_ticks(ax: Axes, axis: str = "x") -> None:
     if high / low < 3:
         ticks.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     else:
-        subs = (1, 2, 3, 5) if high / low < 30 else (1, 2, 5) if high / low < 500 else (1,)
+        subs = (1, 2, 3, 5) if high / low < 30 else (1, 2, 5) if high / low < 200 else (1,)
         ticks.set_major_locator(LogLocator(subs=subs, numticks=20))
     ticks.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:,.15g}"))
     ticks.set_minor_locator(NullLocator())

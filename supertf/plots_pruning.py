@@ -1,6 +1,5 @@
 """Figures about pruning and quantizing: what stays, what it costs, what is gained."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
@@ -68,21 +67,16 @@ def speed_and_quality(
     return figure
 
 
-def cost_card(
+def cost_curves(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     chosen: tuple[float, float],
-    facts: Sequence[str],
-    texts: Mapping[str, str],
     worst: float = 100.0,
 ) -> Figure:
-    """On the left what a method costs, curves by name with the chosen point marked; on the right, words.
+    """What a method costs: curves by name, of x and the perplexity's multiple, with the chosen point marked.
 
-    curves: x, and the perplexity's multiple. facts: a line each. texts: by name, such as of dense and pruned.
     Values beyond `worst` sit on the upper edge.
     """
-    figure, (ax, words) = new_figure(
-        height=3.3, columns=2, left=0.08, right=0.99, bottom=0.15, top=0.97, wspace=0.08
-    )
+    figure, (ax,) = new_figure(width=6, left=0.1, right=0.99, bottom=0.15, top=0.97)
     for (name, (x, y)), color in zip(curves.items(), (GREY, BLUE, *COLORS[2:]), strict=False):
         ax.plot(x, [min(value, worst) for value in y], color=color, marker="o", markersize=4, label=name)
     x, y = chosen
@@ -98,13 +92,7 @@ def cost_card(
     ax.axhline(1, color=GREY, linewidth=1)
     ax.set(yscale="log", ylim=(0.9, worst * 4), xlabel="share", ylabel="perplexity / dense")
     plain_ticks(ax, "y")
+    ax.locator_params(axis="x", nbins=4)
     if curves:
         ax.legend(frameon=False, fontsize=8, loc="upper left")
-    words.axis("off")
-    lines = list(facts)
-    for name, text in texts.items():
-        shown = textwrap.wrap(" ".join(text.split()), 52)[:3]
-        lines += ["", f"{name}:", *(f"  {line}" for line in shown)]
-    block = "\n".join(lines).replace("$", r"\$")  # a dollar would start a formula
-    words.text(0, 1, block, va="top", fontsize=8, family="monospace", transform=words.transAxes)
     return figure

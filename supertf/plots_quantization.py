@@ -77,13 +77,12 @@ def scheme_map(
     chosen: str,
     dense: float,
     fates: Mapping[str, tuple[float, float]],
-    text: str,
 ) -> Figure:
     """All schemes as dots, bits per weight against perplexity, the chosen one marked; and its weights' fates.
 
-    fates: by weight, its value before and after. text: above the figure.
+    fates: by weight, its value before and after.
     """
-    places = {"left": 0.12, "right": 0.98, "bottom": 0.15, "top": 0.85, "wspace": 0.38}
+    places = {"left": 0.12, "right": 0.98, "bottom": 0.15, "top": 0.91, "wspace": 0.38}
     figure, (ax, side) = new_figure(columns=2, width_ratios=(3, 2), **places)
     ax.scatter(*zip(*points.values(), strict=True), s=22, color=BLUE, alpha=0.4)
     ax.plot(*points[chosen], "o", markersize=12, color=ORANGE)
@@ -101,5 +100,6 @@ def scheme_map(
     )
     side.set_xlabel("the weights of row 507")
     side.legend(frameon=False, fontsize=8, loc="lower center", ncols=2, bbox_to_anchor=(0.5, 1.0))
-    figure.suptitle(text, x=0.01, ha="left", fontsize=10)
+    for one in (ax, side):
+        one.locator_params(axis="x", nbins=4)
     return figure

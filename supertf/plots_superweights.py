@@ -21,7 +21,7 @@ def spike_bars(
     Layers where both pass the threshold are coloured and labelled: with the channel, or, where one side has
     the figure for itself, with the weight's coordinate. The bar of the chosen weight is red.
     """
-    figure, axes = new_figure(columns=len(sides))
+    figure, axes = new_figure(columns=len(sides), left=0.1, right=0.99, bottom=0.15, top=0.9, wspace=0.25)
     layers = [spike.layer for spike in spikes]
     both = [spike.size > threshold for spike in spikes]
     colors = [
@@ -47,6 +47,7 @@ def spike_bars(
         ax.set(yscale="log", xlabel="layer", ylabel=f"largest |{side}|", title=f"down projection, {side}")
         low, high = ax.get_ylim()
         ax.set_ylim(top=high * (high / low) ** (0.45 if len(sides) == 1 else 0.1))  # room for the labels
+        plain_ticks(ax, "y")
     return figure
 
 
@@ -61,7 +62,8 @@ def scale_curve(
 
     words: in a second panel, the probability of each word at every factor.
     """
-    figure, axes = new_figure(height=3.6, columns=1 if words is None else 2)
+    places = {"left": 0.08, "right": 0.99, "bottom": 0.14, "top": 0.89, "wspace": 0.2}
+    figure, axes = new_figure(height=3.6, columns=1 if words is None else 2, **places)
     ax, index = axes[0], list(factors).index(chosen)
     ax.plot(factors, perplexities, color=BLUE, marker="o", markersize=4)
     ax.plot(chosen, perplexities[index], "o", markersize=12, color=ORANGE)

@@ -350,7 +350,7 @@ def test_figures_are_shown_as_they_are_without_trimming(shell, backend_first):
     figure = Figure(figsize=(4, 3), dpi=50)
     figure.add_axes((0.4, 0.4, 0.2, 0.2))  # trimmed, it would be smaller
     load = functools.partial(configure_inline_support, shell, "module://matplotlib_inline.backend_inline")
-    steps = [load, notebook.show_figures_as_they_are]
+    steps = [load, notebook.draw_quickly]
     for step in steps if backend_first else reversed(steps):
         step()
     png = base64.b64decode(shell.display_formatter.format(figure)[0]["image/png"])
@@ -358,7 +358,7 @@ def test_figures_are_shown_as_they_are_without_trimming(shell, backend_first):
 
 
 def test_outside_notebooks_figures_are_nobodys_business():
-    notebook.show_figures_as_they_are()
+    notebook.draw_quickly()
 
 
 # --- the repository's address -----------------------------------------------------------------------------

@@ -36,7 +36,15 @@ FLAGS = [
     "--disable-quic",
 ]
 RUN_SECONDS = 300
-WITH_SLIDERS = ("00_start_here", "02_scalable_softmax", "05_super_weights", "06_pruning", "07_quantization")
+WITH_SLIDERS = (
+    "00_start_here",
+    "02_scalable_softmax",
+    "03_no_positions",
+    "05_super_weights",
+    "06_pruning",
+    "07_quantization",
+)
+MORE_TO_CHOOSE_FROM = {"07_quantization": {"BITS": [4, 8]}}
 SETTINGS = {  # every cell in the page also when scrolled away, and no questions to the network
     "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -50,12 +58,19 @@ pytestmark = [
 
 
 @dataclass
+class Move:
+    """A widget whose first slider was moved."""
+
+    pictures: list[int]  # in the widget, before and after
+    changed: bool
+    milliseconds: list[float]  # of later moves, until the picture is another
+
+
+@dataclass
 class Seen:
     """What a person would have seen."""
 
-    pictures: list[int] = field(default_factory=list)  # in the widget, before and after the slider moved
-    changed: bool = False
-    milliseconds: list[float] = field(default_factory=list)  # of later moves, until the picture is another
+    moves: list[Move] = field(default_factory=list)  # of every widget with a slider
     errors: list[str] = field(default_factory=list)
     console: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)  # addresses asked for outside this machine
@@ -113,7 +128,7 @@ def _wait_for(address, process, log):
 
 
 def visit(server, notebook: NotebookNode, screenshot: Path) -> Seen:
-    """Open a notebook, run all cells, move its first slider one step by keyboard, and report."""
+    """Open a notebook, run all cells, move the first slider of every widget by keyboard, and report."""
     from playwright.sync_api import sync_playwright
 
     folder, address, token = server
@@ -135,21 +150,8 @@ def visit(server, notebook: NotebookNode, screenshot: Path) -> Seen:
         page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click(timeout=60_000)
         page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
         _wait_until_done(page)
-        widget = page.locator(".widget-interact").first
-        handle = widget.locator("[role=slider]").first
-        handle.scroll_into_view_if_needed()
-        before = _pictures(widget)
-        handle.focus()
-        page.keyboard.press("ArrowRight")
-        deadline = time.monotonic() + 20
-        while (after := _pictures(widget)) == before and time.monotonic() < deadline:
-            page.wait_for_timeout(200)
-        page.wait_for_timeout(1000)  # a second picture, or an error, would follow the first
-        after = _pictures(widget)
-        seen.pictures, seen.changed = [len(before), len(after)], before != after
-        if seen.changed:
-            moves = ["ArrowLeft", "ArrowRight"] * 5
-            seen.milliseconds = [_until_another_picture(page, widget, key) for key in moves]
+        widgets = page.locator(".widget-interact").all()
+        seen.moves = [_moved(page, one) for one in widgets if one.locator("[role=slider]").count()]
         # errors and progress bars share a MIME type in the page
         seen.errors = page.locator("[data-mime-type$=stderr]", has_text="Traceback").all_inner_texts()
         screenshot.parent.mkdir(parents=True, exist_ok=True)
@@ -169,6 +171,26 @@ def _wait_until_done(page):
         }""",
         timeout=RUN_SECONDS * 1000,
     )
+
+
+def _moved(page, widget) -> Move:
+    """Move a widget's first slider one step to and fro, and, if its picture follows, some times more."""
+    handle = widget.locator("[role=slider]").first
+    handle.scroll_into_view_if_needed()
+    before = _pictures(widget)
+    handle.focus()
+    at_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
+    away, back = ("ArrowLeft", "ArrowRight") if at_end else ("ArrowRight", "ArrowLeft")
+    page.keyboard.press(away)
+    deadline = time.monotonic() + 20
+    while (after := _pictures(widget)) == before and time.monotonic() < deadline:
+        page.wait_for_timeout(200)
+    page.wait_for_timeout(1000)  # a second picture, or an error, would follow the first
+    after = _pictures(widget)
+    times = []
+    if before != after:
+        times = [_until_another_picture(page, widget, key) for key in (back, away) * 5]
+    return Move([len(before), len(after)], before != after, times)
 
 
 def _until_another_picture(page, widget, key) -> float:
@@ -199,15 +221,17 @@ def _pictures(widget) -> list[str]:
 
 
 @pytest.mark.parametrize("name", WITH_SLIDERS)
-def test_a_notebook_shows_one_picture_that_follows_its_slider(server, name):
+def test_widgets_show_one_picture_that_follows_their_slider(server, name):
+    parameters = smoke_parameters()[name] | MORE_TO_CHOOSE_FROM.get(name, {})
     notebook = load_notebook_node(str(ROOT / "notebooks" / f"{name}.ipynb"))
-    notebook = parameterize_notebook(notebook, smoke_parameters()[name])
+    notebook = parameterize_notebook(notebook, parameters)
     for cell in code_cells(notebook):
         cell.update(execution_count=None, outputs=[])  # what is seen afterwards is of this visit
     seen = visit(server, notebook, ROOT / "build" / f"browser-{name}.png")
-    print(f"{name}: slider to picture, median {statistics.median(seen.milliseconds):.0f} ms")
-    assert seen.errors == [] and seen.console == []
-    assert seen.pictures == [1, 1] and seen.changed
+    assert seen.errors == [] and seen.console == [] and seen.moves
+    for move in seen.moves:
+        assert move.pictures == [1, 1] and move.changed
+        print(f"{name}: from key to picture, median {statistics.median(move.milliseconds):.0f} ms")
     assert all(address.endswith("colab-badge.svg") for address in seen.foreign)
 
 
@@ -224,6 +248,6 @@ BAD = [
 def test_the_visit_notices_stuck_pictures_and_swallowed_errors(server):
     notebook = new_notebook(cells=list(map(new_code_cell, BAD)), metadata={"kernelspec": KERNELSPEC})
     seen = visit(server, notebook, ROOT / "build" / "browser-bad.png")
-    assert seen.pictures == [2, 2] and not seen.changed
+    assert seen.moves == [Move(pictures=[2, 2], changed=False, milliseconds=[])]
     assert len(seen.errors) == 1 and "AssertionError" in seen.errors[0]
     assert seen.console == ["loud"] and seen.foreign == ["https://example.org/x.svg"]

@@ -47,7 +47,7 @@ def test_shield_rows_have_a_dot_per_text_in_the_order_of_the_schemes():
 
 def test_scheme_map_marks_the_chosen_scheme_and_shows_what_became_of_weights():
     points = {"int4": (4.5, 20.0), "int8": (8.0, 15.5)}
-    figure = plots.scheme_map(points, "int8", 15.0, {"11[507, 1229]": (5.9, 4.4)}, "int8")
+    figure = plots.scheme_map(points, "int8", 15.0, {"11[507, 1229]": (5.9, 4.4)})
     figure.canvas.draw()
     left, right = figure.axes
     assert list(left.lines[0].get_xydata()[0]) == [8.0, 15.5]
