@@ -66,7 +66,8 @@ def run(tokens: int = 64, repeats: int = 5) -> dict[str, Any]:
     bfloat16: kernels that come with PyTorch for packed weights, alone and after channels were removed; dense
     is the model in bfloat16 without packing. `best` is the fastest point of either whose perplexity on the
     first 8 x 512 tokens of Python's documentation is at most 1.05 of the dense one's; what is pruned by
-    activations is planned on other text. Raises `UserError` without the model.
+    activations is planned on, and what is fitted anew fitted to, text that follows in the same documentation.
+    Raises `UserError` without the model.
     """
     dense, tokenizer = load_model("smollm2-135m"), load_tokenizer("smollm2-135m")
     held_out = WINDOWS * LENGTH + 1
@@ -119,34 +120,34 @@ def best(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def pruned_points(model: GPT, calibration: Tensor) -> Iterator[tuple[str, Point]]:
     """Pruning alone, in float32."""
-    thresholds, plans_text, fit = calibration.split([LENGTH * count for count in CALIBRATION])
-    sizes = input_sizes(model, thresholds, LENGTH)
-    gates = input_sizes(model, thresholds, LENGTH, "gate")
-    uneven = plan_unevenly(model, thresholds, plans_text, BUDGET)
+    short, other, long = calibration.split([LENGTH * count for count in CALIBRATION])
+    sizes = input_sizes(model, short, LENGTH)
+    uneven = plan_unevenly(model, short, other, BUDGET)
     plans = {
         "nothing dropped": plan_dynamic(model, "inputs", 0.0, sizes),
         HALF: plan_dynamic(model, "inputs", HALF_DOWN, sizes),
         f"{HALF}, largest of each token": plan_dynamic(model, "top", HALF_DOWN),
-        "half of the gates": plan_dynamic(model, "gate", 0.5, gates),
+        "half of the gates": plan_dynamic(model, "gate", 0.5, input_sizes(model, short, LENGTH, "gate")),
         "half of all inputs": plan_dynamic(model, "inputs", 0.5, sizes),
         UNEVENLY: uneven,
     }
     for name, plan in plans.items():
-        yield name, dropping(model, plan, plans_text)
-    yield "SVD-softmax", in_two_steps(Point(model, contextlib.nullcontext()), plans_text)
-    yield f"{UNEVENLY}, and SVD-softmax", in_two_steps(dropping(model, uneven, plans_text), plans_text)
-    for share in (0.05, 0.1, 0.2):
-        yield f"{share:.0%} of the channels", without_channels(model, plans_text, share)
+        yield name, dropping(model, plan, other)
+    yield "SVD-softmax", in_two_steps(Point(model, contextlib.nullcontext()), other)
+    yield f"{UNEVENLY}, and SVD-softmax", in_two_steps(dropping(model, uneven, other), other)
+    cut = {share: without_channels(model, other, share) for share in (0.05, 0.1, 0.2)}
+    for share, point in cut.items():
+        yield f"{share:.0%} of the channels", point
 
-    fewer = without_channels(model, plans_text, 0.1)
-    half = plan_dynamic(fewer.model, "inputs", HALF_DOWN, input_sizes(fewer.model, thresholds, LENGTH))
-    anew = refit(fewer.model, fit, half, teacher=model, length=LENGTH)
+    fewer = cut[0.1]
+    half = plan_dynamic(fewer.model, "inputs", HALF_DOWN, input_sizes(fewer.model, short, LENGTH))
+    anew = refit(fewer.model, long, half, teacher=model, length=LENGTH)
     name = "10% of the channels, fitted anew"
     yield name, replace(fewer, model=anew)
-    spent = perplexity(anew, plans_text, LENGTH).loss - perplexity(model, plans_text, LENGTH).loss
-    uneven = plan_unevenly(anew, thresholds, plans_text, BUDGET - max(spent, 0.0))
-    rest = dropping(anew, uneven, plans_text, fewer.super_weight)
-    yield f"{name}, {UNEVENLY}, and SVD-softmax", in_two_steps(rest, plans_text)
+    spent = perplexity(anew, other, LENGTH).loss - perplexity(model, other, LENGTH).loss
+    uneven = plan_unevenly(anew, short, other, BUDGET - max(spent, 0.0))
+    rest = dropping(anew, uneven, other, fewer.super_weight)
+    yield f"{name}, {UNEVENLY}, and SVD-softmax", in_two_steps(rest, other)
 
 
 def packed_points(model: GPT, calibration: Tensor) -> Iterator[tuple[str, Point]]:
@@ -166,9 +167,12 @@ def both(first: AbstractContextManager[Any], second: AbstractContextManager[Any]
         yield
 
 
-def plan_unevenly(model: GPT, thresholds: Tensor, text: Tensor, budget: float) -> DynamicPruning:
-    """Inputs dropped, of each kind of matrix the share that spares most within a budget of nats per token."""
-    sizes = input_sizes(model, thresholds, LENGTH)
+def plan_unevenly(model: GPT, short: Tensor, text: Tensor, budget: float) -> DynamicPruning:
+    """Inputs dropped, of each kind of matrix the share that spares most within a budget of nats per token.
+
+    short: the text that gives the thresholds. text: the one that says what shares cost.
+    """
+    sizes = input_sizes(model, short, LENGTH)
     shares = most_spared(model, kind_costs(model, sizes, text, SHARES, LENGTH), max(budget, 0.0))
     return plan_dynamic(model, "inputs", shares, sizes)
 

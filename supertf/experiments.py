@@ -246,22 +246,33 @@ QUANTIZING = Experiment(
         **{
             f"int4 block={block} clip={clip}": {
                 "scheme": f"int4 block={block} clip={clip}",
+                "shields": ["none", "super", "set", "random", "column", "random column"],
+            }
+            for block, clip in (
+                ("channel", "none"),
+                (18432, "none"),
+                (64, "none"),
+                (64, "error"),
+                (4096, "none"),
+                ("64x64", "none"),
+                ("tensor", "none"),
+            )
+        },
+        **{
+            f"int4 block={block} clip={clip}": {
+                "scheme": f"int4 block={block} clip={clip}",
                 "shields": ["none", "super", "set", "random"],
             }
             for block in ("channel", 18432)
-            for clip in ("none", "z9", "error", "output")
+            for clip in ("z9", "error", "output")
         },
         **{
             scheme: {"scheme": scheme}
             for scheme in (
                 "int3 block=64 clip=output",
-                "int4 block=64 clip=none",
                 "int4 block=64 clip=output",
-                "int4 block=4096 clip=none",
                 "int4 block=4096 clip=z9",
-                "int4 block=64x64 clip=none",
                 "int4 block=64x64 clip=z9",
-                "int4 block=tensor clip=none",
                 "int8 block=channel clip=none",
                 "int8 block=tensor clip=none",
             )

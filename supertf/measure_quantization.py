@@ -1,8 +1,9 @@
 """Cells of the quantization experiment: one scheme on the real model, weights held out or activations spared.
 
-Weights: nothing held out, the super weight, the set of weights that the lab found to matter, and as many
-random weights of the same matrices, the control. Activations: rounded as they are, with the channels where
-super weights spike spared, and with as many random channels spared, the control.
+Weights: nothing held out, the super weight, the set of weights that the lab found to matter, the super
+weight's whole column; and two controls, as many random weights as the set has, of the same matrices, and a
+random column of the super weight's matrix. Activations: rounded as they are, with the channels where super
+weights spike spared, and with as many random channels spared, the control.
 """
 
 import copy
@@ -20,7 +21,7 @@ from supertf.matrices import matrices
 from supertf.measure_proofs import APART, loaded
 from supertf.measure_smollm2 import text
 from supertf.model import GPT
-from supertf.projections import Coordinate, parse
+from supertf.projections import Coordinate, output_projections, parse
 from supertf.quantization import Quantization, Scheme, holding_out, quantize, quantized
 
 AWAY = 5  # texts between the one that is evaluated and the one that calibrates
@@ -30,10 +31,11 @@ def quantized_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, .
     """Perplexity under one scheme; `seed` is which text, and draws the random controls. No `lengths`.
 
     settings: `model`, a name that `load_any` takes; `scheme` of the weights, see `Scheme`, and `kinds` of
-    matrices; `super` and `set`, weights as "11[507, 1229]"; `shields`, which of "none", "super", "set" and
-    "random" are measured; `activations`, their bits, or None to leave them alone: then shields hold out
-    weights, else they spare channels; `windows` of `length` tokens to evaluate, in `dtype` (weights are
-    rounded in float32 all the same); `calibration`, tokens of another text for clip=output.
+    matrices; `super` and `set`, weights as "11[507, 1229]"; `shields`, which of "none", "super", "set",
+    "random", "column" and "random column" are measured; `activations`, their bits, or None to leave them
+    alone: then shields hold out weights, else the first four spare channels; `windows` of `length` tokens to
+    evaluate, in `dtype` (weights are rounded in float32 all the same); `calibration`, tokens of another text
+    for clip=output.
 
     Result: `dense`, its perplexity; `bits_per_weight`; `before`, the values of the set; by shield the
     `perplexity`, and of weights `after`, the set's values, `error`, the mean over matrices of the relative
@@ -46,6 +48,7 @@ def quantized_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, .
     tokens = reading(name, seed)[: windows * length + 1]
     weights = {shield: [parse(weight) for weight in settings[shield]] for shield in ("super", "set")}
     weights |= {"none": [], "random": random_beside(model, weights["set"], seed)}
+    weights |= columns(model, weights["super"][0], seed)
     scheme, watch = Scheme.parse(settings["scheme"]), weights["set"]
     read = calibration(name, seed, settings["calibration"], length) if scheme.clip == "output" else None
     bare = quantize(model, scheme, (), watch, read, settings["kinds"], progress=False)
@@ -86,6 +89,16 @@ def kept(found: Quantization) -> dict[str, Any]:
 def random_beside(model: GPT | HFModel, weights: list[Coordinate], seed: int) -> list[Coordinate]:
     """As many random weights, of the same matrices."""
     return [random_weights(model, weight, 1, seed + number)[0] for number, weight in enumerate(weights)]
+
+
+def columns(model: GPT | HFModel, weight: Coordinate, seed: int) -> dict[str, list[Coordinate]]:
+    """The weight's whole column, and a random other one of its matrix."""
+    layer, _, into = weight
+    rows, width = output_projections(model)[layer].weight.shape
+    others = torch.randperm(width, generator=torch.Generator().manual_seed(seed))
+    other = next(column for column in others.tolist() if column != into)
+    found = {"column": into, "random column": other}
+    return {name: [(layer, row, column) for row in range(rows)] for name, column in found.items()}
 
 
 def spared_channels(

@@ -80,7 +80,7 @@ def cost_curves(
     for (name, (x, y)), color in zip(curves.items(), (GREY, BLUE, *COLORS[2:]), strict=False):
         ax.plot(x, [min(value, worst) for value in y], color=color, marker="o", markersize=4, label=name)
     x, y = chosen
-    ax.plot(x, min(y, worst), "o", markersize=12, color=ORANGE)
+    ax.plot(x, min(y, worst), "o", markersize=12, color=ORANGE, clip_on=False)
     ax.annotate(
         f"{y:.2f}" if y < 100 else f"{y:,.0f}",
         (x, min(y, worst)),

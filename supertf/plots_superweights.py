@@ -70,8 +70,9 @@ def scale_curve(
     ax.annotate(
         f"{perplexities[index]:.1f}",
         (chosen, perplexities[index]),
-        (10, 6),
+        (0, 9),
         textcoords="offset points",
+        ha="center",
         color=ORANGE,
     )
     ax.set(yscale="log", xlabel="factor on the weight", ylabel="perplexity")

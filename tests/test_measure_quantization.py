@@ -10,7 +10,7 @@ from supertf.calibration import calibrate
 from supertf.evaluate import perplexity
 from supertf.experiments import EXPERIMENTS
 from supertf.measure_proofs import APART
-from supertf.measure_quantization import AWAY, quantized_quality
+from supertf.measure_quantization import AWAY, columns, quantized_quality
 from supertf.measure_smollm2 import text
 from supertf.projections import parse
 from supertf.quantization import quantize, quantized
@@ -20,7 +20,7 @@ from supertf.tokenizer import load_tokenizer
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUANTIZING = EXPERIMENTS["quantizing"]
 PLANTED, BESIDE = (1, 7, 21), (1, 7, 3)
-SHIELDS = ["none", "super", "set", "random"]
+SHIELDS = ["none", "super", "set", "random", "column", "random column"]
 LENGTH = 16
 
 
@@ -55,7 +55,9 @@ def test_a_cell_tells_what_rounding_by_hand_does(model, settings, scheme):
     assert found["dense"] == pytest.approx(quality(model, 3))
     assert found["before"] == pytest.approx([3.0, model.h[1].mlp.c_proj.weight[7, 3].item()])
     calibration = calibrate(model, read(3 + AWAY, 64), LENGTH)
-    for shield, weights in {"none": [], "super": [PLANTED], "set": [PLANTED, BESIDE]}.items():
+    column = [(1, row, 21) for row in range(len(model.h[1].mlp.c_proj.weight))]
+    held_out = {"none": [], "super": [PLANTED], "set": [PLANTED, BESIDE], "column": column}
+    for shield, weights in held_out.items():
         by_hand = quantize(model, scheme, weights, [PLANTED, BESIDE], calibration, progress=False)
         with quantized(model, by_hand):
             assert found[shield]["perplexity"] == pytest.approx(quality(model, 3), rel=1e-5), shield
@@ -75,6 +77,16 @@ def test_holding_the_planted_weight_out_of_one_grid_for_all_helps_and_random_one
     assert saved > 0.1 * found["none"]["error"] and abs(random) < 0.1 * saved
 
 
+def test_the_random_column_is_another_one_of_the_same_matrix(model):
+    found = columns(model, PLANTED, 0)
+    rows = len(model.h[1].mlp.c_proj.weight)
+    assert found["column"] == [(1, row, 21) for row in range(rows)]
+    (other,) = {into for _, _, into in found["random column"]}
+    assert found["random column"] == [(1, row, other) for row in range(rows)] and other != 21
+    drawn = {columns(model, PLANTED, seed)["random column"][0][2] for seed in range(200)}
+    assert 21 not in drawn and len(drawn) > 30, "39 others"
+
+
 def test_random_weights_are_drawn_by_the_seed_and_results_come_again(settings):
     first, second, again = (quantized_quality(settings, seed, ()) for seed in (0, 1, 0))
     assert first == again
@@ -90,7 +102,7 @@ def test_kinds_leave_the_other_matrices_alone(model, settings):
 
 def test_with_activations_shields_spare_channels(model, settings):
     scheme = "int8 block=tensor symmetric"
-    found = quantized_quality({**settings, "scheme": scheme, "activations": 4}, 0, ())
+    found = quantized_quality({**settings, "scheme": scheme, "activations": 4, "shields": SHIELDS[:4]}, 0, ())
     with quantized(model, quantize(model, scheme, progress=False)):
         assert found["weights"] == pytest.approx(quality(model))
         for shield, weights in {"none": [], "super": [PLANTED], "set": [PLANTED, BESIDE]}.items():
