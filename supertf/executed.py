@@ -88,7 +88,7 @@ def solved(notebook: NotebookNode) -> NotebookNode:
 def cleaned(notebook: NotebookNode) -> NotebookNode:
     """An executed notebook as the repository carries it: its outputs without timings, widgets and stderr.
 
-    Its pictures have a palette of 128 colours, which makes line drawings three to four times smaller.
+    Its pictures have a palette of 64 colours, which makes line drawings four times smaller.
     """
     notebook = without_widgets(notebook)
     kept = {key: notebook.metadata[key] for key in ("accelerator",) if key in notebook.metadata}
@@ -105,7 +105,7 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def with_palette(picture: str, colors: int = 128) -> str:
+def with_palette(picture: str, colors: int = 64) -> str:
     """A base64 PNG with at most so many colours, or as it was where that is no smaller."""
     from PIL import Image
 
