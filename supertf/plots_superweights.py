@@ -21,7 +21,7 @@ def spike_bars(
     Layers where both pass the threshold are coloured and labelled: with the channel, or, where one side has
     the figure for itself, with the weight's coordinate. The bar of the chosen weight is red.
     """
-    figure, axes = new_figure(columns=len(sides), left=0.1, right=0.99, bottom=0.15, top=0.9, wspace=0.25)
+    figure, axes = new_figure(columns=len(sides), left=0.12, right=0.99, bottom=0.15, top=0.9, wspace=0.25)
     layers = [spike.layer for spike in spikes]
     both = [spike.size > threshold for spike in spikes]
     colors = [
