@@ -164,12 +164,13 @@ def save(paths: list[Path]) -> list[Result]:
     results = []
     for path in paths:
         result = execute(path, Path("build/save") / path.name, {}, {"unsolved"})
-        text = nbformat.writes(cleaned(result.notebook))
+        notebook = cleaned(result.notebook)
+        text = nbformat.writes(notebook)
         if (size := len(text.encode())) > MAX_BYTES:
             result.problems.append(
                 f"{size / 1000:.0f} kB exceed {MAX_BYTES / 1000:.0f} kB: make its pictures smaller"
             )
-        pictures = outputs_of(result.notebook, "image/png")
+        pictures = outputs_of(notebook, "image/png")
         number, picture = PICTURES.get(path.stem, (-1, None))
         if number >= len(pictures):
             result.problems.append(f"it has {len(pictures)} pictures, none for {picture}")
