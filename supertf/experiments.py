@@ -183,6 +183,17 @@ GROWTH = Experiment(
     quick={"steps": 8, "moments": 4, "windows": 4},
 )
 
+# large or spiking weights of one row, by what they do in the proofs experiment
+ROW_507 = [
+    "11[507, 1229]",
+    "28[507, 678]",
+    "11[507, 1487]",
+    "2[507, 430]",
+    "2[507, 90]",
+    "1[507, 49]",
+    "9[507, 200]",
+    "10[507, 198]",
+]
 PROOFS = Experiment(
     name="proofs",
     question="Which of eight large or spiking weights does SmolLM2-135M need more than their controls?",
@@ -201,18 +212,7 @@ PROOFS = Experiment(
             "each": True,
             "factors": [0, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.25, 1.5, 2, 2.5, 3],
         },
-        **{
-            weight: {"coordinate": weight}
-            for weight in (
-                "28[507, 678]",
-                "11[507, 1487]",
-                "2[507, 430]",
-                "2[507, 90]",
-                "1[507, 49]",
-                "9[507, 200]",
-                "10[507, 198]",
-            )
-        },
+        **{weight: {"coordinate": weight} for weight in ROW_507[1:]},
     },
     quick={"windows": 1, "length": 16, "controls": 2},
 )
@@ -230,41 +230,29 @@ QUANTIZING = Experiment(
         "kinds": None,
         "activations": None,
         "super": ["11[507, 1229]"],
-        "set": [  # of the row that they share, by what they do in the proofs experiment
-            "11[507, 1229]",
-            "28[507, 678]",
-            "11[507, 1487]",
-            "2[507, 430]",
-            "2[507, 90]",
-            "1[507, 49]",
-            "9[507, 200]",
-            "10[507, 198]",
-        ],
+        "set": ROW_507,
         "shields": ["none", "set"],
     },
     variants={
         **{
-            f"int4 block={block} clip={clip}": {
-                "scheme": f"int4 block={block} clip={clip}",
+            scheme: {
+                "scheme": scheme,
                 "shields": ["none", "super", "set", "random", "column", "random column"],
             }
-            for block, clip in (
-                ("channel", "none"),
-                (18432, "none"),
-                (64, "none"),
-                (64, "error"),
-                (4096, "none"),
-                ("64x64", "none"),
-                ("tensor", "none"),
+            for scheme in (
+                "int4 block=channel clip=none",
+                "int4 block=18432 clip=none",
+                "int4 block=64 clip=none",
+                "int4 block=64 clip=error",
+                "int4 block=4096 clip=none",
+                "int4 block=64x64 clip=none",
+                "int4 block=tensor clip=none",
             )
         },
         **{
-            f"int4 block={block} clip={clip}": {
-                "scheme": f"int4 block={block} clip={clip}",
-                "shields": ["none", "super", "set", "random"],
-            }
+            f"int4 {rest}": {"scheme": f"int4 {rest}", "shields": ["none", "super", "set", "random"]}
             for block in ("channel", 18432)
-            for clip in ("z9", "error", "output")
+            for rest in (f"block={block} clip={clip}" for clip in ("z9", "error", "output"))
         },
         **{
             scheme: {"scheme": scheme}
@@ -313,7 +301,7 @@ PRUNING = Experiment(
         "score": None,
         "kinds": None,
         "sparsities": SPARSITIES,
-        "protect": ["11[507, 1229]", "28[507, 678]", "11[507, 1487]", "2[507, 430]"],
+        "protect": ROW_507[:4],
     },
     variants={
         "random": {"method": "random", "sparsities": SPARSITIES[:5]},
