@@ -14,6 +14,7 @@ BENCHMARKS = {  # name: (module, the options that its `run` takes)
     "prune": ("bench_prune", ("repeats", "tokens")),
     "data": ("bench_data", ("repeats", "megabytes")),
     "superweights": ("bench_superweights", ("repeats", "stream_gigabytes")),
+    "busy": ("bench_busy", ("repeats", "steps")),
 }
 
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repeats",
         type=positive_int,
-        help="rounds of all rivals (default: train 7, generate 5, prune 5, data 3, superweights 7)",
+        help="rounds of all rivals (default: train 7, generate 5, prune 5, data 3, superweights 7, busy 5)",
     )
     parser.add_argument("--tokens", type=positive_int, help="generate, prune: new tokens (default: 64)")
     parser.add_argument("--megabytes", type=positive_int, help="data: text to tokenize (default: 10)")
@@ -32,13 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         help="superweights: also search a generated checkpoint of this size from disk (default: 0)",
     )
+    parser.add_argument("--steps", type=positive_int, help="busy: training steps a round (default: 40)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run one benchmark on the CPU; close other programs first."""
     module, options = BENCHMARKS[args.benchmark]
-    names = ("repeats", "tokens", "megabytes", "stream_gigabytes")
+    names = ("repeats", "tokens", "megabytes", "stream_gigabytes", "steps")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     for name in given:
         if name not in options:

@@ -1,6 +1,8 @@
 """Where to compute and in which precision, decided once and with the reason said."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from supertf.errors import UserError
@@ -16,6 +18,7 @@ DTYPES = {
     "bfloat16": "bfloat16",
     "bf16": "bfloat16",
 }
+SMALL = 200_000  # numbers that an operation computes, up to which one thread serves as well as two
 
 
 def pick_device_dtype(
@@ -54,6 +57,25 @@ def cpu_has_bf16() -> bool:
 
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # a recent addition to torch
     return any(capabilities.get(unit) for unit in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+@contextlib.contextmanager
+def threads_for(numbers: int) -> Iterator[None]:
+    """PyTorch on one thread while the context lasts, where an operation computes at most `SMALL` numbers.
+
+    `numbers`: B * T * C of a batch, say. Threads that share so little wait for each other most of the time:
+    on two idle cores the second one saves a third of a step at best, beside another program it costs more
+    than that (`supertf bench busy`).
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if numbers <= SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _asked(argument: str | None, variable: str) -> tuple[str | None, str]:

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from supertf.attention import add_zero_key, layout
 from supertf.attention_stats import attention_stats
 from supertf.config import GPTConfig
+from supertf.device import threads_for
 from supertf.errors import UserError
 from supertf.model import GPT
 from supertf.optimizer import learning_rate, make_optimizer
@@ -99,23 +100,24 @@ def train_on_task(
     scales = [p for name, p in model.named_parameters() if name.endswith("scale.s")]
     result, started = TaskResult(model), time.perf_counter()
     model.train()
-    for step in tqdm(range(1, settings.steps + 1), desc=task.family, unit="step", disable=not progress):
-        for group in optimizer.param_groups:
-            rate = learning_rate(step, settings.steps, settings.lr, settings.warmup)
-            group["lr"] = rate * group.get("factor", 1.0)
-        length = settings.lengths[0]
-        if len(settings.lengths) > 1:
-            length = settings.lengths[int(torch.randint(len(settings.lengths), (), generator=generator))]
-        batch = task.batch(settings.batch_size, length, generator)
-        logits = query_logits(model, batch)  # (B, Q, V)
-        loss = F.cross_entropy(logits.flatten(0, 1), batch.answers.flatten().to(model.device))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        result.losses.append(loss.item())
-        if scales:
-            result.s.append(torch.cat(scales).tolist())
+    with threads_for(settings.batch_size * (max(settings.lengths) + task.queries) * config.n_embd):
+        for step in tqdm(range(1, settings.steps + 1), desc=task.family, unit="step", disable=not progress):
+            for group in optimizer.param_groups:
+                rate = learning_rate(step, settings.steps, settings.lr, settings.warmup)
+                group["lr"] = rate * group.get("factor", 1.0)
+            length = settings.lengths[0]
+            if len(settings.lengths) > 1:
+                length = settings.lengths[int(torch.randint(len(settings.lengths), (), generator=generator))]
+            batch = task.batch(settings.batch_size, length, generator)
+            logits = query_logits(model, batch)  # (B, Q, V)
+            loss = F.cross_entropy(logits.flatten(0, 1), batch.answers.flatten().to(model.device))
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            result.losses.append(loss.item())
+            if scales:
+                result.s.append(torch.cat(scales).tolist())
     result.seconds = time.perf_counter() - started
     model.eval()
     return result

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from supertf.config import GPTConfig
 from supertf.data import TokenFile, Windows, batches, check_vocab
-from supertf.device import pick_device_dtype
+from supertf.device import pick_device_dtype, threads_for
 from supertf.errors import UserError
 from supertf.generation import generate
 from supertf.interrupt import StopRequest
@@ -163,7 +163,8 @@ def train(
 
     look()
     model.train()
-    with progress_bar(result.step, settings, accelerator) as bar, StopRequest() as stop:
+    threads = threads_for(settings.batch_size * length * config.n_embd)
+    with threads, progress_bar(result.step, settings, accelerator) as bar, StopRequest() as stop:
         for step in range(result.step + 1, settings.steps + 1):
             started = time.perf_counter()
             lr = learning_rate(step, settings.steps, settings.lr, settings.warmup_steps)

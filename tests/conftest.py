@@ -1,5 +1,7 @@
 """Fixtures that several test files share."""
 
+import supertf  # isort: skip  # noqa: F401  # before torch loads: it sets how threads wait
+
 import shutil
 import sys
 from pathlib import Path
