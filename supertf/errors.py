@@ -6,4 +6,9 @@ class UserError(ValueError):
 
     The command line prints it as a single line and exits with code 2; library callers can catch
     it as a `ValueError`.
+    In a notebook it is a single line, too.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in the place of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
