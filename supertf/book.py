@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -178,33 +178,43 @@ def _followed(progress: Progress, path: Path, target: Path, statuses: set[str]) 
 
 def smoke(paths: list[Path]) -> list[Result]:
     """Execute the notebooks with quick parameters and their exercises solved, two at a time."""
-    parameters = smoke_parameters()
+    wanted = smoke_parameters()
+    runs = [(path, number, p) for path in paths for number, p in enumerate(wanted[path.stem])]
     with ProcessPoolExecutor(max_workers=2) as pool:  # not threads: papermill changes the working directory
         results = []
-        for result in pool.map(smoke_one, paths, [parameters[p.stem] for p in paths]):
+        for result in pool.map(smoke_one, *zip(*runs, strict=True)):
             print(result.line(), flush=True)
             results.append(result)
     return results
 
 
-def smoke_one(path: Path, parameters: dict[str, Any]) -> Result:
-    """Execute one notebook with its exercises solved."""
+def smoke_one(path: Path, number: int, parameters: dict[str, Any]) -> Result:
+    """Execute one notebook with its exercises solved, and with its set of parameters of this number."""
     notebook = solved(nbformat.read(path, as_version=4))
-    return execute(notebook, Path("build/smoke") / path.name, parameters, {"passed"})
+    target = Path("build/smoke" if number == 0 else f"build/smoke-{number + 1}") / path.name
+    result = execute(notebook, target, parameters, {"passed"})
+    return replace(result, name=f"{result.name} ({number + 1})") if number else result
 
 
-def smoke_parameters() -> dict[str, dict[str, Any]]:
-    """Quick parameters of every notebook; `UserError` unless file and notebooks agree on every name."""
+def smoke_parameters() -> dict[str, list[dict[str, Any]]]:
+    """Quick parameters of every notebook, one set or several; `UserError` unless all names are known.
+
+    Of several, the others are run on top of the first.
+    """
     text = SMOKE_PARAMETERS.read_text(encoding="utf-8") if SMOKE_PARAMETERS.exists() else ""
-    parameters = {name: wanted or {} for name, wanted in (yaml.safe_load(text) or {}).items()}
+    entries = {name: entry or {} for name, entry in (yaml.safe_load(text) or {}).items()}
     paths = find([])
-    if odd := set(parameters) ^ {path.stem for path in paths}:
+    if odd := set(entries) ^ {path.stem for path in paths}:
         raise UserError(
             f"{SMOKE_PARAMETERS} and {NOTEBOOKS} disagree on {', '.join(sorted(odd))}: one entry each"
         )
+    wanted = {}
     for path in paths:
-        check_known(nbformat.read(path, as_version=4), path.stem, parameters[path.stem])
-    return parameters
+        first, *others = entries[path.stem] if isinstance(entries[path.stem], list) else [entries[path.stem]]
+        wanted[path.stem] = [first, *(first | other for other in others)]
+        for parameters in wanted[path.stem]:
+            check_known(nbformat.read(path, as_version=4), path.stem, parameters)
+    return wanted
 
 
 def save(paths: list[Path]) -> list[Result]:

@@ -139,10 +139,14 @@ def test_an_interrupt_ends_the_run_and_the_index_says_so(lab, tmp_path):
 
 @pytest.mark.slow
 def test_smoke_injects_parameters_and_runs_the_solutions(lab, capsys):
-    source = lab("00_good")
+    source = lab("00_good", parameters="[{STEPS: 2}, {}, {STEPS: 3}]")
     before = source.read_bytes()
     assert book.main(["smoke"]) == 0
-    assert "steps 2, ratio 5.123" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    for line, name, steps in zip(
+        lines, ("00_good  ", r"00_good \(2\)", r"00_good \(3\)"), (2, 2, 3), strict=False
+    ):
+        assert re.match(rf"{name} .* steps {steps}, ratio 5.123", line), "each set on top of the first"
     executed = nbformat.read("build/smoke/00_good.ipynb", as_version=4)
     assert [outcome["status"] for outcome in outputs_of(executed, CHECK_MIME)] == ["passed"]
     assert source.read_bytes() == before
