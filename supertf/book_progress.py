@@ -61,7 +61,7 @@ class Progress:
         at = f"[{self.names.index(self.name) + 1} of {len(self.names)}] {self.name}: cell {self.cell} of "
         at += f"{self.cells} for {spoken(now - self.cell_since)}, notebook for {spoken(now - self.since)}"
         left = self.left(now - self.since)
-        at += "" if left is None else f", about {spoken(left)} left"
+        at += f", about {spoken(left)} left" if left else ""  # nothing, when it takes longer than thought
         return f"{at} | {self.source[:60]}"
 
     def left(self, elapsed: float) -> float | None:
