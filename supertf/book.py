@@ -5,17 +5,22 @@
     python -m supertf.book save  [NAME ...]  as shipped and stored in place, with its outputs (and PICTURES)
 
 Run from the repository's root. Names are file names without the suffix; without any, all notebooks run in
-number order. A failing notebook does not stop the others; the exit code is 1 when any failed.
+number order. A failing notebook does not stop the others, none is tried twice; the exit code is 1 when any
+failed. How long a cell takes is no matter of correctness: only after `CELL_SECONDS` is it given up.
 """
 
 import argparse
+import asyncio
 import base64
+import contextlib
 import os
+import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +32,19 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
+from supertf.book_progress import Progress, machine_load
 from supertf.errors import UserError
-from supertf.executed import cleaned, outputs_of, solved, where
+from supertf.executed import cleaned, code_cells, outputs_of, solved, where
 from supertf.executed import problems as problems_in
-from supertf.files import atomic_path
+from supertf.files import atomic_path, read_json, write_json
 from supertf.notebook import FIGURES_MIME, figures_text
 
 NOTEBOOKS = Path("notebooks")
 SMOKE_PARAMETERS = Path("tests/smoke.yaml")
 # pictures that are stored apart, to be shown elsewhere: which one of a notebook, counted from 0, and where
 PICTURES = {"00_start_here": (1, NOTEBOOKS / "images/one_weight.png")}
-CELL_SECONDS = 600
-NOTEBOOK_SECONDS = 1200
+SECONDS = NOTEBOOKS / "seconds.json"  # that each took where it was stored: a guide for what is left
+CELL_SECONDS = 1800
 MAX_BYTES = 300_000  # code-hosting sites give up on large notebooks
 
 
@@ -70,44 +76,63 @@ def find(names: list[str]) -> list[Path]:
 
 
 def execute(
-    source: Path | NotebookNode, target: Path, parameters: dict[str, Any], statuses: set[str]
+    source: Path | NotebookNode,
+    target: Path,
+    parameters: dict[str, Any],
+    statuses: set[str],
+    on_cell: Callable[[str], None] = lambda source: None,
 ) -> Result:
     """Run one notebook with papermill and look closely at what came out.
 
-    `statuses` are those its exercise checks may have. Timeouts: `CELL_SECONDS`, `NOTEBOOK_SECONDS`.
+    `statuses` are those its exercise checks may have; `on_cell` is called with each code cell that begins.
+    A cell is given up after `CELL_SECONDS`, and what else the machine was doing is told.
     """
+    notebook = nbformat.read(source, as_version=4) if isinstance(source, Path) else source
+    check_known(notebook, target.stem, parameters)
     target.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     running = NotebookNode(source="")
 
-    def seconds_left(cell: NotebookNode) -> float:  # asked before each cell
+    def begins(cell: NotebookNode, cell_index: int) -> None:
         nonlocal running
         running = cell
-        return max(1.0, min(CELL_SECONDS, start + NOTEBOOK_SECONDS - time.monotonic()))
+        with contextlib.suppress(NotImplementedError):  # Windows, where nbclient cannot take Ctrl-C either
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)  # it ends all, not one notebook
+        on_cell(cell.source)
 
     problems = []
     with tempfile.TemporaryDirectory() as folder:
         try:
             papermill.execute_notebook(
-                source,
+                notebook,
                 target,
                 parameters,
                 kernel_name="python3",
                 cwd=NOTEBOOKS,
-                timeout_func=seconds_left,
+                timeout=CELL_SECONDS,
+                on_cell_execute=begins,
                 config=transport(folder),
-                progress_bar={"desc": target.stem, "leave": False},
+                progress_bar=False,
             )
         except PapermillExecutionError as error:
             message = f"{error.ename}: {error.evalue}".strip()
             problems = [f"{where(error.source, error.exec_count)}: {message.splitlines()[0]}"]
-        except (CellTimeoutError, DeadKernelError) as error:
+        except CellTimeoutError:
+            problems = [f"{where(running.source)}: timed out after {CELL_SECONDS:,} s; {machine_load()}"]
+        except DeadKernelError as error:
             problems = [f"{where(running.source)}: {str(error).splitlines()[0]}"]
     seconds = time.monotonic() - start
     executed = nbformat.read(target, as_version=4)
     problems = problems or problems_in(executed, statuses)
     figures = {} if problems else dict(outputs_of(executed, FIGURES_MIME)[-1]["figures"])
     return Result(target.stem, seconds, executed, problems, figures)
+
+
+def check_known(notebook: NotebookNode, name: str, parameters: dict[str, Any]) -> None:
+    """`UserError` on a parameter that the notebook does not have; papermill would go on with the default."""
+    known = papermill.inspect_notebook(notebook)
+    if unknown := set(parameters) - set(known):
+        raise UserError(f"{name} has no parameter {', '.join(sorted(unknown))}; it has {', '.join(known)}")
 
 
 def transport(folder: str) -> Config:
@@ -119,51 +144,85 @@ def transport(folder: str) -> Config:
 
 
 def run(paths: list[Path]) -> list[Result]:
-    """Execute the notebooks as shipped and render the book."""
-    from supertf.book_html import write_book
+    """Execute the notebooks as shipped; the book gets each page as soon as its notebook is done."""
+    from supertf.book_html import empty_book, write_index, write_page
 
-    folder = Path("build/notebooks")
-    results = [_told(execute(path, folder / path.name, {}, {"passed", "unsolved"})) for path in paths]
-    print(f"book: {write_book(results, Path('build/book'))}")
+    folder, book = Path("build/notebooks"), Path("build/book")
+    notebooks = {path.stem: nbformat.read(path, as_version=4) for path in paths}
+    progress = Progress([path.stem for path in paths], usual_seconds())
+    results: list[Result] = []
+    empty_book(book)
+    try:
+        for path in paths:
+            write_index(book, notebooks, results, running=path.stem)
+            results.append(_followed(progress, path, folder / path.name, {"passed", "unsolved"}))
+            page = write_page(book, results[-1])
+            progress.say(results[-1].line())
+            if len(results) == 1:
+                progress.say(f"{'':24} to be read from now on: {page}")
+    finally:  # also when interrupted: then no row says for ever that it is running
+        progress.say(f"book: {write_index(book, notebooks, results)}")
     return results
+
+
+def usual_seconds() -> dict[str, float]:
+    """The seconds that each notebook took where it was stored."""
+    return read_json(SECONDS) if SECONDS.exists() else {}
+
+
+def _followed(progress: Progress, path: Path, target: Path, statuses: set[str]) -> Result:
+    """Execute one notebook as shipped, and tell how far it is."""
+    with progress.notebook(path.stem, len(code_cells(nbformat.read(path, as_version=4)))):
+        return execute(path, target, {}, statuses, progress.begin_cell)
 
 
 def smoke(paths: list[Path]) -> list[Result]:
     """Execute the notebooks with quick parameters and their exercises solved, two at a time."""
-    parameters = smoke_parameters()
+    wanted = smoke_parameters()
+    runs = [(path, number, p) for path in paths for number, p in enumerate(wanted[path.stem])]
     with ProcessPoolExecutor(max_workers=2) as pool:  # not threads: papermill changes the working directory
-        return [_told(result) for result in pool.map(smoke_one, paths, [parameters[p.stem] for p in paths])]
+        results = []
+        for result in pool.map(smoke_one, *zip(*runs, strict=True)):
+            print(result.line(), flush=True)
+            results.append(result)
+    return results
 
 
-def smoke_one(path: Path, parameters: dict[str, Any]) -> Result:
-    """Execute one notebook with its exercises solved."""
+def smoke_one(path: Path, number: int, parameters: dict[str, Any]) -> Result:
+    """Execute one notebook with its exercises solved, and with its set of parameters of this number."""
     notebook = solved(nbformat.read(path, as_version=4))
-    return execute(notebook, Path("build/smoke") / path.name, parameters, {"passed"})
+    target = Path("build/smoke" if number == 0 else f"build/smoke-{number + 1}") / path.name
+    result = execute(notebook, target, parameters, {"passed"})
+    return replace(result, name=f"{result.name} ({number + 1})") if number else result
 
 
-def smoke_parameters() -> dict[str, dict[str, Any]]:
-    """Quick parameters of every notebook; `UserError` unless file and notebooks agree on every name."""
+def smoke_parameters() -> dict[str, list[dict[str, Any]]]:
+    """Quick parameters of every notebook, one set or several; `UserError` unless all names are known.
+
+    Of several, the others are run on top of the first.
+    """
     text = SMOKE_PARAMETERS.read_text(encoding="utf-8") if SMOKE_PARAMETERS.exists() else ""
-    parameters = {name: wanted or {} for name, wanted in (yaml.safe_load(text) or {}).items()}
+    entries = {name: entry or {} for name, entry in (yaml.safe_load(text) or {}).items()}
     paths = find([])
-    if odd := set(parameters) ^ {path.stem for path in paths}:
+    if odd := set(entries) ^ {path.stem for path in paths}:
         raise UserError(
             f"{SMOKE_PARAMETERS} and {NOTEBOOKS} disagree on {', '.join(sorted(odd))}: one entry each"
         )
+    wanted = {}
     for path in paths:
-        known = papermill.inspect_notebook(path)
-        if unknown := set(parameters[path.stem]) - set(known):
-            raise UserError(
-                f"{path.stem} has no parameter {', '.join(sorted(unknown))}; it has {', '.join(known)}"
-            )
-    return parameters
+        first, *others = entries[path.stem] if isinstance(entries[path.stem], list) else [entries[path.stem]]
+        wanted[path.stem] = [first, *(first | other for other in others)]
+        for parameters in wanted[path.stem]:
+            check_known(nbformat.read(path, as_version=4), path.stem, parameters)
+    return wanted
 
 
 def save(paths: list[Path]) -> list[Result]:
     """Re-execute the notebooks and store them in place, cleaned; a failed or too large one is left alone."""
     results = []
+    progress = Progress([path.stem for path in paths], usual_seconds())
     for path in paths:
-        result = execute(path, Path("build/save") / path.name, {}, {"unsolved"})
+        result = _followed(progress, path, Path("build/save") / path.name, {"unsolved"})
         notebook = cleaned(result.notebook)
         text = nbformat.writes(notebook)
         if (size := len(text.encode())) > MAX_BYTES:
@@ -180,7 +239,9 @@ def save(paths: list[Path]) -> list[Result]:
             if picture is not None:
                 with atomic_path(picture) as temporary:
                     temporary.write_bytes(base64.b64decode(pictures[number]))
-        results.append(_told(result))
+            write_json(SECONDS, usual_seconds() | {path.stem: round(result.seconds)})
+        progress.say(result.line())
+        results.append(result)
     return results
 
 
@@ -195,17 +256,15 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"supertf.book: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("supertf.book: stopped; what was done before is kept", file=sys.stderr)
+        return 130
     failed = [result.name for result in results if result.problems]
     print(
         f"{len(results) - len(failed)} of {len(results)} notebooks passed"
         + (f"; failed: {', '.join(failed)}" if failed else "")
     )
     return 1 if failed else 0
-
-
-def _told(result: Result) -> Result:
-    print(result.line(), flush=True)
-    return result
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What every notebook needs besides its idea: one line of set-up, checked exercises, recorded figures.
+"""What every notebook needs besides its idea: set-up, parameters in range, checked exercises, figures.
+
+Parameters are two cells: one tagged `parameters`, which papermill's values come after, and one that says with
+`in_range`, `one_of` and `holding` between which values the notebook's claims hold, and why.
 
 An exercise is three cells. First code, tagged `exercise`: a stub that runs as it ships, its answer `...`
 or a function that returns None. Then code, `check("name", answer, expected, hint="...")`: it prints
@@ -15,9 +18,11 @@ import math
 import platform
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from supertf.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +70,55 @@ def draw_quickly() -> None:
         inline = InlineBackend.instance(parent=shell)
         inline.print_figure_kwargs = {"bbox_inches": None}  # for a backend that is loaded later
         select_figure_formats(shell, inline.figure_formats, bbox_inches=None)
+
+
+def in_range(
+    least: float | None, most: float | None = None, /, why: str = "", **parameters: float | list[float]
+) -> None:
+    """`UserError` unless each parameter, and each entry of a list, is a number from `least` to `most`.
+
+    Where the bounds are whole, so are the numbers. `why` says what is the matter outside; None is no bound.
+    """
+    whole = not any(isinstance(bound, float) for bound in (least, most))
+    wanted = "a whole number" if whole else "a number"
+    wanted += "" if least is None else f" of at least {least:,}"
+    wanted += "" if most is None else f"{'' if least is None else ' and'} at most {most:,}"
+    for name, value in parameters.items():
+        for one in _entries(name, value, wanted):
+            number = isinstance(one, int if whole else int | float) and not isinstance(one, bool)
+            inside = number and (least is None or one >= least) and (most is None or one <= most)
+            _refuse_unless(inside, name, value, wanted, why)
+
+
+def one_of(choices: Iterable[Any], /, why: str = "", **parameters: Any) -> None:
+    """`UserError` unless each parameter, and each entry of a list or key of a dict, is one of the choices."""
+    choices = list(choices)
+    wanted = f"one of {', '.join(map(repr, choices))}"
+    for name, value in parameters.items():
+        for one in _entries(name, value, wanted):
+            _refuse_unless(one in choices, name, value, wanted, why)
+
+
+def holding(needed: Iterable[Any], /, why: str = "", **parameters: list[Any]) -> None:
+    """`UserError` unless each parameter is a list in which all that is needed occurs."""
+    needed = list(needed)
+    wanted = f"a list with {', '.join(map(repr, needed))} in it"
+    for name, value in parameters.items():
+        there = isinstance(value, list) and all(one in value for one in needed)
+        _refuse_unless(there, name, value, wanted, why)
+
+
+def _entries(name: str, value: Any, wanted: str) -> list[Any]:
+    """What a parameter is judged by: itself, or what is in it."""
+    if not isinstance(value, list | dict):
+        return [value]
+    _refuse_unless(bool(value), name, value, f"{wanted}, or several in a list")
+    return list(value)
+
+
+def _refuse_unless(right: bool, name: str, value: Any, wanted: str, why: str = "") -> None:
+    if not right:
+        raise UserError(f"{name} is {_short(repr(value))}; expected {wanted}{': ' * bool(why)}{why}")
 
 
 def record(name: str, **figures: float | int | str | bool) -> None:

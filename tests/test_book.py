@@ -1,29 +1,27 @@
-"""The book: what counts as a failure, what is stored, what is rendered; and the helpers inside notebooks."""
+"""The book: what counts as a failure, what is stored, what is rendered."""
 
 import base64
-import functools
 import io
-import math
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
-import torch
-from IPython.core.interactiveshell import InteractiveShell
-from matplotlib.figure import Figure
-from matplotlib_inline.backend_inline import configure_inline_support
-from matplotlib_inline.config import InlineBackend
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from supertf import book, notebook
+from supertf import book
 from supertf.badges import repository, set_repository
-from supertf.book_html import page, title_and_promise
+from supertf.book_html import page, title_and_promise, write_index
 from supertf.errors import UserError
 from supertf.executed import KERNELSPEC, cleaned, outputs_of, problems, solved, with_palette
-from supertf.notebook import CHECK_MIME, FIGURES_MIME, check, record
+from supertf.notebook import CHECK_MIME, FIGURES_MIME
 
 PYPROJECT = '[project.urls]\nRepository = "https://github.com/old/lab"\n'
 GOOD = """
@@ -64,14 +62,6 @@ def lab(tmp_path, monkeypatch):
     return put
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    """What `check` and `record` display: (MIME type, value, text)."""
-    displayed = []
-    monkeypatch.setattr(notebook, "_show", lambda *output: displayed.append(output))
-    return displayed
-
-
 # --- running ----------------------------------------------------------------------------------------------
 
 WIDGET = "from ipywidgets import interact\ninteract(lambda k: 1 / 0, k=(1, 3));"
@@ -87,12 +77,12 @@ def test_run_reports_every_kind_of_failure_and_continues(lab, capsys, monkeypatc
     lab("04_dies", "import os; os._exit(1)")
     lab("05_good")
     assert book.main(["run"]) == 1
-    lines = capsys.readouterr().out.splitlines()
+    lines = [line for line in capsys.readouterr().out.splitlines() if re.match(r"0\d_\w+ ", line)]
     expected = [
         "AssertionError: too few",
         "inside a widget: ZeroDivisionError",
         "SystemExit",
-        "timed out",
+        "`from supertf.notebook import check, record`: timed out after 5 s; load average",
         "died",
     ]
     for line, problem in zip(lines, expected, strict=False):
@@ -100,14 +90,63 @@ def test_run_reports_every_kind_of_failure_and_continues(lab, capsys, monkeypatc
     assert re.fullmatch(r"05_good +\d+\.\d s  steps 5, ratio 5\.123", lines[5])
     index = (book.Path("build/book") / "index.html").read_text()
     assert index.count('class="failed"') == 5 and "ratio 5.123" in index and "05_good.html" in index
+    assert all(state not in index for state in ("running<", "to come", "not run", "refresh"))
+
+
+LOOK = """
+from pathlib import Path
+book = Path("../build/book")
+index = (book / "index.html").read_text()
+assert (book / "00_good.html").exists() and 'href="00_good.html"' in index and "ratio 5.123" in index
+assert "running</span>" in index and "to come</span>" in index and "refresh" in index
+assert 'href="01_looks.html"' not in index and not (book / "09_old.html").exists()
+"""
+
+
+@pytest.mark.slow
+def test_the_first_page_can_be_read_while_the_others_run(lab, tmp_path, capsys):
+    lab("00_good")
+    lab("01_looks", LOOK)
+    lab("02_good")
+    old = tmp_path / "build/book/09_old.html"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    assert book.main(["run"]) == 0
+    out = capsys.readouterr().out
+    assert out.index("read from now on: build/book/00_good.html") < out.index("01_looks")
+    assert re.search(r"\[2 of 3\] 01_looks: cell 0 of \d for \d s, notebook for \d s", out)
+    assert "about" in out.split("[2 of 3]")[1].splitlines()[0], "what is left, as the first has told a pace"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_an_interrupt_ends_the_run_and_the_index_says_so(lab, tmp_path):
+    lab("00_hangs", "open('begun', 'w').close()\nwhile True: pass")
+    lab("01_good")
+    command = [sys.executable, "-m", "supertf.book", "run"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
+        for _ in range(600):
+            if (tmp_path / "notebooks/begun").exists():
+                break
+            time.sleep(0.1)
+        run.send_signal(signal.SIGINT)
+        out, _ = run.communicate(timeout=60)
+    assert run.returncode == 130 and out.decode().endswith("stopped; what was done before is kept\n")
+    index = (tmp_path / "build/book/index.html").read_text()
+    assert index.count("not run</span>") == 2 and "refresh" not in index
 
 
 @pytest.mark.slow
 def test_smoke_injects_parameters_and_runs_the_solutions(lab, capsys):
-    source = lab("00_good")
+    source = lab("00_good", parameters="[{STEPS: 2}, {}, {STEPS: 3}]")
     before = source.read_bytes()
     assert book.main(["smoke"]) == 0
-    assert "steps 2, ratio 5.123" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    for line, name, steps in zip(
+        lines, ("00_good  ", r"00_good \(2\)", r"00_good \(3\)"), (2, 2, 3), strict=False
+    ):
+        assert re.match(rf"{name} .* steps {steps}, ratio 5.123", line), "each set on top of the first"
     executed = nbformat.read("build/smoke/00_good.ipynb", as_version=4)
     assert [outcome["status"] for outcome in outputs_of(executed, CHECK_MIME)] == ["passed"]
     assert source.read_bytes() == before
@@ -130,6 +169,7 @@ def test_save_stores_outputs_without_traces_of_the_run(lab, capsys):
         {"tags": ["exercise"]},
     ]
     assert outputs_of(saved, FIGURES_MIME)[0]["figures"] == [["steps", 5], ["ratio", 5.12346]]
+    assert list(book.usual_seconds()) == ["00_good"], "a guide for later runs, of what was stored"
     assert not any(o.get("name") == "stderr" for c in saved.cells for o in c.get("outputs", []))
     assert "widget-view" not in good.read_text() and "interactive control" in good.read_text()
 
@@ -188,6 +228,13 @@ def test_smoke_needs_an_entry_per_notebook_and_a_notebook_per_entry(lab, capsys)
     lab("01_good")
     assert book.main(["smoke"]) == 2
     assert "disagree on 00_good" in capsys.readouterr().err
+
+
+def test_a_parameter_that_a_notebook_lacks_stops_any_run_of_it(lab, tmp_path):
+    path = lab("00_good")
+    with pytest.raises(UserError, match="00_good has no parameter SEED, STEP; it has STEPS"):
+        book.execute(path, tmp_path / "out/00_good.ipynb", {"STEP": 1, "SEED": 2, "STEPS": 3}, {"passed"})
+    assert not (tmp_path / "out").exists()
 
 
 def test_outside_a_repository_it_says_where_to_run_it(tmp_path, monkeypatch, capsys):
@@ -271,102 +318,28 @@ def test_pages_load_nothing_from_the_network():
     assert 'href="index.html"' in text
 
 
+def test_links_between_notebooks_lead_to_their_pages():
+    shown_ = a_notebook("x")
+    shown_.cells[0].source = "[one](01_a.ipynb), [part](01_a.ipynb#two), [other](https://x.org/01_a.ipynb)"
+    links = re.findall(r'href="([^"]*01_a[^"]*)"', page("x", shown_))
+    assert links == ["01_a.html", "01_a.html#two", "https://x.org/01_a.ipynb"]
+
+
+def test_a_long_failure_has_a_row_of_its_own(tmp_path):
+    notebook_ = a_notebook("x")
+    failed = book.Result(
+        "00_failed", 61.2, notebook_, ["cell [3] `f()`: ValueError: " + "x" * 300, "<other>"]
+    )
+    index = write_index(tmp_path, {"00_failed": notebook_}, [failed]).read_text()
+    assert index.count("<tr") == 3, "head, notebook, problems"
+    problems_ = index[index.rindex("<tr") :]
+    assert 'colspan="4"' in problems_ and "x" * 300 in problems_ and "&lt;other&gt;" in problems_
+    assert ".problems { border: 0; padding-top: 0; overflow-wrap: anywhere; }" in index
+
+
 def test_the_promise_is_the_paragraph_after_the_title():
     assert title_and_promise(a_notebook("x")) == ("A title", "A promise about $n^2$, on two lines.")
     assert title_and_promise(new_notebook()) == ("", "")
-
-
-# --- inside notebooks -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("answer", "expected", "status"),
-    [
-        (None, 1, "unsolved"),
-        (..., 1, "unsolved"),
-        ([2.0, None], [2.0, 4.0], "unsolved"),
-        (2.00001, 2.0, "passed"),
-        (2.01, 2.0, "failed"),
-        (torch.tensor([1.0, 2.0]), [1, 2], "passed"),
-        ([1, 2], np.array([1.0, 2.0]), "passed"),
-        (torch.ones(2, 1), torch.ones(2), "failed"),
-        (torch.ones(2, dtype=torch.bfloat16, requires_grad=True), torch.ones(2), "passed"),
-        ([[1, 2], [3]], np.ones((2, 2)), "failed"),
-        ("layer 11", "layer 11", "passed"),
-        ("layer 11", 11, "failed"),
-        (True, True, "passed"),
-        (np.False_, True, "failed"),
-        ([torch.ones(2), "a"], [torch.ones(2), "a"], "passed"),
-        ([1, 2, 3], [1, 2], "failed"),
-        (7, lambda answer: answer > 5, "passed"),
-        (3, lambda answer: answer > 5, "failed"),
-        (float("nan"), 1.0, "failed"),
-        ("many", lambda answer: answer > 5, "failed"),
-        (5, lambda answer: answer[0] > 5, "failed"),
-        ([], lambda answer: answer[0] > 5, "failed"),
-        (7, lambda answer: answer.mean() > 5, "failed"),
-        (0, lambda answer: 1 / answer > 5, "failed"),
-        (torch.ones(2), lambda answer: answer > 5, "failed"),
-    ],
-)
-def test_check_tells_unsolved_right_and_wrong_apart(shown, answer, expected, status):
-    check("one", answer, expected, hint="Think of n.")
-    ((mime, value, text),) = shown
-    assert (mime, value) == (CHECK_MIME, {"name": "one", "status": status})
-    assert ("Think of n." in text) == (status == "failed")
-
-
-def test_record_keeps_order_and_six_digits(shown):
-    record("00_x", steps=np.int64(5000), ratio=torch.tensor(5.123456789), found=True, where="11[507]")
-    ((mime, value, text),) = shown
-    assert mime == FIGURES_MIME
-    assert value["figures"] == [("steps", 5000), ("ratio", 5.12346), ("found", True), ("where", "11[507]")]
-    assert text == "00_x: steps 5,000, ratio 5.123, found True, where 11[507]"
-
-
-@pytest.mark.parametrize(
-    ("figures", "error"), [({}, ValueError), ({"x": [1]}, TypeError), ({"x": math.inf}, ValueError)]
-)
-def test_record_refuses_what_is_no_headline_figure(shown, figures, error):
-    with pytest.raises(error):
-        record("00_x", **figures)
-
-
-def test_setup_seeds_everything_and_says_where_it_runs_in_one_line(capsys, monkeypatch):
-    monkeypatch.setenv("SUPERTF_DEVICE", "cpu")
-    drawn = []
-    for _ in range(2):
-        device, _ = notebook.setup(seed=7)
-        drawn.append((torch.rand(1).item(), np.random.rand(), notebook.random.random()))
-    assert drawn[0] == drawn[1] and device.type == "cpu"
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2
-    for word in (torch.__version__, "numpy", "ipywidgets", "seed 7", "SUPERTF_DEVICE"):
-        assert word in lines[0]
-
-
-@pytest.fixture
-def shell():
-    """IPython's, as a notebook has it."""
-    yield InteractiveShell.instance()
-    InlineBackend.clear_instance()
-    InteractiveShell.clear_instance()
-
-
-@pytest.mark.parametrize("backend_first", [True, False])
-def test_figures_are_shown_as_they_are_without_trimming(shell, backend_first):
-    figure = Figure(figsize=(4, 3), dpi=50)
-    figure.add_axes((0.4, 0.4, 0.2, 0.2))  # trimmed, it would be smaller
-    load = functools.partial(configure_inline_support, shell, "module://matplotlib_inline.backend_inline")
-    steps = [load, notebook.draw_quickly]
-    for step in steps if backend_first else reversed(steps):
-        step()
-    png = base64.b64decode(shell.display_formatter.format(figure)[0]["image/png"])
-    assert Image.open(io.BytesIO(png)).size == (200, 150)
-
-
-def test_outside_notebooks_figures_are_nobodys_business():
-    notebook.draw_quickly()
 
 
 # --- the repository's address -----------------------------------------------------------------------------

@@ -95,6 +95,11 @@ def _parameters(notebook):
                 ast.literal_eval(statement.value)
             except (AttributeError, ValueError):
                 yield "parameters that are not literals"
+        after = notebook.cells[notebook.cells.index(cell) + 1]
+        if after.cell_type != "code" or not {"in_range", "one_of"} & {
+            name for name, _ in _calls(_tree(after))
+        }:
+            yield "no cell after the parameters says their ranges"
 
 
 def _teaching(notebook):
@@ -182,6 +187,7 @@ def a_good_notebook() -> NotebookNode:
         new_markdown_cell(badge),
         new_code_cell("%pip install git+https://github.com/some/lab"),
         new_code_cell("STEPS = 3\nNAME: str = 'x'\nRATES = [1e-3, -1]", metadata={"tags": ["parameters"]}),
+        new_code_cell("in_range(1, None, STEPS=STEPS)"),
         new_code_cell(f"{RENDER}\nrender(1)\nrender(2)\nrender(3)", outputs=[picture]),
         new_code_cell("interact(render, k=widgets.IntSlider(1, 1, 3, continuous_update=False))"),
         new_code_cell("assert 2 > 1"),
@@ -218,17 +224,17 @@ FAULTS = [
     ("invalid notebook", lambda n: n.cells[0].update(cell_type="poem")),
     ("ids of their own", lambda n: n.cells[0].update(id="cell-1")),
     ("too large", source(0, "x" * MAX_BYTES)),
-    ("a path of the machine", output(5, new_output("stream", name="stdout", text="/home/me/lab/x.txt"))),
-    ("a path of the machine", source(5, "assert open('/tmp/x')")),
+    ("a path of the machine", output(6, new_output("stream", name="stdout", text="/home/me/lab/x.txt"))),
+    ("a path of the machine", source(6, "assert open('/tmp/x')")),
     ("the kernel is not python3", lambda n: n.metadata.kernelspec.update(name="conda-env-lab")),
     ("notebook metadata", lambda n: n.metadata.update(widgets={})),
     ("notebook metadata", lambda n: n.metadata.update(papermill={})),
-    ("cell metadata", lambda n: n.cells[3].metadata.update(execution={"iopub.status.busy": "now"})),
-    ("not executed once", lambda n: n.cells[3].update(execution_count=None)),
-    ("not executed once", lambda n: n.cells[3].update(execution_count=40)),
-    ("errors or stderr", output(5, new_output("error", ename="E", evalue="", traceback=[]))),
-    ("errors or stderr", output(5, new_output("stream", name="stderr", text="Warning"))),
-    ("no picture", output(3)),
+    ("cell metadata", lambda n: n.cells[4].metadata.update(execution={"iopub.status.busy": "now"})),
+    ("not executed once", lambda n: n.cells[4].update(execution_count=None)),
+    ("not executed once", lambda n: n.cells[4].update(execution_count=40)),
+    ("errors or stderr", output(6, new_output("error", ename="E", evalue="", traceback=[]))),
+    ("errors or stderr", output(6, new_output("stream", name="stderr", text="Warning"))),
+    ("no picture", output(4)),
     ("record headline figures", output(-1)),
     ("record headline figures", lambda n: n.cells[-1].outputs[0].data[FIGURES_MIME].update(name="01_other")),
     ("badge", source(0, "no badge")),
@@ -236,28 +242,29 @@ FAULTS = [
     ("badge", source(0, f"![x](colab-badge.svg)({badge_url('some/lab', '01_other.ipynb')})")),
     ("installs another repository", source(1, "%pip install git+https://github.com/other/lab.git")),
     ("0 cells tagged parameters", tag(2)),
-    ("2 cells tagged parameters", tag(5, "parameters")),
+    ("2 cells tagged parameters", tag(6, "parameters")),
     ("not literals", source(2, "STEPS = 3\nTOTAL = STEPS * 2")),
     ("not literals", source(2, "import os")),
-    ("no claim is asserted", source(5, "2 > 1")),
-    ("fewer than three exercises", tag(6)),
-    ("fewer than three exercises", source(7, "print(answer)")),
-    ("no <details>", source(8, "no solution")),
-    ("no <details>", source(14, "<details>only a hint</details>")),
-    ("long cells", source(5, "assert 1\n" * 51)),
-    ("long cells", lambda n: [cell.update(source="assert 1\n" * 9) for cell in n.cells[3:]]),
-    ("static figure", source(3, f"def render(k):\n    plt.show()\n\n{SLIDER}")),
-    ("static figure", source(5, f"{SLIDER}\nassert 1")),
-    ("plt.show()", source(3, "def render(k):\n    plt.plot([k])")),
-    ("plt.show()", source(4, SLIDER.replace("render", "lambda k: plt.show()"))),
-    ("not called directly", source(3, f"{RENDER}\nrender(1)\nrender(2)")),
-    ("not called directly", source(3, f"{RENDER}\nrender(1)\nrender(2)\nrender(2)")),
+    ("says their ranges", source(3, "print(STEPS)")),
+    ("no claim is asserted", source(6, "2 > 1")),
+    ("fewer than three exercises", tag(7)),
+    ("fewer than three exercises", source(8, "print(answer)")),
+    ("no <details>", source(9, "no solution")),
+    ("no <details>", source(15, "<details>only a hint</details>")),
+    ("long cells", source(6, "assert 1\n" * 51)),
+    ("long cells", lambda n: [cell.update(source="assert 1\n" * 9) for cell in n.cells[4:]]),
+    ("static figure", source(4, f"def render(k):\n    plt.show()\n\n{SLIDER}")),
+    ("static figure", source(6, f"{SLIDER}\nassert 1")),
+    ("plt.show()", source(4, "def render(k):\n    plt.plot([k])")),
+    ("plt.show()", source(5, SLIDER.replace("render", "lambda k: plt.show()"))),
+    ("not called directly", source(4, f"{RENDER}\nrender(1)\nrender(2)")),
+    ("not called directly", source(4, f"{RENDER}\nrender(1)\nrender(2)\nrender(2)")),
     (
         "not called directly",
-        source(3, f"{RENDER}\ndef later():\n    render(1)\n    render(2)\n    render(3)"),
+        source(4, f"{RENDER}\ndef later():\n    render(1)\n    render(2)\n    render(3)"),
     ),
-    ("continuous_update", source(4, SLIDER.replace("False", "True"))),
-    ("continuous_update", source(4, "interact(render, k=(1, 3))")),
+    ("continuous_update", source(5, SLIDER.replace("False", "True"))),
+    ("continuous_update", source(5, "interact(render, k=(1, 3))")),
 ]
 
 

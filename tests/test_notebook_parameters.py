@@ -1,0 +1,163 @@
+"""Every value that a notebook offers is run, and what is out of range is told before anything is measured."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from supertf import notebook as helpers
+from supertf.book import NOTEBOOKS, execute, smoke_parameters
+from supertf.errors import UserError
+from supertf.executed import solved
+from supertf.experiment_results import recorded
+from supertf.experiment_runner import run
+from supertf.files import cache_dir
+
+ROOT = Path(__file__).parent.parent
+# what is run by a test below and not by `supertf.book smoke`
+RUN_BELOW = {
+    "04_longer_than_trained": {"PROFILE": "full"},
+    "06_pruning": {"METHODS": list(recorded("pruning").variants)},
+}
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def declared(name: str, **parameters) -> dict[str, Any]:
+    """What a notebook's two cells of parameters define, with some values set from outside."""
+    cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
+    at = next(i for i, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", []))
+    namespace = {**vars(helpers), "recorded": recorded}
+    exec(cells[at].source, namespace)
+    namespace.update(parameters)
+    exec(cells[at + 1].source, namespace)
+    return namespace
+
+
+NAMES = [path.stem for path in sorted((ROOT / NOTEBOOKS).glob("[0-9]*.ipynb"))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_defaults_and_quick_parameters_are_in_range(name):
+    for parameters in ({}, *smoke_parameters()[name]):
+        declared(name, **parameters)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_value_offered_is_run(name, monkeypatch):
+    offered = {}
+
+    def one_of(choices, why="", **parameters):
+        for parameter in parameters:
+            offered.setdefault(parameter, list(choices))
+
+    monkeypatch.setattr(helpers, "one_of", one_of)
+    defaults = declared(name)
+    for parameter, choices in offered.items():
+        values = [quick.get(parameter, defaults[parameter]) for quick in smoke_parameters()[name]]
+        values.append(RUN_BELOW.get(name, {}).get(parameter))
+        tried = [one for value in values for one in (value if isinstance(value, list | dict) else [value])]
+        assert set(choices) <= set(tried), f"{parameter}: a run for each in tests/smoke.yaml"
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("00_start_here", {"FACTORS": [0.0, 2.0]}, "FACTORS is .* with 0, 1 in it"),
+        ("00_start_here", {"THRESHOLD": 5000.0}, "THRESHOLD is 5000.0; .* at most 300"),
+        ("01_a_small_gpt", {"STEPS": 60}, "STEPS is 60; .* at least 300: a shorter training"),
+        ("01_a_small_gpt", {"POSITION": "rotary"}, "POSITION is 'rotary'; expected one of 'none', 'learned'"),
+        ("02_scalable_softmax", {"LONGEST": 200}, "LONGEST is 200; .* at least 4,096 .*: over fewer items"),
+        ("03_no_positions", {"LAYERS": 1}, "LAYERS is 1; .* at least 2 .*: one layer sees a bag"),
+        ("04_longer_than_trained", {"PROFILE": "quick"}, "PROFILE is 'quick'; expected one of 'lab', 'full'"),
+        ("05_super_weights", {"TOKENS": 8}, "TOKENS is 8; .* at least 48"),
+        (
+            "06_pruning",
+            {"METHODS": {"wanda": [0.25]}},
+            r"METHODS is \[0.25\]; .* 0.2, 0.3.*: wanda is recorded",
+        ),
+        (
+            "06_pruning",
+            {"METHODS": {"sparsegpt": [0.5]}},
+            "METHODS is .*sparsegpt.*; expected one of 'random'",
+        ),
+        ("07_quantization", {"KINDS": ["attn.c_attn"]}, "KINDS is .* 'mlp.c_proj' in it"),
+    ],
+)
+def test_out_of_range_is_told_by_name_and_range(name, parameters, message):
+    with pytest.raises(UserError, match=message):
+        declared(name, **parameters)
+
+
+# --- values too slow, or too many, for the quick run ------------------------------------------------------
+
+
+def executed(name: str, folder: Path, **parameters):
+    notebook = solved(nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4))
+    return execute(notebook, folder / f"{name}.ipynb", smoke_parameters()[name][0] | parameters, {"passed"})
+
+
+@pytest.mark.slow
+@pytest.mark.real_model
+def test_04_reads_an_experiment_that_it_ran_itself(tmp_path, monkeypatch, smollm2):
+    """PROFILE = "full" takes half an hour. Here its cells are in the cache, as after an interrupted run."""
+    kept = recorded("recall")
+    module, name = kept.experiment.measure.split(":")
+
+    def known(settings, seed, lengths):
+        return next(c["result"] for c in kept.cells if (c["settings"], c["seed"]) == (settings, seed))
+
+    known.__module__ = f"supertf.{module}"
+    monkeypatch.setattr(importlib.import_module(known.__module__), name, known)
+    for there in ("smollm2-135m", "python-docs", "tiktoken"):
+        (tmp_path / there).symlink_to(cache_dir() / there)
+    monkeypatch.setenv("SUPERTF_CACHE", str(tmp_path))
+    run("recall", progress=False)
+    result = executed("04_longer_than_trained", tmp_path / "out", PROFILE="full")
+    assert result.problems == []
+
+
+def save_with_byte_tokenizer(family: str, folder: Path) -> None:
+    """A tiny random model of a family of transformers in a folder, with a tokenizer of bytes."""
+    vocabulary = {piece: i for i, piece in enumerate(["<s>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = {"bos_token": "<s>", "eos_token": "<s>"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 257}
+    sizes |= {"bos_token_id": 0, "eos_token_id": 0}
+    sizes |= {} if family == "GPT2" else {"intermediate_size": 80, "num_key_value_heads": 2}
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{family}Config")(**sizes)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["GPT2", "Llama"])
+def test_05_runs_on_another_model(tmp_path, family):
+    save_with_byte_tokenizer(family, tmp_path / family)
+    assert executed("05_super_weights", tmp_path / "out", MODEL=str(tmp_path / family)).problems == []
+
+
+@pytest.mark.slow
+def test_06_runs_on_another_model_with_every_method(tmp_path):
+    save_with_byte_tokenizer("Llama", tmp_path / "Llama")
+    trial, offered = recorded("pruning").experiment, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(helpers, "one_of", lambda choices, why="", **_: offered.append(list(choices)))
+        declared("06_pruning", METHODS={})
+    methods = {name: trial.settings_of(name)["sparsities"][:1] for name in offered[0]}
+    weights = ["1[3, 5]", "2[3, 7]"]
+    result = executed(
+        "06_pruning", tmp_path / "out", MODEL=str(tmp_path / "Llama"), WEIGHTS=weights, METHODS=methods
+    )
+    assert result.problems == []
