@@ -18,8 +18,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,15 +31,17 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
+from supertf.book_lanes import LANES, side_by_side
 from supertf.book_progress import Progress, machine_load
 from supertf.errors import UserError
-from supertf.executed import cleaned, code_cells, outputs_of, solved, where
+from supertf.executed import cleaned, outputs_of, solved, where
 from supertf.executed import problems as problems_in
 from supertf.files import atomic_path, read_json, write_json
 from supertf.notebook import FIGURES_MIME, figures_text
 
 NOTEBOOKS = Path("notebooks")
 SMOKE_PARAMETERS = Path("tests/smoke.yaml")
+EXECUTED = Path("build/notebooks")
 # pictures that are stored apart, to be shown elsewhere: which one of a notebook, counted from 0, and where
 PICTURES = {"00_start_here": (1, NOTEBOOKS / "images/one_weight.png")}
 SECONDS = NOTEBOOKS / "seconds.json"  # that each took where it was stored: a guide for what is left
@@ -80,12 +81,12 @@ def execute(
     target: Path,
     parameters: dict[str, Any],
     statuses: set[str],
-    on_cell: Callable[[str], None] = lambda source: None,
+    cell_seconds: float = CELL_SECONDS,
 ) -> Result:
     """Run one notebook with papermill and look closely at what came out.
 
-    `statuses` are those its exercise checks may have; `on_cell` is called with each code cell that begins.
-    A cell is given up after `CELL_SECONDS`, and what else the machine was doing is told.
+    `statuses` are those its exercise checks may have. A cell is given up after `cell_seconds`, and what else
+    the machine was doing is told.
     """
     notebook = nbformat.read(source, as_version=4) if isinstance(source, Path) else source
     check_known(notebook, target.stem, parameters)
@@ -98,7 +99,6 @@ def execute(
         running = cell
         with contextlib.suppress(NotImplementedError):  # Windows, where nbclient cannot take Ctrl-C either
             asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)  # it ends all, not one notebook
-        on_cell(cell.source)
 
     problems = []
     with tempfile.TemporaryDirectory() as folder:
@@ -109,7 +109,7 @@ def execute(
                 parameters,
                 kernel_name="python3",
                 cwd=NOTEBOOKS,
-                timeout=CELL_SECONDS,
+                timeout=cell_seconds,
                 on_cell_execute=begins,
                 config=transport(folder),
                 progress_bar=False,
@@ -118,7 +118,7 @@ def execute(
             message = f"{error.ename}: {error.evalue}".strip()
             problems = [f"{where(error.source, error.exec_count)}: {message.splitlines()[0]}"]
         except CellTimeoutError:
-            problems = [f"{where(running.source)}: timed out after {CELL_SECONDS:,} s; {machine_load()}"]
+            problems = [f"{where(running.source)}: timed out after {cell_seconds:,} s; {machine_load()}"]
         except DeadKernelError as error:
             problems = [f"{where(running.source)}: {str(error).splitlines()[0]}"]
     seconds = time.monotonic() - start
@@ -144,25 +144,45 @@ def transport(folder: str) -> Config:
 
 
 def run(paths: list[Path]) -> list[Result]:
-    """Execute the notebooks as shipped; the book gets each page as soon as its notebook is done."""
+    """Execute the notebooks as shipped; the book gets each page as soon as its notebook is done.
+
+    The first has all cores, so that there is something to read early; the others run side by side.
+    """
     from supertf.book_html import empty_book, write_index, write_page
 
-    folder, book = Path("build/notebooks"), Path("build/book")
+    book = Path("build/book")
     notebooks = {path.stem: nbformat.read(path, as_version=4) for path in paths}
-    progress = Progress([path.stem for path in paths], usual_seconds())
+    progress = Progress(list(notebooks), EXECUTED, usual_seconds())
     results: list[Result] = []
+
+    def begin(waiting: Sequence[str]) -> Path:
+        progress.begin(waiting[:LANES])
+        return write_index(book, notebooks, results, progress.running)
+
     empty_book(book)
     try:
-        for path in paths:
-            write_index(book, notebooks, results, running=path.stem)
-            results.append(_followed(progress, path, folder / path.name, {"passed", "unsolved"}))
-            page = write_page(book, results[-1])
-            progress.say(results[-1].line())
-            if len(results) == 1:
-                progress.say(f"{'':24} to be read from now on: {page}")
+        with progress.told():
+            for group in (paths[:1], paths[1:]):
+                waiting = [path.stem for path in group]
+                begin(waiting)
+                jobs = [(path, CELL_SECONDS) for path in group]
+                with contextlib.closing(side_by_side(run_one, jobs)) as found:
+                    for result in found:
+                        results.append(result)
+                        page = write_page(book, result)
+                        waiting.remove(result.name)
+                        begin(waiting)
+                        progress.say(result.line())
+                        if len(results) == 1:
+                            progress.say(f"{'':24} to be read from now on: {page}")
     finally:  # also when interrupted: then no row says for ever that it is running
-        progress.say(f"book: {write_index(book, notebooks, results)}")
+        print(f"book: {begin([])}", flush=True)
     return results
+
+
+def run_one(path: Path, cell_seconds: float) -> Result:
+    """Execute one notebook as shipped."""
+    return execute(path, EXECUTED / path.name, {}, {"passed", "unsolved"}, cell_seconds)
 
 
 def usual_seconds() -> dict[str, float]:
@@ -170,19 +190,13 @@ def usual_seconds() -> dict[str, float]:
     return read_json(SECONDS) if SECONDS.exists() else {}
 
 
-def _followed(progress: Progress, path: Path, target: Path, statuses: set[str]) -> Result:
-    """Execute one notebook as shipped, and tell how far it is."""
-    with progress.notebook(path.stem, len(code_cells(nbformat.read(path, as_version=4)))):
-        return execute(path, target, {}, statuses, progress.begin_cell)
-
-
 def smoke(paths: list[Path]) -> list[Result]:
-    """Execute the notebooks with quick parameters and their exercises solved, two at a time."""
+    """Execute the notebooks with quick parameters and their exercises solved."""
     wanted = smoke_parameters()
-    runs = [(path, number, p) for path in paths for number, p in enumerate(wanted[path.stem])]
-    with ProcessPoolExecutor(max_workers=2) as pool:  # not threads: papermill changes the working directory
-        results = []
-        for result in pool.map(smoke_one, *zip(*runs, strict=True)):
+    results = []
+    jobs = [(path, number, p) for path in paths for number, p in enumerate(wanted[path.stem])]
+    with contextlib.closing(side_by_side(smoke_one, jobs)) as found:
+        for result in found:
             print(result.line(), flush=True)
             results.append(result)
     return results
@@ -220,9 +234,9 @@ def smoke_parameters() -> dict[str, list[dict[str, Any]]]:
 def save(paths: list[Path]) -> list[Result]:
     """Re-execute the notebooks and store them in place, cleaned; a failed or too large one is left alone."""
     results = []
-    progress = Progress([path.stem for path in paths], usual_seconds())
     for path in paths:
-        result = _followed(progress, path, Path("build/save") / path.name, {"unsolved"})
+        print(f"{path.stem} ...", flush=True)
+        result = execute(path, Path("build/save") / path.name, {}, {"unsolved"})
         notebook = cleaned(result.notebook)
         text = nbformat.writes(notebook)
         if (size := len(text.encode())) > MAX_BYTES:
@@ -240,7 +254,7 @@ def save(paths: list[Path]) -> list[Result]:
                 with atomic_path(picture) as temporary:
                     temporary.write_bytes(base64.b64decode(pictures[number]))
             write_json(SECONDS, usual_seconds() | {path.stem: round(result.seconds)})
-        progress.say(result.line())
+        print(result.line(), flush=True)
         results.append(result)
     return results
 

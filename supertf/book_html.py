@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,11 +89,11 @@ def write_page(folder: Path, result: "Result") -> Path:
 
 
 def write_index(
-    folder: Path, notebooks: dict[str, NotebookNode], results: list["Result"], running: str | None = None
+    folder: Path, notebooks: dict[str, NotebookNode], results: list["Result"], running: Collection[str] = ()
 ) -> Path:
     """Render the index of a run over `notebooks`; returns its path.
 
-    Those in `results` are done; `running` is executed now, the others come later: never, if none is running.
+    Those in `results` are done; `running` are executed now, the others come later: never, if none is running.
     """
     done = {result.name: result for result in results}
     rows = []
@@ -100,11 +101,11 @@ def write_index(
         if name in done:
             rows.append(_done(done[name]))
         else:
-            state = "running" if name == running else "not run" if running is None else "to come"
+            state = "running" if name in running else "to come" if running else "not run"
             rows.append(_row(name, notebook, figures=f'<span class="quiet">{state}</span>'))
     path = folder / "index.html"
     with atomic_path(path) as temporary:
-        refresh = "" if running is None else REFRESH
+        refresh = REFRESH if running else ""
         temporary.write_text(INDEX.format(rows="\n".join(rows), refresh=refresh), encoding="utf-8")
     return path
 

@@ -1,6 +1,7 @@
-"""What is told while notebooks run: which one, which cell, how long already and about how long still."""
+"""What is told while notebooks run: which ones, which cell, how long already and about how long still."""
 
 import contextlib
+import json
 import os
 import shutil
 import statistics
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import psutil
 
@@ -17,15 +19,16 @@ TICK = {True: 1.0, False: 30.0}  # seconds between two looks, on a terminal and 
 class Progress:
     """Tells how far a run of notebooks is, from a thread of its own, since a cell may take minutes.
 
-    On a terminal one line is rewritten; elsewhere, in a log, lines are added. What is left is guessed from
-    `usual`, the seconds that notebooks took where they were stored, at the pace of the notebooks before.
+    On a terminal one line is rewritten; elsewhere, in a log, lines are added. Which cell runs is read from
+    the notebooks in `folder`, which papermill writes whenever a cell begins. What is left is guessed from
+    `usual`, the seconds that notebooks took where they were stored, at the pace of this run so far.
     """
 
-    def __init__(self, names: Sequence[str], usual: dict[str, float]) -> None:
-        self.names, self.usual = list(names), usual
+    def __init__(self, names: Sequence[str], folder: Path, usual: dict[str, float]) -> None:
+        self.names, self.folder, self.usual = list(names), folder, usual
+        self.started = time.monotonic()
         self.took: dict[str, float] = {}  # seconds, of each notebook that has ended
-        self.name, self.since = "", 0.0
-        self.cell, self.cells, self.source, self.cell_since = 0, 0, "", 0.0
+        self.running: dict[str, float] = {}  # since when
         self.terminal = sys.stdout.isatty()
         self.lock = threading.Lock()
 
@@ -35,11 +38,16 @@ class Progress:
             self._clear()
             print(text, flush=True)
 
+    def begin(self, names: Sequence[str]) -> None:
+        """These notebooks are running now, from now on unless they were already."""
+        now = time.monotonic()
+        for name in self.running.keys() - set(names):
+            self.took[name] = now - self.running[name]
+        self.running = {name: self.running.get(name, now) for name in names}
+
     @contextlib.contextmanager
-    def notebook(self, name: str, cells: int) -> Iterator[None]:
-        """Tell of this notebook until the block ends."""
-        self.name, self.since = name, time.monotonic()
-        self.cell, self.cells, self.source, self.cell_since = 0, cells, "the kernel starts", self.since
+    def told(self) -> Iterator[None]:
+        """Tell of what is running until the block ends."""
         over = threading.Event()
         thread = threading.Thread(target=self._look, args=(over,), daemon=True)
         thread.start()
@@ -48,45 +56,52 @@ class Progress:
         finally:
             over.set()
             thread.join()
-            self.took[name] = time.monotonic() - self.since
-
-    def begin_cell(self, source: str) -> None:
-        """The next code cell begins."""
-        self.cell, self.cell_since = self.cell + 1, time.monotonic()
-        self.source = next((line.strip() for line in source.splitlines() if line.strip()), "")
 
     def line(self) -> str:
         """Where the run is now."""
-        now = time.monotonic()
-        at = f"[{self.names.index(self.name) + 1} of {len(self.names)}] {self.name}: cell {self.cell} of "
-        at += f"{self.cells} for {spoken(now - self.cell_since)}, notebook for {spoken(now - self.since)}"
-        left = self.left(now - self.since)
-        at += f", about {spoken(left)} left" if left else ""  # nothing, when it takes longer than thought
-        return f"{at} | {self.source[:60]}"
+        now, left = time.monotonic(), self.left()
+        head = f"{len(self.took)} of {len(self.names)} done"
+        head += "" if left is None else f", about {spoken(left)} left"
+        parts = [f"{n} for {spoken(now - since)}, {self.cell(n)}" for n, since in self.running.items()]
+        return " | ".join([head, *parts])
 
-    def left(self, elapsed: float) -> float | None:
-        """Seconds until all notebooks are done, when this one has run for `elapsed`; None without a clue."""
+    def cell(self, name: str) -> str:
+        """The cell of a notebook that runs now."""
+        try:
+            cells = json.loads((self.folder / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+        except (OSError, ValueError):  # not begun, or being written
+            return "starting"
+        code = [cell for cell in cells if cell["cell_type"] == "code"]
+        for number, cell in enumerate(code, 1):
+            if cell["metadata"].get("papermill", {}).get("status") == "running":
+                lines = (line.strip() for line in "".join(cell["source"]).splitlines())
+                return f"cell {number} of {len(code)}: {next(filter(None, lines), '')[:40]}"
+        return "between cells"
+
+    def left(self) -> float | None:
+        """Seconds until all notebooks are done; None without a clue.
+
+        A notebook that runs beside another is supposed to get its share of what it gets alone.
+        """
         known = self.usual | self.took
         if not known:
             return None
         usual = {name: self.usual.get(name, statistics.fmean(known.values())) for name in self.names}
-        done, own = sum(usual[name] for name in self.took), usual[self.name]
-        pace = sum(self.took.values()) / done if done else 1.0
-        if elapsed > pace * own:  # slower than those before
-            pace = (sum(self.took.values()) + elapsed) / (done + own)
-        to_come = sum(usual[name] for name in self.names if name not in self.took and name != self.name)
-        return max(0.0, pace * own - elapsed) + pace * to_come
+        now = time.monotonic()
+        done = sum(usual[name] for name in self.took)
+        for name, since in self.running.items():
+            done += min(usual[name], (now - since) / len(self.running))
+        elapsed = now - self.started
+        return (sum(usual.values()) - done) * (elapsed / done if done and elapsed else 1.0)
 
     def _look(self, over: threading.Event) -> None:
-        while True:
+        while not over.wait(TICK[self.terminal]):
             with self.lock:
                 self._clear()
                 if self.terminal:
                     print(self.line()[: shutil.get_terminal_size().columns - 1], end="", flush=True)
                 else:
                     print(self.line(), flush=True)
-            if over.wait(TICK[self.terminal]):
-                break
         with self.lock:
             self._clear()
 

@@ -10,7 +10,9 @@ import sys
 import time
 from types import SimpleNamespace
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from supertf import book_progress
 from supertf.book_progress import Progress
@@ -18,50 +20,59 @@ from supertf.book_progress import Progress
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that tests set; the progress has no thread."""
+    """A clock that tests set."""
     now = [0.0]
     monkeypatch.setattr(book_progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(Progress, "_look", lambda self, over: None)
     return now
 
 
-def test_what_is_left_is_told_at_the_pace_of_the_notebooks_before(clock):
-    progress = Progress(["a", "b", "c"], {"a": 10, "b": 20, "c": 30})
-    with progress.notebook("a", 4):
-        assert progress.left(0) == 60 and progress.left(4) == 56
-        assert progress.left(20) == 0 + 2 * 50, "it takes twice what it took, so the others may as well"
-        clock[0] += 30  # three times
-    with progress.notebook("b", 4):
-        assert progress.left(10) == 50 + 90
+def test_what_is_left_is_told_at_the_pace_of_this_run(clock, tmp_path):
+    progress = Progress(["a", "b", "c"], tmp_path, {"a": 10, "b": 20, "c": 30})
+    progress.begin(["a"])
+    assert progress.left() == 60
+    clock[0] = 5
+    assert progress.left() == 55
+    clock[0] = 30
+    progress.begin(["b", "c"])
+    assert progress.took == {"a": 30} and progress.left() == 3 * 50, "three times as long as where stored"
+    clock[0] = 50  # beside each other each has had ten seconds of the machine
+    assert progress.left() == (20 - 10 + 30 - 10) * 50 / 30
 
 
-def test_without_a_clue_nothing_is_said_of_what_is_left(clock):
-    progress = Progress(["a", "new"], {})
-    with progress.notebook("a", 4):
-        assert progress.left(5) is None and "left" not in progress.line()
-        clock[0] += 30
-    with progress.notebook("new", 4):
-        assert progress.left(10) == 20, "as long as the first"
+def test_without_a_clue_nothing_is_said_of_what_is_left(clock, tmp_path):
+    progress = Progress(["a", "new"], tmp_path, {})
+    progress.begin(["a"])
+    assert progress.left() is None and "left" not in progress.line()
+    clock[0] = 30
+    progress.begin(["new"])
+    assert progress.left() == 30, "as long as the first"
 
 
-def test_the_line_says_notebook_cell_and_times(clock):
-    progress = Progress(["00_a", "01_b"], {"00_a": 300, "01_b": 300})
-    with progress.notebook("01_b", 4):
-        clock[0] = 20
-        progress.begin_cell("\n  first()\nsecond()")
-        clock[0] = 150
-        told = progress.line()
-    assert told == "[2 of 2] 01_b: cell 1 of 4 for 2 min, notebook for 2 min, about 8 min left | first()"
+def test_the_line_says_which_cells_run_and_for_how_long(clock, tmp_path):
+    progress = Progress(["00_a", "01_b", "02_c"], tmp_path, dict.fromkeys(("00_a", "01_b", "02_c"), 300))
+    progress.begin(["00_a"])
+    clock[0] = 300
+    progress.begin(["01_b", "02_c"])
+    clock[0] = 340
+    cells = [new_code_cell(text) for text in ("done()", "\n  now()\nlater()", "then()")]
+    for cell, status in zip(cells, ("completed", "running", "pending"), strict=True):
+        cell.metadata.papermill = {"status": status}
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# Words"), *cells]), tmp_path / "01_b.ipynb")
+    (tmp_path / "02_c.ipynb").write_text('{"cells": [half')
+    assert progress.line() == (
+        "1 of 3 done, about 9 min left | 01_b for 40 s, cell 2 of 3: now() | 02_c for 40 s, starting"
+    )
 
 
-def test_a_terminal_gets_one_line_and_a_log_only_more_lines(monkeypatch):
+def test_a_terminal_gets_one_line_and_a_log_only_more_lines(monkeypatch, tmp_path):
     for terminal in (True, False):
         out = io.StringIO()
         out.isatty = lambda terminal=terminal: terminal
         monkeypatch.setattr(sys, "stdout", out)
         monkeypatch.setattr(book_progress, "TICK", {True: 0.01, False: 0.01})
-        progress = Progress(["a" * 200], {})
-        with progress.notebook("a" * 200, 4):
+        progress = Progress(["a" * 200], tmp_path, {})
+        progress.begin(["a" * 200])
+        with progress.told():
             time.sleep(0.1)
         progress.say("done")
         text = out.getvalue()
