@@ -11,6 +11,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from tqdm.auto import tqdm
+
 from supertf import python_docs
 from supertf.errors import UserError
 from supertf.text_files import (
@@ -63,7 +65,7 @@ def describe(data_name: str) -> dict[str, str]:
         return {"source": f"documentation of {names}", "license": python_docs.licenses(stdlib_only)}
     if os.path.exists(data_name):
         _, note = local_files(Path(data_name))
-        source = f"local {Path(data_name).name}"
+        source = f"local {os.path.basename(os.path.abspath(data_name))}"
         return {"source": f"{source} ({note})" if note else source, "license": "not stated"}
     name, _ = _hub_dataset(data_name)
     return {"source": f"https://huggingface.co/datasets/{name}", "license": _hub_license(name)}
@@ -89,7 +91,7 @@ def _documents(data_name: str, text_column: str | None, progress: bool) -> Itera
     elif os.path.exists(data_name):
         files, note = local_files(Path(data_name))
         if note and progress:
-            print(f"{data_name}: {note}", file=sys.stderr)
+            tqdm.write(f"{data_name}: {note}", file=sys.stderr)  # a bar may be on this line
         for file in files:
             yield from file_documents(file, text_column)
     else:

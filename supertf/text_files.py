@@ -28,7 +28,7 @@ KINDS = {
     ".tsv": "csv",
     ".parquet": "parquet",
 }
-ABOUT_DATA = ("dataset_info.json", "dataset_infos.json")  # what `datasets` writes beside the rows
+ABOUT_DATA = ("dataset_info.json", "dataset_infos.json", ".bin.json")  # of `datasets` and of token files
 DOCUMENT_CHARS = 4096  # a text file is cut into documents of about this size, at blank lines
 
 
@@ -123,7 +123,7 @@ def _folder_files(folder: Path) -> tuple[list[Path], str]:
         suffix, compression = suffixes(path)
         if suffix not in KINDS or not path.is_file():
             left_out[f"{suffix}{compression}" or "without a suffix"] += 1
-        elif path.name.lower() in ABOUT_DATA:
+        elif path.name.lower().endswith(ABOUT_DATA):
             left_out[path.name] += 1
         else:
             files.add(path)

@@ -130,6 +130,16 @@ def test_what_a_folder_leaves_out_is_said_once_and_kept_in_the_manifest(book, ca
     assert TokenFile("out/train.bin").manifest["source"].endswith("(left out 1 .pdf)")
 
 
+def test_a_folder_can_be_read_again_with_the_token_files_in_it(book, capsys):
+    options = ["--data_name=.", "--tokenizer=bytes", "--max_length=64", "--stride=8"]
+    assert run(capsys, *options)[0] == 0
+    first = TokenFile("train.bin").manifest
+    assert run(capsys, *options)[0] == 0
+    assert TokenFile("train.bin").manifest["sha256"] == first["sha256"]
+    note = "(left out 2 .bin, 1 train.bin.json, 1 validation.bin.json)"
+    assert TokenFile("train.bin").manifest["source"] == f"local {Path.cwd().name} {note}"
+
+
 def test_a_million_spaces_are_tokens_like_others(book, capsys):
     texts = ["A short note on ships."] * 20 + ["a table" + " " * 1_100_000 + "end"]
     Path("rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
