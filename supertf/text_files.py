@@ -158,7 +158,7 @@ def _is_card(path: Path, has_rows: bool) -> bool:
 
 def _check_plain(path: Path) -> None:
     """Refuse rows of JSON under a suffix that does not say so: as text, names and braces would be learnt."""
-    first = next((line for line in _lines(path, 1 << 20) if line.strip()), "")
+    first = next((line for line in _lines(path, 1 << 26) if line.strip()), "")
     try:
         is_row = isinstance(json.loads(first), dict)
     except (ValueError, RecursionError):
