@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data_name",
         default="python-docs",
-        help="python-docs, python-docs:stdlib, a local text, jsonl or parquet file, a folder, or a hub id "
-        "(owner/name or owner/name:configuration)",
+        help="python-docs, python-docs:stdlib, a local file (txt, md, jsonl, ndjson, json, csv, tsv, "
+        "parquet; also as gz, bz2, xz, zst), a folder, or a hub id (owner/name or owner/name:configuration)",
     )
     parser.add_argument(
         "--stride",
@@ -50,9 +50,11 @@ def run(args: argparse.Namespace) -> int:
     from supertf.data import prepare
 
     start = time.perf_counter()
+    tokenizer = _tokenizer(args)
+    read_before = args.tokenizer.startswith("bpe:")  # and said then what is left out
     train, validation = prepare(
-        iter_documents(args.data_name, args.sample_size, args.text_column),
-        _tokenizer(args),
+        iter_documents(args.data_name, args.sample_size, args.text_column, progress=not read_before),
+        tokenizer,
         args.output_dir,
         args.split_ratio,
         seed=args.seed,

@@ -1,6 +1,7 @@
 """`supertf train`: a decoder from two token files, with the original project's flags and a few more."""
 
 import argparse
+import dataclasses
 import math
 import os
 import statistics
@@ -138,15 +139,14 @@ def choose(
 
 
 def train_settings(args: argparse.Namespace, config: GPTConfig, train_file: Any) -> "TrainSettings":
-    """The settings that the flags describe; epochs become steps."""
+    """The settings that the flags describe; epochs become steps, those done by a run to resume included."""
+    from supertf import checkpoint
     from supertf.data import Windows
+    from supertf.run_folder import data_position, window_order
     from supertf.training import TrainSettings
 
-    windows = Windows(train_file, config.n_ctx, bos_id=train_file.tokenizer.eot_token if args.bos else None)
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    per_step = args.batch_size * args.grad_accumulation * processes
-    return TrainSettings(
-        steps=args.steps or math.ceil(args.epoch * len(windows) / per_step),
+    settings = TrainSettings(
+        steps=args.steps or 1,
         batch_size=args.batch_size,
         grad_accumulation=args.grad_accumulation,
         bos=args.bos,
@@ -162,3 +162,13 @@ def train_settings(args: argparse.Namespace, config: GPTConfig, train_file: Any)
         precision=args.precision,
         tracker="wandb" if args.wandb else None,
     )
+    if args.steps:
+        return settings
+    windows = Windows(train_file, config.n_ctx, bos_id=train_file.tokenizer.eot_token if args.bos else None)
+    step = windows_read = 0
+    if args.resume and checkpoint.is_run(args.output_dir):
+        state = checkpoint.verify(checkpoint.locate(args.output_dir, prefer="last"), ("config.json",))
+        step, (windows_read, _) = state["step"], data_position(state, window_order(windows, settings))
+    per_step = args.batch_size * args.grad_accumulation * int(os.environ.get("WORLD_SIZE", 1))
+    left = max(0, args.epoch * len(windows) - windows_read)
+    return dataclasses.replace(settings, steps=step + math.ceil(left / per_step))

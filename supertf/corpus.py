@@ -3,22 +3,30 @@
 import contextlib
 import gc
 import itertools
-import json
 import os
 import re
+import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from tqdm.auto import tqdm
 
 from supertf import python_docs
 from supertf.errors import UserError
+from supertf.text_files import (
+    KINDS,
+    OPENERS,
+    file_documents,
+    find_column,
+    first_line,
+    local_files,
+    strings,
+    suffixes,
+)
 
 PYTHON_DOCS = ("python-docs", "python-docs:stdlib")  # everything installed; the standard library alone
-TEXT_COLUMNS = ("text", "content")
-KINDS = {".txt": "text", ".md": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-DOCUMENT_CHARS = 4096  # a text file is cut into documents of about this size, at blank lines
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 
 
@@ -31,16 +39,19 @@ def iter_documents(
         data_name: one of
             - "python-docs" (the documentation of Python and of the scientific packages installed) or
               "python-docs:stdlib" (Python alone);
-            - a local `.jsonl`, `.json` or `.parquet` file (a row is a document), or a text file, which is
-              cut into documents of about 4,096 characters at blank lines;
-            - a folder of such files, searched with its subfolders in order of path;
+            - a local file of rows, each a document: JSON lines or a JSON list (`.jsonl`, `.ndjson`,
+              `.jsonlines`, `.json`), a table with names in its first row (`.csv`, `.tsv`), or `.parquet`;
+            - a text file, `.txt`, `.md` or another, which is cut into documents of about 4,096 characters at
+              blank lines; it, and rows but for Parquet, may be compressed: `.gz`, `.bz2`, `.xz`, `.zst`;
+            - a folder of files with these suffixes, searched with its subfolders in order of path;
             - a dataset on the Hugging Face hub, "owner/name" or "owner/name:configuration", streamed.
         text_column: the column with the text; default "text", else "content".
-        progress: show a bar while "python-docs" is collected for the first time.
+        progress: show a bar while "python-docs" is collected for the first time, and say on standard error
+            what of a folder is left out.
 
     Raises:
-        UserError: nothing there, empty, binary, not UTF-8, damaged, without a text column, or a hub
-            that cannot be reached.
+        UserError: nothing there, empty, binary, not UTF-8, damaged, without a text column or with two, or
+            a hub that cannot be reached.
     """
     with contextlib.closing(_documents(str(data_name), text_column, progress)) as documents:
         yield from itertools.islice(documents, sample_size)
@@ -53,7 +64,9 @@ def describe(data_name: str) -> dict[str, str]:
         names = ", ".join(f"{name} {version}" for name, version in python_docs.parts(stdlib_only).items())
         return {"source": f"documentation of {names}", "license": python_docs.licenses(stdlib_only)}
     if os.path.exists(data_name):
-        return {"source": f"local {Path(data_name).name}", "license": "not stated"}
+        _, note = local_files(Path(data_name))
+        source = f"local {os.path.basename(os.path.abspath(data_name))}"
+        return {"source": f"{source} ({note})" if note else source, "license": "not stated"}
     name, _ = _hub_dataset(data_name)
     return {"source": f"https://huggingface.co/datasets/{name}", "license": _hub_license(name)}
 
@@ -76,12 +89,11 @@ def _documents(data_name: str, text_column: str | None, progress: bool) -> Itera
     if data_name in PYTHON_DOCS:
         yield from python_docs.documents(data_name != PYTHON_DOCS[0], progress)
     elif os.path.exists(data_name):
-        for file in _local_files(Path(data_name)):
-            kind = KINDS.get(file.suffix.lower(), "text")
-            if kind == "text":
-                yield from _text_documents(file)
-            else:
-                yield from (_json_documents if kind == "json" else _parquet_documents)(file, text_column)
+        files, note = local_files(Path(data_name))
+        if note and progress:
+            tqdm.write(f"{data_name}: {note}", file=sys.stderr)  # a bar may be on this line
+        for file in files:
+            yield from file_documents(file, text_column)
     else:
         name, configuration = _hub_dataset(data_name)
         yield from _hub_documents(name, configuration, text_column)
@@ -90,7 +102,8 @@ def _documents(data_name: str, text_column: str | None, progress: bool) -> Itera
 def _hub_dataset(data_name: str) -> tuple[str, str | None]:
     """Name and configuration of a dataset on the hub, once the hub is known to answer."""
     name, _, configuration = data_name.partition(":")
-    if not HUB_ID.fullmatch(data_name) or Path(name).suffix in KINDS:
+    kind, compression = suffixes(Path(name))
+    if not HUB_ID.fullmatch(data_name) or kind in KINDS or compression in OPENERS:
         raise UserError(f"no file or folder {data_name!r}, nor is it a hub id such as owner/name")
     if (trouble := hub_trouble()) is not None:
         raise UserError(
@@ -98,100 +111,6 @@ def _hub_dataset(data_name: str) -> tuple[str, str | None]:
             f"cannot be reached ({trouble}); connect, or use a local file or python-docs"
         )
     return name, configuration or None
-
-
-def _local_files(path: Path) -> list[Path]:
-    """The files of `path` in order, but for empty ones."""
-    files = [path]
-    if not path.is_file():
-        found = (file for file in path.rglob("*") if file.suffix.lower() in KINDS and file.is_file())
-        hidden = re.compile(r"(^|/)\.")
-        files = sorted(file for file in found if not hidden.search(file.relative_to(path).as_posix()))
-        if not files:
-            raise UserError(f"no {', '.join(KINDS)} file in the folder {path}")
-    files = [file for file in files if file.stat().st_size]
-    if not files:
-        raise UserError(f"{path} is empty; give a file or folder with text")
-    return files
-
-
-def _text_documents(path: Path) -> Iterator[str]:
-    """The documents of a text file: its text, cut at blank lines once `DOCUMENT_CHARS` are passed, and at
-    the latest at four times that. Joined they give the whole text back, with line ends as newlines."""
-    pieces: list[str] = []
-    size = 0
-    for line in _lines(path, DOCUMENT_CHARS):
-        pieces.append(line)
-        size += len(line)
-        if (size >= DOCUMENT_CHARS and line == "\n") or size >= 4 * DOCUMENT_CHARS:
-            yield "".join(pieces)
-            pieces, size = [], 0
-    if pieces:
-        yield "".join(pieces)
-
-
-def _json_documents(path: Path, text_column: str | None) -> Iterator[str]:
-    """The text of each object of a file with one JSON object a line, or with one JSON list of objects.
-
-    Read here because the reader behind `datasets` aborts the process on some malformed files.
-    """
-    rows: Iterable[str] = _lines(path)
-    first = next(rows).lstrip()
-    rows = itertools.chain([first], rows)
-    if first.startswith("["):
-        rows = _parse("".join(rows), str(path))
-    for number, row in enumerate(rows, start=1):
-        place = f"row {number} of {path}"
-        if isinstance(row, str) and not row.strip():
-            continue  # a blank line
-        if isinstance(row, str):
-            row = _parse(row, place)
-        if not isinstance(row, dict):
-            raise UserError(f"{place} is not a JSON object; expected one object a line, or a list of objects")
-        text = row[_text_column(place, list(row), text_column)]
-        if not isinstance(text, str | None):
-            raise UserError(f"the text column in {place} holds {type(text).__name__}, expected a string")
-        yield text or ""
-
-
-def _parse(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{place} is not JSON ({error}); expected one object a line") from error
-
-
-def _lines(path: Path, limit: int = -1) -> Iterator[str]:
-    """The lines of a UTF-8 text file, with their ends; those longer than `limit` in pieces."""
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            while line := file.readline(limit):
-                if "\0" in line:
-                    raise UserError(f"{path} is a binary file (it has zero bytes); expected UTF-8 text")
-                yield line
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 text (byte {error.object[error.start]:#04x}: {error.reason}); "
-            "convert it first, for example with iconv"
-        ) from error
-    except OSError as error:
-        raise UserError(f"could not read {path}: {error.strerror or error}") from error
-
-
-def _parquet_documents(path: Path, text_column: str | None) -> Iterator[str]:
-    """The rows of a Parquet file, a row group at a time (`datasets` would buffer the whole file)."""
-    import pyarrow
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        with ParquetFile(path, pre_buffer=False) as file:
-            column = _text_column(str(path), file.schema_arrow.names, text_column)
-            for batch in file.iter_batches(256, columns=[column]):
-                yield from _strings(str(path), batch.column(column))
-    except UserError:
-        raise
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise UserError(f"could not read {path}: {_first_line(error)}") from error
 
 
 def _hub_documents(name: str, configuration: str | None, text_column: str | None) -> Iterator[str]:
@@ -205,36 +124,14 @@ def _hub_documents(name: str, configuration: str | None, text_column: str | None
         stream = datasets.load_dataset(name, configuration, streaming=True)
         stream = stream["train" if "train" in stream else min(stream)]
         for table in stream.with_format("arrow").iter(batch_size=256):
-            yield from _strings(name, table.column(_text_column(name, table.column_names, text_column)))
+            yield from strings(name, table.column(find_column(name, table.column_names, text_column)))
     except UserError:
         raise
     except failures as error:
-        raise UserError(f"could not read {name!r} from the hub: {_first_line(error)}") from error
+        raise UserError(f"could not read {name!r} from the hub: {first_line(error)}") from error
     finally:
         del stream
         gc.collect()  # ends Arrow's reading threads; left to the interpreter's exit they can block it
-
-
-def _strings(place: str, column: Any) -> Iterator[str]:
-    """The strings of an Arrow column; a null counts as empty."""
-    import pyarrow
-
-    if not pyarrow.types.is_string(column.type) and not pyarrow.types.is_large_string(column.type):
-        raise UserError(f"the text column of {place} holds {column.type}, expected strings")
-    yield from (text or "" for text in column.to_pylist())
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _text_column(data_name: str, columns: list[str], wanted: str | None) -> str:
-    for name in [wanted] if wanted else TEXT_COLUMNS:
-        if name in columns:
-            return name
-    expected = repr(wanted) if wanted else " or ".join(map(repr, TEXT_COLUMNS))
-    found = ", ".join(columns) or "none"
-    raise UserError(f"{data_name!r} has no column {expected}, only {found}; name one with --text_column")
 
 
 def _hub_license(name: str) -> str:

@@ -235,23 +235,26 @@ class Windows:
 
 
 def batches(
-    windows: "Windows | torch.Tensor", batch_size: int, seed: int, start_step: int = 0
+    windows: "Windows | torch.Tensor", batch_size: int, seed: int, start: int = 0
 ) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
     """Endless batches (inputs, targets), each (batch_size, length) int64, shuffled anew every epoch.
 
-    windows: of a file, or (N, length + 1) int64 themselves.
+    Windows are dealt in one endless order that depends on `seed` alone, so a run that goes on after `start`
+    of them sees what it would have seen, also with another batch size. All windows are used before any
+    returns; a batch may hold the end of one epoch and the start of the next.
 
-    Batch k depends on `seed` and k alone, so a run resumed at step k sees what it would have seen. All
-    windows are used before any returns; a batch may hold the end of one epoch and the start of the next.
+    Args:
+        windows: of a file, or (N, length + 1) int64 themselves.
+        start: windows dealt before.
     """
     import torch
 
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; expected at least 1")
     epoch, order = -1, None
-    for step in itertools.count(start_step):
+    for first in itertools.count(start, batch_size):
         rows = []
-        for position in range(step * batch_size, (step + 1) * batch_size):
+        for position in range(first, first + batch_size):
             if position // len(windows) != epoch:
                 epoch = position // len(windows)
                 order = np.random.default_rng([seed, epoch]).permutation(len(windows))

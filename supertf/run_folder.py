@@ -14,7 +14,7 @@ from torch import Tensor
 
 from supertf import checkpoint
 from supertf.checkpoint import Checkpoint
-from supertf.data import TokenFile
+from supertf.data import Windows
 from supertf.errors import UserError
 from supertf.files import atomic_path
 
@@ -32,12 +32,13 @@ class RunFolder:
         path: str | Path | None,
         accelerator: Accelerator,
         settings: "TrainSettings",
-        train_file: TokenFile,
+        windows: Windows,
     ) -> None:
         self.path = None if path is None else Path(path)
         self.accelerator = accelerator
         self.settings = {**dataclasses.asdict(settings), "processes": accelerator.num_processes}
-        self.train_file = train_file
+        self.train_file = windows.file
+        self.order = window_order(windows, settings)
 
     def start(self, result: "TrainResult", optimizer: AcceleratedOptimizer, resume: bool) -> None:
         """Begin a new run, or put model, optimizer, random states and `result` back to the last checkpoint.
@@ -88,7 +89,8 @@ class RunFolder:
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             state = {
-                "step": result.step,  # the data position too: batch k depends on the seed and k alone
+                "step": result.step,
+                "data": {"windows_read": result.windows_read, **self.order},
                 "best_loss": result.best_loss
                 if math.isfinite(result.best_loss)
                 else None,  # JSON has no infinity
@@ -144,6 +146,9 @@ class RunFolder:
             accelerator.scaler.load_state_dict(saved.state["scaler"])
         set_random_states(accelerator, saved.random)
         result.step = saved.state["step"]
+        result.windows_read, new_epoch = data_position(saved.state, self.order)
+        if new_epoch:
+            self._note("the windows are cut or shuffled otherwise than before: a new epoch begins here")
         result.best_loss = math.inf if saved.state["best_loss"] is None else saved.state["best_loss"]
         result.seconds = saved.state["seconds"]
 
@@ -166,6 +171,31 @@ class RunFolder:
     def _note(self, text: str) -> None:
         if self.accelerator.is_main_process:
             print(text, file=sys.stderr)
+
+
+def window_order(windows: Windows, settings: "TrainSettings") -> dict[str, int]:
+    """What decides which windows there are, and in which order they come."""
+    return {
+        "windows": len(windows),
+        "length": windows.length,
+        "stride": windows.stride,
+        "bos": int(settings.bos),
+        "seed": settings.seed,
+    }
+
+
+def data_position(state: dict[str, Any], order: dict[str, int]) -> tuple[int, bool]:
+    """How many windows, in the present `order`, come before a checkpoint's next one; whether they had another
+    order before, of which an epoch begun is not finished: the next begins."""
+    before = state.get("data")
+    if before is None:  # a checkpoint from before this was kept
+        told = state["settings"]
+        read = state["step"] * told["batch_size"] * told["grad_accumulation"] * told["processes"]
+        changes = {name: int(told[name]) for name in ("bos", "seed", "length") if told[name] is not None}
+        before = {"windows_read": read, **order, **changes}
+    if before == {"windows_read": before["windows_read"], **order}:
+        return before["windows_read"], False
+    return math.ceil(before["windows_read"] / before["windows"]) * order["windows"], True
 
 
 def gather_random_states(accelerator: Accelerator) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ documents and also serves as the BOS token in front of a window, as in GPT-2.
 """
 
 import base64
+import itertools
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tiktoken
 
 from supertf.errors import UserError
@@ -23,6 +25,8 @@ BUILT_IN = ("gpt2", "bytes", "smollm2-135m")
 # How GPT-2 splits text before merging: contractions, words, numbers, punctuation, white space.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 FORMAT = "supertf tokenizer 1"
+SPACES = 100_000  # only runs of at least twice as many white-space characters are cut: see `_cut`
+WORD = 1_000  # a longer word is cut for training, whose work grows with the square of a word's length
 
 
 def load_tokenizer(name: str | Path) -> tiktoken.Encoding:
@@ -125,7 +129,9 @@ def train_bpe(documents: Iterable[str], vocab_size: int, name: str | None = None
     """Train a byte-level BPE on `documents` with Hugging Face `tokenizers`, split as GPT-2 splits.
 
     Args:
-        documents: the text to learn merges from; word counts are kept in memory, not the text.
+        documents: the text to learn merges from; word counts are kept in memory, not the text. What the
+            pattern splits off as one word of more than 1,000 bytes (a long run of spaces, say) counts as
+            several.
         vocab_size: tokens wanted, the 256 bytes and `<|endoftext|>` (the last id) included. A small
             text may hold fewer merges: `encoding.n_vocab` says how many there are.
         name: of the encoding; default "bpe:<vocab_size>".
@@ -146,13 +152,15 @@ def train_hf_bpe(documents: Iterable[str], vocab_size: int) -> Any:
     """The `tokenizers.Tokenizer` behind `train_bpe`: byte-level BPE, no special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.FixedLength(WORD)])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     tokenizer.train_from_iterator(map(valid_unicode, documents), trainer)
+    tokenizer.pre_tokenizer = split
     return tokenizer
 
 
@@ -172,7 +180,11 @@ def bytes_to_unicode() -> dict[int, str]:
 
 
 class _BytePairEncoding(tiktoken.Encoding):
-    """An encoding that checks its vocabulary, and drops characters it has no bytes for (tiktoken aborts)."""
+    """An encoding that checks its vocabulary and takes any text.
+
+    Characters it has no bytes for are dropped, half a surrogate pair is U+FFFD, and white space of any
+    length is encoded (tiktoken aborts on each of them somewhere).
+    """
 
     def __init__(self, name: str, **parts: Any) -> None:
         ranks, special = parts["mergeable_ranks"], parts["special_tokens"]
@@ -184,17 +196,36 @@ class _BytePairEncoding(tiktoken.Encoding):
         super().__init__(name, **parts)
         self._unspellable = _unspellable([byte for byte in range(256) if bytes([byte]) not in ranks])
 
-    def _clean(self, text: str) -> str:
-        return self._unspellable.sub("", text) if self._unspellable else text
+    def _parts(self, text: str) -> list[str]:
+        return _cut(self._unspellable.sub("", text) if self._unspellable else text)
 
     def encode_ordinary(self, text: str) -> list[int]:
-        return super().encode_ordinary(self._clean(text))
+        ids: list[int] = []
+        for part in self._parts(text):
+            ids += super().encode_ordinary(part)
+        return ids
 
     def encode(self, text: str, **options: Any) -> list[int]:
-        return super().encode(self._clean(text), **options)
+        ids: list[int] = []
+        for part in self._parts(text):
+            ids += super().encode(part, **options)
+        return ids
 
-    def encode_to_numpy(self, text: str, **options: Any) -> Any:
-        return super().encode_to_numpy(self._clean(text), **options)
+    def encode_to_numpy(self, text: str, **options: Any) -> np.ndarray:
+        encode = super().encode_to_numpy
+        return np.concatenate([encode(valid_unicode(part), **options) for part in self._parts(text)])
+
+
+def _cut(text: str) -> list[str]:
+    """`text` in parts that end in the middle of very long white space; most texts are one part.
+
+    GPT-2's pattern, like its relatives, takes a run of white space whole and steps back a character at a
+    time, and tiktoken's regular expressions give up after a million steps. Runs shorter than
+    `2 * SPACES` are never cut, so their ids stay what they are; parts hold less than `3 * SPACES` in a row.
+    """
+    places = range(SPACES, len(text) - SPACES + 1, SPACES)
+    cuts = [place for place in places if text[place - SPACES : place + SPACES].isspace()]
+    return [text[start:end] for start, end in itertools.pairwise([0, *cuts, len(text)])]
 
 
 def _unspellable(missing: list[int]) -> re.Pattern[str] | None:
@@ -219,7 +250,7 @@ def _unspellable(missing: list[int]) -> re.Pattern[str] | None:
 def _bytes() -> tiktoken.Encoding:
     ranks = {bytes([byte]): byte for byte in range(256)}
     # no merges, so where the text is split does not matter; pieces of 256 keep tiktoken's work linear
-    return tiktoken.Encoding(
+    return _BytePairEncoding(
         "bytes", pat_str=r"[\s\S]{1,256}", mergeable_ranks=ranks, special_tokens={ENDOFTEXT: 256}
     )
 
@@ -230,7 +261,7 @@ def _gpt2() -> tiktoken.Encoding:
     if before is None or is_present("gpt2-vocabulary"):
         os.environ["TIKTOKEN_CACHE_DIR"] = str(cache_dir() / "tiktoken")
     try:
-        return tiktoken.get_encoding("gpt2")  # checks the files' SHA-256 itself
+        plain = tiktoken.get_encoding("gpt2")  # checks the files' SHA-256 itself
     except (OSError, ValueError) as error:
         raise UserError(
             f"GPT-2's vocabulary is not here and could not be downloaded ({type(error).__name__}); "
@@ -241,6 +272,12 @@ def _gpt2() -> tiktoken.Encoding:
             del os.environ["TIKTOKEN_CACHE_DIR"]
         else:
             os.environ["TIKTOKEN_CACHE_DIR"] = before
+    return _BytePairEncoding(
+        plain.name,
+        pat_str=plain._pat_str,
+        mergeable_ranks=plain._mergeable_ranks,
+        special_tokens=plain._special_tokens,
+    )
 
 
 def _describe(encoding: tiktoken.Encoding) -> dict[str, Any]:

@@ -85,12 +85,14 @@ class TrainResult:
 
     metrics: one dictionary per step with step, loss (nats per token), lr, grad_norm (before clipping),
     tokens_per_second, seconds (of training so far, without validation); mean_s with SSMax;
-    validation_loss and sample where they were due. interrupted: Ctrl-C ended the run early.
+    validation_loss and sample where they were due. windows_read: the place in the data, in windows since
+    the beginning of the run. interrupted: Ctrl-C ended the run early.
     """
 
     model: GPT
     metrics: list[dict[str, Any]] = field(default_factory=list)
     step: int = 0
+    windows_read: int = 0
     best_loss: float = math.inf  # lowest validation loss
     seconds: float = 0.0
     interrupted: bool = False
@@ -127,7 +129,9 @@ def train(
     number and the model as that step left it, in evaluation mode, to look at and not to change; before the
     first step it gets what training starts from: `on_step(0, model)`. Ctrl-C or SIGTERM ends
     the run after the current step, saves, and returns with `interrupted` set; a second one stops at
-    once. On a CPU a resumed run ends with the same weights, bit for bit, as one never stopped.
+    once. On a CPU a resumed run ends with the same weights, bit for bit, as one never stopped. Resumed with
+    another batch size, accumulation or number of processes, it still reads every window once per epoch;
+    with windows cut or shuffled otherwise, it begins a new epoch.
 
     Windows run across the ends of documents, an end-of-text token between, as GPT-2's did: attention is
     not restarted there, though `GPT.forward` could with `segments`.
@@ -150,10 +154,10 @@ def train(
     model, optimizer = accelerator.prepare(bare, optimizer)
     torch.manual_seed(settings.seed + accelerator.process_index)  # each process drops out its own units
     result = TrainResult(bare)
-    run = RunFolder(output_dir, accelerator, settings, train_file)
+    run = RunFolder(output_dir, accelerator, settings, windows)
     run.start(result, optimizer, resume)
-    data = micro_batches(windows, settings, accelerator, result.step)
-    tokens = settings.batch_size * settings.grad_accumulation * accelerator.num_processes * length
+    data = micro_batches(windows, settings, accelerator, result.windows_read)
+    windows_per_step = settings.batch_size * settings.grad_accumulation * accelerator.num_processes
 
     def look() -> None:
         if on_step is not None and accelerator.is_main_process:
@@ -185,8 +189,9 @@ def train(
 
             check_finite(step, loss, float(norm), accelerator, run)
             result.step, result.seconds = step, result.seconds + duration
+            result.windows_read += windows_per_step
             metrics = {"step": step, "loss": loss, "lr": lr, "grad_norm": float(norm)}
-            metrics |= {"tokens_per_second": tokens / duration, "seconds": result.seconds}
+            metrics |= {"tokens_per_second": windows_per_step * length / duration, "seconds": result.seconds}
             if (s := mean_s(bare)) is not None:
                 metrics["mean_s"] = s
             is_best = False
@@ -285,17 +290,16 @@ def progress_bar(step: int, settings: TrainSettings, accelerator: Accelerator) -
 
 
 def micro_batches(
-    windows: Windows, settings: TrainSettings, accelerator: Accelerator, step: int
+    windows: Windows, settings: TrainSettings, accelerator: Accelerator, windows_read: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless (inputs, targets) for this process after `step` steps.
+    """Endless (inputs, targets) for this process after `windows_read` windows of all processes.
 
-    Micro-batches are numbered through the whole run and dealt to the processes in turn, so two
-    processes see in one step what one process sees with twice the accumulation.
+    Micro-batches are dealt to the processes in turn, so two processes see in one step what one process
+    sees with twice the accumulation.
     """
-    processes = accelerator.num_processes
-    first = step * settings.grad_accumulation * processes + accelerator.process_index
-    every = batches(windows, settings.batch_size, settings.seed, start_step=first)
-    for inputs, targets in itertools.islice(every, 0, None, processes):
+    start = windows_read + accelerator.process_index * settings.batch_size
+    every = batches(windows, settings.batch_size, settings.seed, start)
+    for inputs, targets in itertools.islice(every, 0, None, accelerator.num_processes):
         yield inputs.to(accelerator.device), targets.to(accelerator.device)
 
 

@@ -1,7 +1,9 @@
 """`supertf data`: the original project's flags, one line for each mistake."""
 
+import gzip
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,7 @@ def book(tmp_path, monkeypatch):
     """A folder to work in with a text file of 4,000 short paragraphs."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "book.txt").write_text("It was a line of a book, and then another.\n\n" * 4000)
+    (tmp_path / "mark.jsonl").write_bytes(b"\xef\xbb\xbf")  # a byte order mark and nothing else
 
 
 def run(capsys, *options):
@@ -103,9 +106,55 @@ def test_the_command_in_the_manifest_gives_the_same_files(book, capsys):
     assert TokenFile("train.bin").manifest == manifest
 
 
+def test_rows_give_the_same_tokens_under_any_suffix(book, capsys):
+    rows = [{"id": i, "text": f"Note {i}: the ferry leaves at dawn."} for i in range(60)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    for name in ("rows.jsonl", "rows.ndjson"):
+        Path(name).write_text(lines)
+    Path("rows.json.gz").write_bytes(gzip.compress(lines.encode()))
+    Path("rows.csv").write_text("id,text\n" + "".join(f'{row["id"]},"{row["text"]}"\n' for row in rows))
+    hashes = set()
+    for name in ("rows.jsonl", "rows.ndjson", "rows.json.gz", "rows.csv"):
+        code, out, _ = run(
+            capsys, "--data_name", name, "--tokenizer", "bytes", "--max_length", "16", "--json"
+        )
+        assert (code, json.loads(out)["documents"]) == (0, 60)
+        hashes.add(TokenFile("train.bin").manifest["sha256"])
+    assert len(hashes) == 1
+
+
+def test_what_a_folder_leaves_out_is_said_once_and_kept_in_the_manifest(book, capsys):
+    Path("scan.pdf").write_bytes(b"%PDF")
+    code = main(["data", "--data_name", ".", "--tokenizer", "bpe:270", "--output_dir", "out"])
+    assert code == 0 and capsys.readouterr().err.count("left out 1 .pdf\n") == 1
+    assert TokenFile("out/train.bin").manifest["source"].endswith("(left out 1 .pdf)")
+
+
+def test_a_folder_can_be_read_again_with_the_token_files_in_it(book, capsys):
+    options = ["--data_name=.", "--tokenizer=bytes", "--max_length=64", "--stride=8"]
+    assert run(capsys, *options)[0] == 0
+    first = TokenFile("train.bin").manifest
+    assert run(capsys, *options)[0] == 0
+    assert TokenFile("train.bin").manifest["sha256"] == first["sha256"]
+    note = "(left out 2 .bin, 1 train.bin.json, 1 validation.bin.json)"
+    assert TokenFile("train.bin").manifest["source"] == f"local {Path.cwd().name} {note}"
+
+
+def test_a_million_spaces_are_tokens_like_others(book, capsys):
+    texts = ["A short note on ships."] * 20 + ["a table" + " " * 1_100_000 + "end"]
+    Path("rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    options = ["--data_name=rows.jsonl", "--tokenizer=bpe:300", "--max_length=8", "--stride=8"]
+    assert run(capsys, *options)[0] == 0
+    files = [TokenFile("train.bin"), TokenFile("validation.bin")]
+    text = "".join(file.tokenizer.decode(file.tokens) for file in files)
+    assert sorted(text.split("<|endoftext|>")) == sorted(["", *texts])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ("--data_name mark.jsonl", "no text in the corpus"),
+        ("--data_name mark.jsonl --tokenizer bpe:270", "no text in the corpus"),
         ("--data_name missing.txt", "no file or folder 'missing.txt'"),
         ("--data_name book.txt --stride 2000", "stride 2000"),
         ("--data_name book.txt --split_ratio 1.5", "split_ratio is 1.5"),

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supertf import python_docs
-from supertf.corpus import DOCUMENT_CHARS, describe, iter_documents
+from supertf.corpus import describe, iter_documents
 from supertf.errors import UserError
+from supertf.text_files import DOCUMENT_CHARS
 
 ROWS = ["first row", "second\nrow with é", "third"]
 
@@ -140,12 +141,13 @@ def test_a_truncated_parquet_file_is_named(tmp_path):
 
 
 def test_a_folder_without_text_says_what_was_looked_for(tmp_path):
-    with pytest.raises(UserError, match=r"no \.txt, \.md, \.jsonl, \.json, \.parquet file"):
+    with pytest.raises(UserError, match=r"no \.txt, \.md, \.json, .*, \.parquet file"):
         list(iter_documents(str(tmp_path)))
 
 
 @pytest.mark.parametrize(
-    "name", ["missing.txt", "no/such/file.jsonl", "/no/such/folder", "", "what is this?"]
+    "name",
+    ["missing.txt", "no/such/file.jsonl", "/no/such/folder", "", "what is this?", "a/b.ndjson", "b.jsonl.GZ"],
 )
 def test_a_missing_file_is_not_looked_for_on_the_hub(name, monkeypatch):
     monkeypatch.setattr("supertf.corpus.hub_trouble", lambda: pytest.fail("asked the hub"))
@@ -180,7 +182,7 @@ def test_a_hub_id_without_network_is_one_clear_line(offline):
 
 @settings(max_examples=80, deadline=None)
 @given(
-    suffix=st.sampled_from([".txt", ".jsonl", ".json"]),
+    suffix=st.sampled_from([".txt", ".jsonl", ".json", ".csv", ".tsv", ".log", ".jsonl.gz", ".txt.zst"]),
     content=st.binary(max_size=60)
     | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass"))
     | st.lists(

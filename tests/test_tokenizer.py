@@ -1,15 +1,19 @@
 """Tokenizers: round trips, equality with the reference library, and damaged files."""
 
 import pydoc_data.topics
+import re
 
 import pytest
+import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from supertf import tokenizer as tokenizer_module
 from supertf.errors import UserError
 from supertf.fetch import is_present
 from supertf.tokenizer import (
+    BUILT_IN,
     ENDOFTEXT,
     GPT2_PATTERN,
     bpe_encoding,
@@ -43,6 +47,75 @@ def test_bytes_are_utf8_bytes(left, right):
     assert encoding.encode_ordinary(left + right) == list((left + right).encode())
 
 
+@pytest.fixture(scope="module", params=["bpe", *BUILT_IN])
+def encoding(request, bpe):
+    """Each of the lab's tokenizers that is here."""
+    if request.param == "bpe":
+        return bpe
+    needed = {"gpt2": "gpt2-vocabulary", "smollm2-135m": "smollm2-135m"}.get(request.param)
+    if needed and not is_present(needed):
+        pytest.skip(f"needs `supertf fetch {needed}`")
+    return load_tokenizer(request.param)
+
+
+def all_ways(encoding, text):
+    """What every method that encodes gives, each as a list."""
+    return [
+        encoding.encode_ordinary(text),
+        encoding.encode(text, disallowed_special=()),
+        encoding.encode_to_numpy(text, disallowed_special=()).tolist(),
+        encoding.encode_batch([text], disallowed_special=())[0],
+        encoding.encode_ordinary_batch([text])[0],
+    ]
+
+
+@pytest.mark.parametrize("unit", [" ", "\r\n"])
+def test_a_million_characters_in_a_row_are_encoded(encoding, unit):
+    """tiktoken gives up after a million characters of white space: an error, or a panic of Rust."""
+    text = "A table" + unit * (1_100_000 // len(unit)) + "ends."
+    ids = encoding.encode_ordinary(text)
+    assert encoding.decode(ids) == text
+    assert encoding.encode(text) == ids
+
+
+@given(
+    runs=st.lists(
+        st.tuples(
+            st.text(st.sampled_from(" \n\t\u3000"), max_size=40),
+            st.text(st.sampled_from("aé漢🙂1!'"), max_size=6),
+        ),
+        max_size=6,
+    )
+)
+def test_only_very_long_white_space_is_cut(encoding, runs):
+    """Against tiktoken without the cut, here made at 8 characters in place of 100,000."""
+    text = "".join(space + word for space, word in runs)
+    longest = max(map(len, re.findall(r"\s+", text)), default=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer_module, "SPACES", 8)
+        first, *others = all_ways(encoding, text)
+        parts = [match.group() for part in tokenizer_module._cut(text) for match in re.finditer(r"\s+", part)]
+    assert all(ids == first for ids in others)
+    assert encoding.decode(first) == text
+    assert all(len(run) < 3 * 8 for run in parts)
+    if longest < 2 * 8:
+        assert first == tiktoken.Encoding.encode_ordinary(encoding, text)
+
+
+def test_a_special_token_after_long_white_space_is_still_read(encoding):
+    spaces = " " * 1_100_000
+    ids = encoding.encode(f"{spaces}{ENDOFTEXT}", allowed_special="all")
+    assert ids == [*encoding.encode_ordinary(spaces), encoding.eot_token]
+    with pytest.raises(ValueError, match="disallowed special token"):
+        encoding.encode(f"{spaces}{ENDOFTEXT}")
+
+
+def test_half_a_surrogate_pair_is_the_replacement_character(encoding):
+    first, *others = all_ways(encoding, "half \ud83d of a pair, whole \ud83d\ude42")
+    assert encoding.decode(first) == "half \ufffd of a pair, whole \U0001f642"
+    assert all(ids == first for ids in others)
+
+
 def test_trained_bpe_gives_the_ids_of_the_library_that_trained_it(bpe):
     reference = train_hf_bpe(TOPICS[:40], 999)
     for text in [*TOPICS, "l'été  \n\n\t x = 3_000  ", "naïve 漢字 🙂", " ", ""]:
@@ -58,6 +131,21 @@ def test_trained_vocabulary_has_the_size_asked_for_and_one_special_token(bpe):
 
 def test_training_is_deterministic(bpe):
     assert train_bpe(TOPICS[:40], 1000)._mergeable_ranks == bpe._mergeable_ranks
+
+
+def test_long_words_are_cut_for_training_and_others_are_not(bpe):
+    """A vocabulary of ordinary text is the library's own; a run of spaces costs no minutes."""
+    plain = Tokenizer(models.BPE())
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=999, initial_alphabet=alphabet, show_progress=False)
+    plain.train_from_iterator([*TOPICS[:40], "x" * 1000], trainer)
+    assert bpe_parts(train_hf_bpe([*TOPICS[:40], "x" * 1000], 999)) == bpe_parts(plain)
+    for character in " x漢":
+        text = f"a table{character * 200_000}end"
+        trained = train_bpe([text], 264)
+        assert trained.decode(trained.encode_ordinary(text)) == text
+        assert trained.n_vocab == 264
 
 
 def test_a_vocabulary_below_the_bytes_is_refused():
