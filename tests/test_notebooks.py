@@ -29,6 +29,7 @@ def hygiene(notebook: NotebookNode, name: str, repo: str) -> list[str]:
         *_metadata(notebook),
         *_outputs(notebook, name),
         *_badge(notebook, name, repo),
+        *_setup(notebook),
         *_parameters(notebook),
         *_teaching(notebook),
         *_widgets(notebook),
@@ -83,6 +84,13 @@ def _badge(notebook, name, repo):
         yield "the first cell's badge does not point at this notebook"
     if set(re.findall(r"git\+https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?(?![\w.-])", text)) - {repo}:
         yield "installs another repository"
+
+
+def _setup(notebook):
+    nodes = [node for cell in code_cells(notebook) for node in ast.walk(_tree(cell))]
+    imported = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    if "supertf" not in imported[: imported.index("torch") if "torch" in imported else None]:
+        yield "supertf is not imported before torch: how threads wait stays as it was"
 
 
 def _parameters(notebook):
@@ -185,7 +193,7 @@ def a_good_notebook() -> NotebookNode:
     ]
     cells = [
         new_markdown_cell(badge),
-        new_code_cell("%pip install git+https://github.com/some/lab"),
+        new_code_cell("%pip install git+https://github.com/some/lab\nimport supertf\nimport torch"),
         new_code_cell("STEPS = 3\nNAME: str = 'x'\nRATES = [1e-3, -1]", metadata={"tags": ["parameters"]}),
         new_code_cell("in_range(1, None, STEPS=STEPS)"),
         new_code_cell(f"{RENDER}\nrender(1)\nrender(2)\nrender(3)", outputs=[picture]),
@@ -241,6 +249,7 @@ FAULTS = [
     ("badge", source(0, f"![x](colab-badge.svg)({badge_url('other/lab', '00_good.ipynb')})")),
     ("badge", source(0, f"![x](colab-badge.svg)({badge_url('some/lab', '01_other.ipynb')})")),
     ("installs another repository", source(1, "%pip install git+https://github.com/other/lab.git")),
+    ("not imported before torch", source(1, "import torch\nimport supertf")),
     ("0 cells tagged parameters", tag(2)),
     ("2 cells tagged parameters", tag(6, "parameters")),
     ("not literals", source(2, "STEPS = 3\nTOTAL = STEPS * 2")),
