@@ -9,7 +9,6 @@ from torch import Tensor
 
 from supertf.config import GPTConfig
 from supertf.errors import UserError
-from supertf.fetch import smollm2_path
 from supertf.gguf_header import Header, read_header, readable
 from supertf.hf_weights import State, from_llama
 
@@ -108,13 +107,12 @@ def pair_halves(weight: Tensor, head_dim: int) -> Tensor:
     return pairs.transpose(1, 2).reshape(rows, width)  # (H * 2 * D/2, C)
 
 
-def smollm2_tokenizer() -> "tiktoken.Encoding":
+def gguf_tokenizer(path: Path) -> "tiktoken.Encoding":
     """SmolLM2's tokenizer as a tiktoken `Encoding`, from the vocabulary in its GGUF file."""
     import gguf
 
     from supertf.tokenizer import bpe_encoding  # which imports this module
 
-    path = smollm2_path()
     with readable(path):
         reader = gguf.GGUFReader(path)
         tokens, kinds, merges = (

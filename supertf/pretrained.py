@@ -65,10 +65,11 @@ def save_model(model: GPT, folder: str | Path) -> None:
 
 def read_checkpoint(name: str | Path) -> tuple[GPTConfig, State]:
     """Find `name` (see `load_model`) and return its config and float32 weights under this package's names."""
-    from supertf.checkpoint import find  # which imports this module
+    from supertf.checkpoint import find  # which imports this module, as does the next
+    from supertf.expanded import read_expanded
 
     if str(name) == "smollm2-135m":
-        return read_gguf(smollm2_path())
+        return read_expanded(smollm2_path())
     path = find(name)
     if path.suffix == ".gguf" and path.exists():
         return read_gguf(path)
@@ -195,14 +196,15 @@ def read_tensors(path: Path) -> State:
         ) from error
 
 
-def write_tensors(path: Path, tensors: State) -> None:
+def write_tensors(path: Path, tensors: State, metadata: dict[str, str] | None = None) -> None:
     """Write one safetensors file atomically; `UserError` when it cannot be written."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with atomic_path(path) as temporary:
         try:
-            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary)
+            whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+            save_file(whole, temporary, metadata)
         except SafetensorError as error:  # not an OSError, though a full disk is behind it
             raise OSError(str(error)) from error
 

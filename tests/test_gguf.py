@@ -31,14 +31,14 @@ CONFIG = GPTConfig(
 )
 
 
-def pair_neighbours(weight):
+def pair_neighbours(weight, head_dim):
     """The inverse of `pair_halves`, as llama.cpp's converter does it."""
     rows, width = weight.shape
-    return weight.view(rows // 4, 2, 2, width).transpose(1, 2).reshape(rows, width)
+    return weight.view(rows // head_dim, 2, head_dim // 2, width).transpose(1, 2).reshape(rows, width)
 
 
-def write_gguf(model, path, architecture="llama"):
-    """A small model as a float32 GGUF file."""
+def write_gguf(model, path, architecture="llama", quantized=None, leave_out=(), fields=(), more=()):
+    """A small model as a GGUF file in float32, or its matrices quantized, with other fields and tensors."""
     config = model.config
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(config.n_ctx)
@@ -46,19 +46,35 @@ def write_gguf(model, path, architecture="llama"):
     writer.add_block_count(config.n_layer)
     writer.add_feed_forward_length(config.n_inner)
     writer.add_head_count(config.n_head)
-    writer.add_head_count_kv(config.n_kv_head)
+    if "head_count_kv" not in leave_out:
+        writer.add_head_count_kv(config.n_kv_head)
+    for name, value in dict(fields).items():
+        {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}[
+            type(value)
+        ](name, value)
     writer.add_layer_norm_rms_eps(config.norm_eps)
     tensors = {"embedding": model.wte.weight, "norm": model.ln_f.weight, "head": model.lm_head.weight}
     for layer, block in enumerate(model.h):
-        q, k, v = block.attn.c_attn.weight.split([16, 8, 8])
+        width = config.kv_heads * config.head_dim
+        q, k, v = block.attn.c_attn.weight.split([config.n_embd, width, width])
         gate, up = block.mlp.c_fc.weight.chunk(2)
-        parts = {"ln_1": block.ln_1.weight, "ln_2": block.ln_2.weight, "q": pair_neighbours(q)}
-        parts |= {"k": pair_neighbours(k), "v": v, "o": block.attn.c_proj.weight}
+        parts = {
+            "ln_1": block.ln_1.weight,
+            "ln_2": block.ln_2.weight,
+            "q": pair_neighbours(q, config.head_dim),
+        }
+        parts |= {"k": pair_neighbours(k, config.head_dim), "v": v, "o": block.attn.c_proj.weight}
         parts |= {"gate": gate, "up": up, "down": block.mlp.c_proj.weight}
         tensors |= {f"{name} {layer}": tensor for name, tensor in parts.items()}
     for name, tensor in tensors.items():
         key, _, layer = name.partition(" ")
-        writer.add_tensor(GGUF_NAMES[key].format(layer), tensor.detach().numpy().astype(np.float32))
+        data, kind = tensor.detach().numpy().astype(np.float32), None
+        if quantized and data.ndim == 2:
+            kind = gguf.GGMLQuantizationType[quantized]
+            data = gguf.quantize(data, kind)
+        writer.add_tensor(GGUF_NAMES[key].format(layer), data, raw_dtype=kind)
+    for name, data in dict(more).items():
+        writer.add_tensor(name, data)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -84,7 +100,7 @@ def test_a_written_model_comes_back_exactly(small_file):
 
 def test_pairing_halves_undoes_pairing_neighbours():
     weight = torch.arange(16 * 3.0).view(16, 3)
-    assert torch.equal(pair_halves(pair_neighbours(weight), 4), weight)
+    assert torch.equal(pair_halves(pair_neighbours(weight, 4), 4), weight)
 
 
 def test_other_architectures_are_refused(small_file, tmp_path):
