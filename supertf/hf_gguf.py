@@ -23,10 +23,10 @@ ARCHITECTURES = (
     "nemotron",
     "phi3",
     "qwen2",
-    "qwen2moe",
     "qwen3",
+    "qwen3moe",
 )
-ARCHITECTURES += ("qwen3moe", "stablelm", "starcoder2")
+ARCHITECTURES += ("stablelm", "starcoder2")
 
 
 def gguf_options(transformers: ModuleType, path: Path) -> dict[str, Any]:
