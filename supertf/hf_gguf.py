@@ -25,8 +25,9 @@ ARCHITECTURES = (
     "qwen2",
     "qwen3",
     "qwen3moe",
+    "stablelm",
+    "starcoder2",
 )
-ARCHITECTURES += ("stablelm", "starcoder2")
 
 
 def gguf_options(transformers: ModuleType, path: Path) -> dict[str, Any]:
