@@ -126,6 +126,8 @@ def load_hf_model(
             model, info = transformers.AutoModelForCausalLM.from_pretrained(
                 place, dtype=dtype or "auto", output_loading_info=True, **options
             )
+        except UserError:
+            raise
         except LOADING_ERRORS as error:
             if "offload_folder" in str(error):  # where transformers would put them, rewritten
                 raise UserError(
@@ -213,8 +215,8 @@ def is_gguf(name: str | Path) -> bool:
 
 
 def lab_reads(name: str | Path) -> bool:
-    """Whether `load_model` reads this model, as its config or header tells; of a hub id only the config is
-    fetched."""
+    """Whether `load_model` reads this model, as its config or header tells. Of a hub id only the config is
+    fetched. Raises `UserError` when there is none, or it is damaged."""
     path = locate(name)  # `load_model` checks that it is whole
     if str(name) == "smollm2-135m":
         return True

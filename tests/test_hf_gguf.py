@@ -192,9 +192,8 @@ def test_a_llama_that_the_lab_reads_is_read_alike_by_both(tmp_path):
 def test_a_field_that_transformers_overlooks_is_refused(architecture, fields, tmp_path, monkeypatch):
     write(small(architecture), architecture, tmp_path / "model.gguf", fields=fields)
     monkeypatch.setattr(gguf, "dequantize", lambda *_: pytest.fail("expanded"))
-    with pytest.raises(UserError, match=next(iter(fields))) as caught:
+    with pytest.raises(UserError, match=rf"^\S+model\.gguf: {next(iter(fields))} is [^\n]*$"):
         load_any(tmp_path / "model.gguf", tokenizer="bytes")
-    assert "\n" not in str(caught.value)
 
 
 def test_a_tensor_that_transformers_overlooks_is_refused(tmp_path, monkeypatch):
