@@ -1,17 +1,15 @@
 """GGUF files of Llama-architecture models: weights, config, and SmolLM2's tokenizer."""
 
-import contextlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from supertf.config import GPTConfig
 from supertf.errors import UserError
-from supertf.fetch import smollm2_path
+from supertf.gguf_header import Header, read_header, readable
 from supertf.hf_weights import State, from_llama
 
 if TYPE_CHECKING:
@@ -32,69 +30,72 @@ GGUF_NAMES = {
     "down": "blk.{}.ffn_down.weight",
 }
 
-# What gguf, numpy and torch raise on files with a flipped bit or a missing end.
-READER_ERRORS = (
-    *(OSError, ValueError, LookupError, TypeError, AttributeError),
-    *(ArithmeticError, MemoryError, RuntimeError),
-)
-
-
-@contextlib.contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turn whatever a missing or damaged file makes the reader raise into one `UserError`."""
-    try:
-        yield
-    except UserError:
-        raise
-    except READER_ERRORS as error:
-        raise UserError(f"{path} is not a readable GGUF file ({error}): fetch it again") from error
-
 
 def read_gguf(path: Path) -> tuple[GPTConfig, State]:
-    """Config and dequantised float32 weights of a Llama-architecture GGUF file."""
-    with readable(path):
-        return _read_gguf(path)
+    """Config and dequantised float32 weights of a Llama-architecture GGUF file.
 
-
-def _read_gguf(path: Path) -> tuple[GPTConfig, State]:
+    `UserError` before any weight is expanded when the file asks for something that this decoder lacks.
+    """
     import gguf
 
-    reader = gguf.GGUFReader(path)
+    header = read_header(path)
+    state: State = {}
+    with readable(path):
+        config = llama_config(header)
+        for tensor in header.tensors:
+            weights = torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type).copy())
+            if re.fullmatch(r"blk\.\d+\.attn_[qk]\.weight", tensor.name):
+                weights = pair_halves(weights, config.head_dim)
+            state[tensor.name] = weights
+        return config, from_llama(config, state, GGUF_NAMES)
 
-    def field(name: str, default: Any = None) -> Any:
-        found = reader.get_field(name)
-        if found is None and default is None:
-            raise UserError(f"{path} has no field {name}: it is not a Llama model in GGUF form")
-        return default if found is None else found.contents()
 
-    if field("general.architecture") != "llama":
+def llama_config(header: Header) -> GPTConfig:
+    """Our config for a Llama's GGUF file; `UserError` naming a field or tensor that this decoder lacks."""
+    if header.architecture != "llama":
         raise UserError(
-            f"{path} holds architecture {field('general.architecture')!r}; this decoder reads 'llama'"
+            f"{header.path} holds architecture {header.architecture!r}; this decoder reads 'llama'"
         )
-    shapes = {tensor.name: tuple(reversed(tensor.shape.tolist())) for tensor in reader.tensors}
+    field, shapes = header.field, header.shapes
     config = GPTConfig(
         vocab_size=shapes.get("token_embd.weight", (0,))[0],
-        n_ctx=field("llama.context_length"),
-        n_layer=field("llama.block_count"),
-        n_head=field("llama.attention.head_count"),
-        n_kv_head=field("llama.attention.head_count_kv"),
-        n_embd=field("llama.embedding_length"),
-        n_inner=field("llama.feed_forward_length"),
+        n_ctx=field("context_length"),
+        n_layer=field("block_count"),
+        n_head=field("attention.head_count"),
+        n_kv_head=field("attention.head_count_kv", field("attention.head_count")),
+        n_embd=field("embedding_length"),
+        n_inner=field("feed_forward_length"),
         position="rope",
-        rope_base=float(field("llama.rope.freq_base", 10000.0)),
+        rope_base=float(field("rope.freq_base", 10000.0)),
         norm="rmsnorm",
-        norm_eps=float(f"{field('llama.attention.layer_norm_rms_epsilon'):.6g}"),  # stored as float32
+        norm_eps=float(f"{field('attention.layer_norm_rms_epsilon'):.6g}"),  # stored as float32
         mlp="swiglu",
         bias=False,
         tie_head="output.weight" not in shapes,
     )
-    state: State = {}
-    for tensor in reader.tensors:
-        weights = torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type).copy())
-        if re.fullmatch(r"blk\.\d+\.attn_[qk]\.weight", tensor.name):
-            weights = pair_halves(weights, config.head_dim)
-        state[tensor.name] = weights
-    return config, from_llama(config, state, GGUF_NAMES)
+    header.check(
+        {
+            "vocab_size": config.vocab_size,
+            "block_count": config.n_layer,
+            "embedding_length": config.n_embd,
+            "feed_forward_length": config.n_inner,
+            "attention.head_count": config.n_head,
+            "attention.head_count_kv": config.n_kv_head,
+            "attention.key_length": config.head_dim,
+            "attention.value_length": config.head_dim,
+            "attention.layer_norm_rms_epsilon": config.norm_eps,
+            "rope.dimension_count": config.head_dim,
+            "rope.freq_base": config.rope_base,
+        }
+    )
+    layers = {
+        name.format(layer)
+        for layer in range(min(config.n_layer, len(shapes)))
+        for name in GGUF_NAMES.values()
+    }
+    if surplus := shapes.keys() - layers:
+        raise UserError(f"{header.path} has a tensor {min(surplus)}, which is not part of this decoder")
+    return config
 
 
 def pair_halves(weight: Tensor, head_dim: int) -> Tensor:
@@ -106,13 +107,12 @@ def pair_halves(weight: Tensor, head_dim: int) -> Tensor:
     return pairs.transpose(1, 2).reshape(rows, width)  # (H * 2 * D/2, C)
 
 
-def smollm2_tokenizer() -> "tiktoken.Encoding":
+def gguf_tokenizer(path: Path) -> "tiktoken.Encoding":
     """SmolLM2's tokenizer as a tiktoken `Encoding`, from the vocabulary in its GGUF file."""
     import gguf
 
     from supertf.tokenizer import bpe_encoding  # which imports this module
 
-    path = smollm2_path()
     with readable(path):
         reader = gguf.GGUFReader(path)
         tokens, kinds, merges = (

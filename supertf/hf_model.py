@@ -19,12 +19,21 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from supertf.checkpoint import find, load_tokenizer_of
+from supertf.checkpoint import load_tokenizer_of, locate
 from supertf.errors import UserError
 from supertf.files import read_json
-from supertf.hf_weights import gpt2_config, llama_config
+from supertf.gguf_header import read_header
+from supertf.gguf_weights import llama_config
+from supertf.hf_gguf import gguf_options
 from supertf.model import GPT, Output
-from supertf.pretrained import MODEL_TYPE, download, load_model, may_be_hub_id
+from supertf.pretrained import (
+    CONFIG,
+    MODEL_TYPE,
+    fetch_from_hub,
+    foreign_config,
+    load_model,
+    may_be_hub_id,
+)
 from supertf.tokenizer import load_tokenizer
 
 # What transformers and what it reads with raise on a model that is missing, damaged or of no known kind.
@@ -103,18 +112,22 @@ def load_hf_model(
     dtype: torch.dtype | None = None,
     stream: bool = False,
 ) -> HFModel:
-    """A folder or hub id of a Hugging Face causal language model, in evaluation mode.
+    """A folder, hub id or GGUF file of a Hugging Face causal language model, in evaluation mode.
 
     dtype: None keeps the checkpoint's. stream: leave the weights in their safetensors files and read each
     layer when it runs, on the CPU. Raises `UserError` without transformers, and when the model is missing,
     damaged, incomplete or none that predicts the next token.
     """
-    offload = {"device_map": {"": "disk"}, "use_safetensors": True} if stream else {}
+    place, options = name, {"device_map": {"": "disk"}, "use_safetensors": True} if stream else {}
     with quiet_transformers() as transformers:
         try:
+            if is_gguf(name):
+                place, options = Path(name).parent, gguf_options(transformers, Path(name))
             model, info = transformers.AutoModelForCausalLM.from_pretrained(
-                name, dtype=dtype or "auto", output_loading_info=True, **offload
+                place, dtype=dtype or "auto", output_loading_info=True, **options
             )
+        except UserError:
+            raise
         except LOADING_ERRORS as error:
             if "offload_folder" in str(error):  # where transformers would put them, rewritten
                 raise UserError(
@@ -181,38 +194,44 @@ def load_any(
 ) -> tuple[GPT | HFModel, Tokenizer]:
     """A model and its tokenizer, by this lab's loader where it can, else by transformers.
 
-    The lab's `load_model` reads smollm2-135m, GGUF files, folders and runs of this lab, and GPT-2, Llama and
-    Mistral checkpoints whose config it supports; any other folder or hub id goes to `load_hf_model`, and with
-    stream all of them. dtype: None is float32 for the lab's models and the checkpoint's own for others.
-    tokenizer: one of `load_tokenizer`'s in place of the model's. Raises `UserError` as the loaders do, and
-    on a model without a tokenizer.
+    The lab's `load_model` reads smollm2-135m, folders and runs of this lab, and GPT-2, Llama and Mistral
+    checkpoints and Llama's GGUF files whose settings it supports; any other folder, hub id or GGUF file goes
+    to `load_hf_model`, and with stream all of them. dtype: None is float32 for the lab's models and the
+    checkpoint's own for others. tokenizer: one of `load_tokenizer`'s in place of the model's. Raises
+    `UserError` as the loaders do, and on a model without a tokenizer.
     """
     given = load_tokenizer(tokenizer) if tokenizer else None
+    if stream and (str(name) == "smollm2-135m" or is_gguf(name)):
+        raise UserError(f"{name} is one GGUF file, which is read whole: leave out streaming")
     if not stream and lab_reads(name):
         model = load_model(name, device, dtype or torch.float32)
         return model, given or tokenizer_of(name, model.config.vocab_size)
-    if str(name) == "smollm2-135m" or str(name).endswith(".gguf"):
-        raise UserError(f"{name} is one GGUF file, which is read whole: leave out streaming")
     return load_hf_model(name, device, dtype, stream), given or hf_tokenizer(name)
 
 
+def is_gguf(name: str | Path) -> bool:
+    """Whether a name means a GGUF file; no hub id ends like one."""
+    return str(name).endswith(".gguf")
+
+
 def lab_reads(name: str | Path) -> bool:
-    """Whether `load_model` reads this model, as its config tells; of a hub id only the config is fetched."""
-    path = find(name)
-    if str(name) == "smollm2-135m" or str(name).endswith(".gguf") or path.is_file():
+    """Whether `load_model` reads this model, as its config or header tells. Of a hub id only the config is
+    fetched. Raises `UserError` when there is none, or it is damaged."""
+    path = locate(name)  # `load_model` checks that it is whole
+    if str(name) == "smollm2-135m":
         return True
-    if not path.is_dir():
-        if not may_be_hub_id(str(name)):
-            return True  # it says what is wrong
-        path = download(str(name), ("config.json",))
-    values = read_json(path / "config.json")
-    kind = values.get("model_type")
-    readers = {MODEL_TYPE: dict, "gpt2": gpt2_config, "llama": llama_config, "mistral": llama_config}
-    if kind not in readers:
-        return False
+    if is_gguf(path) and path.is_file():
+        supported, told = llama_config, read_header(path)
+    elif path.is_dir() or (not path.exists() and may_be_hub_id(str(name))):
+        folder = path if path.is_dir() else fetch_from_hub(str(name), (CONFIG,))
+        supported, told = foreign_config, read_json(folder / CONFIG)
+        if told.get("model_type") == MODEL_TYPE:
+            return True
+    else:
+        return True  # no model: it says what was expected
     try:
-        readers[kind](values)
-    except UserError:  # a feature of the family that the lab's decoder lacks
+        supported(told)
+    except UserError:  # a feature that the lab's decoder lacks
         return False
     return True
 
@@ -227,8 +246,8 @@ def tokenizer_of(name: str | Path, vocab_size: int) -> Tokenizer:
 
 def hf_tokenizer(name: str | Path) -> HFTokenizer:
     """The tokenizer of a Hugging Face folder, hub id or GGUF file; `UserError` when there is none."""
-    path = Path(name)
-    place, options = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (name, {})
+    path = Path(name)  # absolute: a file of that name in the working folder would go first
+    place, options = (path.parent, {"gguf_file": str(path.resolve())}) if is_gguf(name) else (name, {})
     with quiet_transformers() as transformers:
         try:
             tokenizer = HFTokenizer(transformers.AutoTokenizer.from_pretrained(place, **options))

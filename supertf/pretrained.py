@@ -4,6 +4,7 @@ Every tensor's name and shape is checked; nothing is skipped silently. `load_mod
 """
 
 import dataclasses
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,21 @@ from supertf.errors import UserError
 from supertf.fetch import smollm2_path
 from supertf.files import atomic_path, read_json, write_json
 from supertf.gguf_weights import read_gguf
-from supertf.hf_weights import LLAMA_NAMES, State, from_gpt2, from_llama, gpt2_config, llama_config
+from supertf.hf_weights import (
+    LLAMA_NAMES,
+    State,
+    from_gpt2,
+    from_llama,
+    gpt2_config,
+    llama_config,
+    mistral_config,
+    with_prefix,
+)
 from supertf.model import GPT
 
 MODEL_TYPE = "supertf"
-CHECKPOINT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"  # names the shards of weights that are not in one file
 FILE_SUFFIXES = (".gguf", ".safetensors", ".json", ".bin", ".pt")
 
 
@@ -54,10 +65,11 @@ def save_model(model: GPT, folder: str | Path) -> None:
 
 def read_checkpoint(name: str | Path) -> tuple[GPTConfig, State]:
     """Find `name` (see `load_model`) and return its config and float32 weights under this package's names."""
-    from supertf.checkpoint import find  # which imports this module
+    from supertf.checkpoint import find  # which imports this module, as does the next
+    from supertf.expanded import read_expanded
 
     if str(name) == "smollm2-135m":
-        return read_gguf(smollm2_path())
+        return read_expanded(smollm2_path())
     path = find(name)
     if path.suffix == ".gguf" and path.exists():
         return read_gguf(path)
@@ -76,9 +88,17 @@ def may_be_hub_id(name: str) -> bool:
     return not name.startswith((".", "/", "~")) and name.count("/") <= 1 and not name.endswith(FILE_SUFFIXES)
 
 
-def download(hub_id: str, files: Sequence[str] = CHECKPOINT_FILES) -> Path:
-    """Fetch a model's configuration and safetensors (or other files) from the Hugging Face hub or its local
-    cache, and return their folder."""
+def download(hub_id: str) -> Path:
+    """Fetch a model's configuration and those weights that `weight_files` names from the Hugging Face hub or
+    its local cache, and return their folder."""
+    folder = fetch_from_hub(hub_id, (CONFIG, WEIGHTS, INDEX))
+    if not (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
+        fetch_from_hub(hub_id, [glob.escape(name) for name in shard_names(folder)])
+    return folder
+
+
+def fetch_from_hub(hub_id: str, files: Sequence[str]) -> Path:
+    """Fetch files of a model from the hub or its local cache, and return their folder."""
     import httpx  # which huggingface_hub talks through
     import huggingface_hub.errors
 
@@ -96,32 +116,70 @@ def download(hub_id: str, files: Sequence[str] = CHECKPOINT_FILES) -> Path:
     return Path(folder)
 
 
+def foreign_config(values: dict[str, Any]) -> GPTConfig:
+    """Our config for the `config.json` of another project; `UserError` on what this decoder lacks."""
+    kind = str(values.get("model_type"))
+    readers = {"gpt2": gpt2_config, "llama": llama_config, "mistral": mistral_config}
+    if kind not in readers:
+        raise UserError(
+            f"the checkpoint's model_type {kind!r} is none of {MODEL_TYPE}, {', '.join(readers)}, which this "
+            "decoder reads"
+        )
+    return readers[kind](values)
+
+
 def read_folder(folder: Path) -> tuple[GPTConfig, State]:
-    """Config and weights of a folder with `config.json` and one or more safetensors files."""
-    values = read_json(folder / "config.json")
-    kind = values.pop("model_type", None)
+    """Config and weights of a folder with `config.json` and safetensors."""
+    values = read_json(folder / CONFIG)
+    if values.get("model_type") == MODEL_TYPE:
+        del values["model_type"]
+        return GPTConfig.from_dict(values), read_safetensors(folder)
+    try:
+        config = foreign_config(values)
+    except UserError as error:
+        raise UserError(f"{folder / CONFIG}: {error}") from error
     state = read_safetensors(folder)
-    if kind == MODEL_TYPE:
-        return GPTConfig.from_dict(values), state
-    if kind == "gpt2":
-        return gpt2_config(values), from_gpt2(state)
-    if kind in ("llama", "mistral"):
-        config = llama_config(values)
-        return config, from_llama(config, state, LLAMA_NAMES)
-    raise UserError(
-        f"{folder / 'config.json'} says model_type {kind!r}; "
-        f"this decoder reads {MODEL_TYPE}, gpt2, llama and mistral"
-    )
+    if values["model_type"] == "gpt2":
+        return config, from_gpt2(state)
+    return config, from_llama(config, with_prefix(state, "model."), LLAMA_NAMES)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that are the model, as transformers decides: model.safetensors, else the shards that
+    model.safetensors.index.json names. Whatever lies beside them is not read."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if not (folder / INDEX).is_file():
+        others = sorted(path.name for path in folder.glob("*.safetensors"))
+        there = f" but {', '.join(others[:3])}{' ...' if len(others) > 3 else ''}" if others else ""
+        raise UserError(
+            f"{folder} holds neither {WEIGHTS} nor {INDEX}{there}; a model is read from one of these two "
+            f"(a single file of weights can be renamed to {WEIGHTS}), other formats are not read"
+        )
+    files = [folder / name for name in shard_names(folder)]
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{folder} has no {file.name}, which {INDEX} names: fetch or copy it again")
+    return files
+
+
+def shard_names(folder: Path) -> list[str]:
+    """The files that a folder's index names, sorted."""
+    shards = read_json(folder / INDEX).get("weight_map")
+    names = set(map(str, shards.values())) if isinstance(shards, dict) else set()
+    if not names or any(Path(name).name != name for name in names):
+        raise UserError(f"{folder / INDEX} is damaged: expected a weight_map of tensors to files beside it")
+    return sorted(names)
 
 
 def read_safetensors(folder: Path) -> State:
-    """All tensors of a folder's safetensors files."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise UserError(f"{folder} holds no *.safetensors file; weights in other formats are not read")
+    """All tensors of a folder's `weight_files`."""
     state: State = {}
-    for file in files:
-        state.update(read_tensors(file))
+    for file in weight_files(folder):
+        tensors = read_tensors(file)
+        if twice := state.keys() & tensors.keys():
+            raise UserError(f"{file} holds {min(twice)}, which another shard of the model holds, too")
+        state |= tensors
     return state
 
 
@@ -138,14 +196,15 @@ def read_tensors(path: Path) -> State:
         ) from error
 
 
-def write_tensors(path: Path, tensors: State) -> None:
+def write_tensors(path: Path, tensors: State, metadata: dict[str, str] | None = None) -> None:
     """Write one safetensors file atomically; `UserError` when it cannot be written."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with atomic_path(path) as temporary:
         try:
-            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary)
+            whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+            save_file(whole, temporary, metadata)
         except SafetensorError as error:  # not an OSError, though a full disk is behind it
             raise OSError(str(error)) from error
 
@@ -159,8 +218,9 @@ def build(config: GPTConfig, state: State) -> GPT:
     with torch.device("meta"):  # no memory and no random numbers for weights that get replaced
         model = GPT(config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if config.tie_head:
-        state.setdefault("lm_head.weight", state.get("wte.weight", torch.empty(0)))
+    if config.tie_head:  # either may be stored for both
+        head = state.setdefault("lm_head.weight", state.get("wte.weight", torch.empty(0)))
+        state.setdefault("wte.weight", head)
     wrong = [f"{name} is missing" for name in expected if name not in state]
     wrong += [f"{name} is not part of this model" for name in state if name not in expected]
     wrong += [
@@ -171,6 +231,12 @@ def build(config: GPTConfig, state: State) -> GPT:
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UserError(f"the weights do not fit the config: {'; '.join(wrong[:3])}{more}")
+    head, embedding = state["lm_head.weight"], state["wte.weight"]
+    if config.tie_head and head is not embedding and not bool((head == embedding).all()):
+        raise UserError(
+            "the config ties the output head to the token embedding, but the weights hold two different "
+            "matrices: say in the config which is meant"
+        )
     model.load_state_dict(state, assign=True)
     if config.tie_head:
         model.lm_head.weight = model.wte.weight

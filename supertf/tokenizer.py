@@ -17,7 +17,7 @@ import numpy as np
 import tiktoken
 
 from supertf.errors import UserError
-from supertf.fetch import is_present
+from supertf.fetch import is_present, smollm2_path
 from supertf.files import cache_dir, is_sealed, read_json, seal, write_json
 
 ENDOFTEXT = "<|endoftext|>"
@@ -41,9 +41,9 @@ def load_tokenizer(name: str | Path) -> tiktoken.Encoding:
     if name == "bytes":
         return _bytes()
     if name == "smollm2-135m":
-        from supertf.gguf_weights import smollm2_tokenizer
+        from supertf.expanded import read_tokenizer  # which imports this module
 
-        return smollm2_tokenizer()
+        return read_tokenizer(smollm2_path())
     if not os.path.isfile(name):
         raise UserError(
             f"no tokenizer called {str(name)!r}: expected {', '.join(BUILT_IN)} or a tokenizer file's path"
@@ -53,12 +53,12 @@ def load_tokenizer(name: str | Path) -> tiktoken.Encoding:
 
 def save_tokenizer(encoding: tiktoken.Encoding, path: str | Path) -> None:
     """Write any tiktoken encoding as one checksummed JSON file that `load_tokenizer` reads."""
-    write_json(path, _describe(encoding))
+    write_json(path, describe(encoding))
 
 
 def tokenizer_spec(encoding: tiktoken.Encoding) -> str | dict[str, Any]:
     """What a manifest stores to get `encoding` back: a built-in's name, or its whole description."""
-    return encoding.name if encoding.name in BUILT_IN else _describe(encoding)
+    return encoding.name if encoding.name in BUILT_IN else describe(encoding)
 
 
 def tokenizer_from_spec(spec: str | dict[str, Any], where: str = "the manifest") -> tiktoken.Encoding:
@@ -280,7 +280,7 @@ def _gpt2() -> tiktoken.Encoding:
     )
 
 
-def _describe(encoding: tiktoken.Encoding) -> dict[str, Any]:
+def describe(encoding: tiktoken.Encoding) -> dict[str, Any]:
     """A checksummed JSON object with all of `encoding`; tokens in id order, base64, comma-separated."""
     tokens = [b""] * encoding.n_vocab
     for token, index in encoding._mergeable_ranks.items():

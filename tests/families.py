@@ -34,7 +34,7 @@ FAMILIES = {
     "Phi": {},
     "Gemma2": {"head_dim": 8},
     "Gemma3Text": {"head_dim": 8},
-    "GPT2": {"n_inner": INNER, "intermediate_size": None},
+    "GPT2": {"n_inner": INNER, "intermediate_size": None, "num_key_value_heads": None},
     "GPTNeoX": {},
     "OPT": {"ffn_dim": INNER, "word_embed_proj_dim": WIDTH, "intermediate_size": None},
     "Falcon": {"ffn_hidden_size": INNER, "multi_query": True, "parallel_attn": True},

@@ -1,0 +1,94 @@
+"""GGUF files that transformers reads: which of them it computes as they say.
+
+transformers takes some of a file's fields and tensors and overlooks the rest. Here its config is held against
+every field, and its parameters against the tensors, before any weight is expanded.
+"""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from supertf.errors import UserError
+from supertf.gguf_header import read_header, readable
+
+# Architectures that transformers reads as they were written: held against the logits of models of each.
+ARCHITECTURES = (
+    "llama",
+    "bloom",
+    "gemma2",
+    "gemma3",
+    "gpt2",
+    "nemotron",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "qwen3moe",
+    "stablelm",
+    "starcoder2",
+)
+
+
+def gguf_options(transformers: ModuleType, path: Path) -> dict[str, Any]:
+    """What `from_pretrained` needs beside the file's folder to read it in full precision.
+
+    Raises `UserError` when transformers does not read the file, or would compute something else than it says.
+    """
+    header = read_header(path)
+    if header.architecture not in ARCHITECTURES:
+        raise UserError(
+            f"{path} holds architecture {header.architecture!r}; of GGUF files these are read: "
+            + ", ".join(ARCHITECTURES)
+        )
+    # absolute: a name alone is looked for in the working folder first
+    options = {"gguf_file": str(path.resolve())}
+    config = transformers.AutoConfig.from_pretrained(path.parent, **options)
+    with readable(path):
+        header.check(said_by(config))
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    expected = sum(parameter.numel() for parameter in model.parameters())
+    found = sum(int(tensor.n_elements) for tensor in header.tensors)
+    if found != expected:  # transformers leaves out what it has no place for, without a word
+        raise UserError(
+            f"{path} holds {found:,} numbers in {len(header.tensors)} tensors, where transformers' model of "
+            f"this architecture has {expected:,}: it would compute something else"
+        )
+    return {**options, "quantization_config": transformers.GgufConfig(dequantize=True)}
+
+
+def said_by(config: Any) -> dict[str, Any]:
+    """What a transformers config computes, under the names of GGUF's fields; None: no such thing."""
+
+    def first(*names: str) -> Any:
+        return next((value for name in names if (value := getattr(config, name, None)) is not None), None)
+
+    head_dim = first("head_dim") or config.hidden_size // config.num_attention_heads
+    said = {
+        "vocab_size": config.vocab_size,
+        "embedding_length": config.hidden_size,
+        "block_count": config.num_hidden_layers,
+        "feed_forward_length": first("intermediate_size", "n_inner") or 4 * config.hidden_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": first("num_key_value_heads") or config.num_attention_heads,
+        "attention.key_length": head_dim,
+        "attention.value_length": head_dim,
+        "attention.scale": (first("query_pre_attn_scalar") or head_dim) ** -0.5,
+        "attention.sliding_window": first("sliding_window"),
+        "attn_logit_softcapping": first("attn_logit_softcapping"),
+        "final_logit_softcapping": first("final_logit_softcapping"),
+        "use_parallel_residual": first("use_parallel_residual"),
+        "expert_count": first("num_experts"),
+        "expert_used_count": first("num_experts_per_tok"),
+        "expert_feed_forward_length": first("moe_intermediate_size"),
+    }
+    epsilon = first("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps")
+    said |= dict.fromkeys(("attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon"), epsilon)
+    if rope := first("rope_parameters"):
+        full = rope.get("full_attention", rope)  # Gemma 3 has one rotation per kind of layer
+        said["rope.freq_base"] = full["rope_theta"]
+        said["rope.dimension_count"] = int(head_dim * full.get("partial_rotary_factor", 1))
+        if "sliding_attention" in rope:
+            said["rope.freq_base_swa"] = rope["sliding_attention"]["rope_theta"]
+    return said
