@@ -125,17 +125,22 @@ def test_04_reads_an_experiment_that_it_ran_itself(tmp_path, monkeypatch, smollm
     assert result.problems == []
 
 
-def save_with_byte_tokenizer(family: str, folder: Path) -> None:
-    """A tiny random model of a family of transformers in a folder, with a tokenizer of bytes."""
-    vocabulary = {piece: i for i, piece in enumerate(["<s>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+def save_with_byte_tokenizer(family: str, folder: Path, size: int = 4200) -> None:
+    """A small random model of a family of transformers in a folder, with a tokenizer of bytes.
+
+    It is as wide, and its vocabulary as large, as the two steps of notebook 06's head ask for.
+    """
+    pieces = ["<s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    pieces += [f"piece {i}" for i in range(len(pieces), size)]  # that no text has
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     special = {"bos_token": "<s>", "eos_token": "<s>"}
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 257}
+    sizes = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": size}
     sizes |= {"bos_token_id": 0, "eos_token_id": 0}
-    sizes |= {} if family == "GPT2" else {"intermediate_size": 80, "num_key_value_heads": 2}
+    sizes |= {} if family == "GPT2" else {"intermediate_size": 256, "num_key_value_heads": 2}
     torch.manual_seed(0)
     config = getattr(transformers, f"{family}Config")(**sizes)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
