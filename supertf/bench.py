@@ -5,7 +5,7 @@ import platform
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +100,9 @@ def ratios(seconds: Mapping[str, list[float]], name: str, peer: str) -> list[flo
     return [theirs / ours for ours, theirs in zip(seconds[name], seconds[peer], strict=True)]
 
 
-def spread(ratios: Iterable[float]) -> dict[str, float]:
-    """Median, least and largest of ratios over rounds; what differs by less is not told apart."""
-    ratios = list(ratios)
-    return {"median": statistics.median(ratios), "least": min(ratios), "largest": max(ratios)}
+def spread(ratios: Sequence[float]) -> str:
+    """The median of ratios over rounds and, in brackets, how far apart they lie: nothing finer was measured."""
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def matmul_gflops(dtype: torch.dtype, size: int = 2048, repeats: int = 5) -> float:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from supertf import bench, bench_generate, bench_prune, bench_train, cli_bench
-from supertf.bench import interleave, matmul_gflops, read_gbps, rounds, speedup
+from supertf.bench import interleave, matmul_gflops, read_gbps, rounds, speedup, spread
 from supertf.bench_train import SHAPES, flops_per_token
 from supertf.cli import main
 from supertf.config import GPTConfig
@@ -106,6 +106,11 @@ def test_speedup_is_the_median_ratio_within_rounds():
     seconds = {"ours": [1.0, 10.0, 1.0, 1.0], "peer": [2.0, 20.0, 2.0, 50.0]}
     assert speedup(seconds, "ours", "peer") == 2.0
     assert speedup(seconds, "ours", "ours") == 1.0
+
+
+def test_a_ratio_is_shown_with_its_spread_over_rounds():
+    assert spread([1.204, 0.95, 1.3]) == "1.20 (0.95 to 1.30)"
+    assert spread([2.0]) == "2.00 (2.00 to 2.00)"
 
 
 def test_rates_follow_from_the_time(monkeypatch):
