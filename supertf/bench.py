@@ -101,7 +101,7 @@ def ratios(seconds: Mapping[str, list[float]], name: str, peer: str) -> list[flo
 
 
 def spread(ratios: Sequence[float]) -> str:
-    """The median of ratios over rounds and, in brackets, how far apart they lie: nothing finer was measured."""
+    """The median of ratios over rounds and, in brackets, the least and the largest: no finer is known."""
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
