@@ -5,49 +5,122 @@ import platform
 import re
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from tqdm.auto import tqdm
 
 from supertf import __version__
 
+LONG = 60.0  # seconds that all calls of a rival may take, however slow it is
+SLOW = 10.0  # times the fastest rival's: what takes longer than both is left out
 
-def interleave(rivals: dict[str, Callable[[], Any]], repeats: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Seconds of each call, `repeats` rounds in which every rival runs once, so that noise hits all alike.
 
-    Every second round goes backwards, so that none always runs after the same other.
-    """
-    for _ in range(warmup):
-        for call in rivals.values():
-            call()
-    seconds: dict[str, list[float]] = {name: [] for name in rivals}
-    for i in range(repeats):
-        for name, call in list(rivals.items())[:: -1 if i % 2 else 1]:
-            started = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - started)
+class Seconds(dict[str, list[float]]):
+    """Seconds of every call by rival, equally many of each; `left_out` says why other rivals have none."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__({name: [] for name in names})
+        self.left_out: dict[str, str] = {}
+
+    def leave_out(self, slow: Iterable[str], one_call: Mapping[str, float], calls: int) -> None:
+        """Drop these rivals, of which so many calls take too long."""
+        for name in slow:
+            minutes, fastest = calls * one_call[name] / 60, min(one_call.values())
+            self.left_out[name] = (
+                f"about {one_call[name]:.2g} s a call, {one_call[name] / fastest:.0f} times the fastest "
+                f"rival's, and {minutes:.0f} minutes for {calls}"
+            )
+            del self[name]
+
+
+def too_slow(one_call: Mapping[str, float], calls: int) -> list[str]:
+    """The rivals of which so many calls take longer than LONG, and than SLOW times the fastest one's."""
+    most = max(LONG / calls, SLOW * min(one_call.values()))
+    return [name for name, seconds in one_call.items() if seconds > most]
+
+
+def interleave(rivals: Mapping[str, Callable[[], Any]], repeats: int, warmup: int = 1) -> Seconds:
+    """Seconds of each call after all `rounds`."""
+    for seconds in rounds(rivals, repeats, warmup):  # noqa: B007, the last one is wanted
+        pass
     return seconds
 
 
-def speedup(seconds: dict[str, list[float]], name: str, peer: str) -> float:
+def rounds(
+    rivals: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    warmup: int = 1,
+    title: str = "",
+    expected: Mapping[str, float] | None = None,
+) -> Iterator[Seconds]:
+    """The seconds so far after each of `repeats` rounds in which every rival runs once, so that noise hits
+    all alike. Every second round goes backwards, so that none always runs after the same other.
+
+    The first of the `warmup` calls, which do not count, tells whose rounds would take minutes: these rivals
+    are left out, after a second call, since a first one may compile something. expected: what a call of each
+    is known to take, in seconds; who would take minutes by that is not called at all. title: of a progress
+    bar on stderr; none without a title.
+    """
+    found, calls = Seconds(rivals), repeats + warmup
+    if expected:
+        found.leave_out(too_slow(expected, calls), expected, calls)
+    with tqdm(total=len(found) * calls, disable=not title, leave=False, unit="call") as bar:
+
+        def timed(name: str) -> float:
+            bar.set_description(f"{title}: {name}")
+            started = time.perf_counter()
+            rivals[name]()
+            seconds = time.perf_counter() - started
+            bar.update()
+            return seconds
+
+        for number in range(warmup):
+            first = {name: timed(name) for name in found}
+            if number == 0:
+                first |= {name: min(first[name], timed(name)) for name in too_slow(first, repeats)}
+                found.leave_out(too_slow(first, repeats), first, repeats)
+        for number in range(repeats):
+            order = list(found)[:: -1 if number % 2 else 1]
+            for name, seconds in {name: timed(name) for name in order}.items():
+                found[name].append(seconds)
+            yield found
+
+
+def speedup(seconds: Mapping[str, list[float]], name: str, peer: str) -> float:
     """How many times faster `name` is than `peer`: the median over rounds of the ratio within a round."""
     return statistics.median(ratios(seconds, name, peer))
 
 
-def ratios(seconds: dict[str, list[float]], name: str, peer: str) -> list[float]:
+def ratios(seconds: Mapping[str, list[float]], name: str, peer: str) -> list[float]:
     """The seconds of `peer` over those of `name`, round by round."""
     return [theirs / ours for ours, theirs in zip(seconds[name], seconds[peer], strict=True)]
 
 
+def spread(ratios: Sequence[float]) -> str:
+    """The median of ratios over rounds and, in brackets, the least and the largest: no finer is known."""
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
 def matmul_gflops(dtype: torch.dtype, size: int = 2048, repeats: int = 5) -> float:
-    """Rate of a square matrix product in GFLOP/s, the best of `repeats`; a product is 2 size^3 operations."""
-    a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
-    out = torch.empty(size, size, dtype=dtype)
-    seconds = interleave({"product": lambda: torch.mm(a, b, out=out)}, repeats)["product"]
-    return 2 * size**3 / min(seconds) / 1e9
+    """Rate of a square matrix product in GFLOP/s, the best of `repeats`; a product is 2 size^3 operations.
+
+    Of a smaller one where that size would take seconds, as it does in a dtype that the processor emulates.
+    """
+
+    def rate(size: int, repeats: int) -> float:
+        a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
+        out = torch.empty(size, size, dtype=dtype)
+        seconds = interleave({"product": lambda: torch.mm(a, b, out=out)}, repeats)["product"]
+        return 2 * size**3 / min(seconds) / 1e9
+
+    small = min(size, 128)
+    while small < size and 2 * (2 * small) ** 3 / rate(small, 1) / 1e9 < 1:  # the next takes under a second
+        small *= 2
+    return rate(min(small, size), repeats)
 
 
 def read_gbps(megabytes: int = 512, repeats: int = 5) -> float:

@@ -4,27 +4,30 @@ Both start from the same documents in memory, use the same vocabulary, put `<|en
 document, and end with token ids in files. The ids are compared before anything is timed.
 """
 
+import functools
 import itertools
 import os
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import tiktoken
 
-from supertf.bench import machine
+from supertf.bench import Seconds, machine, rounds
 from supertf.corpus import iter_documents
 from supertf.data import prepare
 from supertf.errors import UserError
 from supertf.fetch import is_present
 from supertf.tokenizer import bytes_to_unicode, load_tokenizer, train_bpe
 
+CORES = ("1_core", "2_cores")
 
-def run(megabytes: float = 10.0, repeats: int = 3) -> dict[str, Any]:
-    """MB of text per second on one core and on two, medians of `repeats` interleaved rounds, and ratios.
+
+def run(megabytes: float = 10.0, repeats: int = 3) -> Iterator[dict[str, Any]]:
+    """MB of text per second on one core and on two, medians of `repeats` interleaved rounds, and ratios; the
+    result so far after every round.
 
     Args:
         megabytes: about how much of Python's documentation to tokenize. `datasets` starts processes for
@@ -37,29 +40,39 @@ def run(megabytes: float = 10.0, repeats: int = 3) -> dict[str, Any]:
     for text in documents[:200]:
         if encoding.encode_ordinary(text) != peer.encode(text).ids:
             raise AssertionError(f"the tokenizers differ on a document that begins {text[:60]!r}")
-    seconds: dict[str, list[float]] = {}
-    facts = machine("datasets", "tiktoken", "tokenizers")
-    for _ in range(repeats):
-        for cores in (1, 2):
-            ours = _timed(lambda folder, n=cores: _prepare(documents, encoding, folder, n))
-            theirs = _timed(lambda folder, n=cores: _map(documents, peer, encoding.eot_token, folder, n))
-            seconds.setdefault(f"supertf_{cores}", []).append(ours)
-            seconds.setdefault(f"datasets_{cores}", []).append(theirs)
-    speed = {name: size / statistics.median(times) for name, times in seconds.items()}
-    return {
-        "machine": facts,
+    result = {
+        "machine": machine("datasets", "tiktoken", "tokenizers"),
         "repeats": repeats,
         "tokenizer": encoding.name,
         "vocab_size": encoding.n_vocab,
         "documents": len(documents),
         "megabytes": size,
-        "supertf_1_core_mb_per_s": speed["supertf_1"],
-        "supertf_2_cores_mb_per_s": speed["supertf_2"],
-        "datasets_map_1_core_mb_per_s": speed["datasets_1"],
-        "datasets_map_2_cores_mb_per_s": speed["datasets_2"],
-        "ratio_1_core": speed["supertf_1"] / speed["datasets_1"],
-        "ratio_2_cores": speed["supertf_2"] / speed["datasets_2"],
     }
+    with tempfile.TemporaryDirectory(prefix="supertf-") as folder:
+        work = functools.partial(_in_new_folder, Path(folder))
+        tokenizers = {
+            "supertf": functools.partial(_prepare, documents, encoding),
+            "datasets_map": functools.partial(_map, documents, peer, encoding.eot_token),
+        }
+        rivals = {
+            f"{name}_{cores}": functools.partial(work, tokenize, int(cores[0]))
+            for cores in CORES
+            for name, tokenize in tokenizers.items()
+        }
+        for seconds in rounds(rivals, repeats, title="data"):
+            yield result | figures(seconds, size)
+
+
+def figures(seconds: Seconds, size: float) -> dict[str, Any]:
+    """MB per second of those that were timed, and the ratios between them."""
+    found: dict[str, Any] = {
+        f"{name}_mb_per_s": size / statistics.median(times) for name, times in seconds.items()
+    }
+    for cores in CORES:
+        ours, theirs = (found.get(f"{name}_{cores}_mb_per_s") for name in ("supertf", "datasets_map"))
+        if ours and theirs:
+            found[f"ratio_{cores}"] = ours / theirs
+    return {**found, "left_out": seconds.left_out} if seconds.left_out else found
 
 
 def to_hf(encoding: tiktoken.Encoding) -> Any:
@@ -110,18 +123,16 @@ def _documents(megabytes: float) -> list[str]:
     return documents
 
 
-def _timed(work: Callable[[Path], None]) -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        work(Path(folder))
-        return time.perf_counter() - start
+def _in_new_folder(parent: Path, work: Callable[[int, Path], None], cores: int) -> None:
+    """Each call has a folder of its own; what it wrote there is deleted with the parent, after all timing."""
+    work(cores, Path(tempfile.mkdtemp(dir=parent)))
 
 
-def _prepare(documents: list[str], encoding: tiktoken.Encoding, folder: Path, cores: int) -> None:
+def _prepare(documents: list[str], encoding: tiktoken.Encoding, cores: int, folder: Path) -> None:
     prepare(documents, encoding, folder, threads=cores, progress=False)
 
 
-def _map(documents: list[str], peer: Any, eot_token: int, folder: Path, cores: int) -> None:
+def _map(documents: list[str], peer: Any, eot_token: int, cores: int, folder: Path) -> None:
     import datasets
 
     def tokenize(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:

@@ -4,14 +4,14 @@ import contextlib
 import copy
 import functools
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from supertf.bench import interleave, limits, machine, speedup
+from supertf.bench import Seconds, interleave, limits, machine, rounds, speedup
 from supertf.cli_eval import read_ids
 from supertf.errors import UserError
 from supertf.evaluate import perplexity
@@ -19,7 +19,7 @@ from supertf.fetch import smollm2_path
 from supertf.generation import generate
 from supertf.linear import linear_one_row
 from supertf.model import GPT
-from supertf.packed import Packed, packed_weights
+from supertf.packed import PACKINGS, Packed, missing_kernel, packed_weights
 from supertf.pretrained import load_model
 from supertf.tokenizer import load_tokenizer
 
@@ -28,13 +28,15 @@ TEXT = "python-docs:stdlib"  # its first tokens show what fewer bits cost in qua
 TEXT_TOKENS = 1024
 
 
-def run(tokens: int = 64, repeats: int = 5) -> dict[str, Any]:
-    """Tokens per second of both: batch 1, greedy, on the CPU; in float32, bfloat16, 8-bit and 4-bit weights.
+def run(tokens: int = 64, repeats: int = 5) -> Iterator[dict[str, Any]]:
+    """Tokens per second of both: batch 1, greedy, on the CPU; in float32, bfloat16, 8-bit and 4-bit weights;
+    the result so far after every round.
 
     In the last three our weights are packed beforehand (`packed_weights`), which takes about a second;
-    "plain" is our model in bfloat16 without that. What fewer bits cost is told by `loss`, nats per token on
-    the first tokens of Python's documentation, and its `perplexity`. (The model's file stores most of its
-    weights in 4 bits already: others can lose more from int4.)
+    "plain" is our model in bfloat16 without that. A packing without a kernel on this machine is left out.
+    What fewer bits cost is told by `loss`, nats per token on the first tokens of Python's documentation, and
+    its `perplexity`. (The model's file stores most of its weights in 4 bits already: others can lose more
+    from int4.)
 
     Each ratio is the median over rounds in which the rivals take turns. The bound is the rate at which
     memory delivers the weights (`weight_bytes`) once per token. Raises `UserError` without transformers or
@@ -62,29 +64,45 @@ def run(tokens: int = 64, repeats: int = 5) -> dict[str, Any]:
     }
     if generate(ours, prompt, 16) != peer_generate(peer, prompt, 16):
         raise AssertionError("the two implementations continue the prompt differently in float32")
-    for weights in ("float32", "bfloat16", "int8", "int4"):
+    yield result
+    for weights in ("float32", *PACKINGS):
         dtype = torch.float32 if weights == "float32" else torch.bfloat16
+        if weights in PACKINGS and (why := missing_kernel(weights)) is not None:
+            result.setdefault("left_out", {})[weights] = why
+            continue
         ours.to(dtype)
         peer.to(dtype)  # for fewer bits the rival stays at bfloat16
-        if weights == "bfloat16":
+        if weights != "float32" and "plain" not in rivals:
             rivals["plain"] = functools.partial(generate, copy.deepcopy(ours), prompt, tokens)
-        with packed_weights(ours, weights) if dtype != torch.float32 else contextlib.nullcontext():
-            seconds = interleave(rivals, repeats)
-            quality = perplexity(ours, text, length=512)
-            read = weight_bytes(ours)
-        best = {name: tokens / min(times) for name, times in seconds.items()}
-        result[weights] = {
-            "supertf_tokens_per_s": best["supertf"],
-            "transformers_tokens_per_s": best["transformers"],
-            "transformers_dtype": str(dtype).removeprefix("torch."),
-            "ratio": speedup(seconds, "supertf", "transformers"),
-            **({"ratio_to_plain": speedup(seconds, "supertf", "plain")} if "plain" in rivals else {}),
-            "perplexity": quality.perplexity,
-            "loss": quality.loss,
-            "weight_bytes": read,
-            "fraction_of_bandwidth_bound": best["supertf"] * read / (rates["read_gbps"] * 1e9),
-        }
-    return result
+        with packed_weights(ours, weights) if weights in PACKINGS else contextlib.nullcontext():
+            read, quality = weight_bytes(ours), perplexity(ours, text, length=512)
+            for seconds in rounds(rivals, repeats, title=weights):
+                result[weights] = {
+                    **figures(seconds, tokens),
+                    "transformers_dtype": str(dtype).removeprefix("torch."),
+                    "perplexity": quality.perplexity,
+                    "loss": quality.loss,
+                    "weight_bytes": read,
+                }
+                if "supertf" in seconds:
+                    bound = rates["read_gbps"] * 1e9 / read
+                    result[weights]["fraction_of_bandwidth_bound"] = (
+                        result[weights]["supertf_tokens_per_s"] / bound
+                    )
+                yield result
+
+
+def figures(seconds: Seconds, tokens: int) -> dict[str, Any]:
+    """Tokens per second, and ratios between those that were timed."""
+    found: dict[str, Any] = {
+        f"{name}_tokens_per_s": tokens / min(seconds[name])
+        for name in ("supertf", "transformers")
+        if name in seconds
+    }
+    for ratio, peer in (("ratio", "transformers"), ("ratio_to_plain", "plain")):
+        if seconds.keys() >= {"supertf", peer}:
+            found[ratio] = speedup(seconds, "supertf", peer)
+    return {**found, "left_out": seconds.left_out} if seconds.left_out else found
 
 
 def one_row_product(model: GPT, repeats: int) -> dict[str, float]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from supertf.bench import interleave, limits, machine, speedup
+from supertf.bench import limits, machine, rounds, speedup
 from supertf.bench_generate import PROMPT, TEXT, weight_bytes
 from supertf.calibration import calibrate
 from supertf.cli_eval import read_ids
@@ -25,7 +25,7 @@ from supertf.generation import generate
 from supertf.input_sizes import input_sizes
 from supertf.matrices import HEAD
 from supertf.model import GPT
-from supertf.packed import packed_weights
+from supertf.packed import PACKINGS, missing_kernel, packed_weights
 from supertf.pretrained import load_model
 from supertf.projections import Coordinate, parse
 from supertf.refit import refit
@@ -58,15 +58,16 @@ class Point:
     super_weight: Coordinate | None = SUPER
 
 
-def run(tokens: int = 64, repeats: int = 5) -> dict[str, Any]:
+def run(tokens: int = 64, repeats: int = 5) -> Iterator[dict[str, Any]]:
     """Tokens per second, batch 1, greedy, on the CPU; each point takes turns with the dense model of its
-    dtype, and its ratio is the median over rounds.
+    dtype, and its ratio is the median over rounds; the result so far after every point.
 
     float32: pruning alone. "nothing dropped" is the control: the products that skip, with nothing to skip.
-    bfloat16: kernels that come with PyTorch for packed weights, alone and after channels were removed; dense
-    is the model in bfloat16 without packing. `best` is the fastest point of either whose perplexity on the
-    first 8 x 512 tokens of Python's documentation is at most 1.05 of the dense one's; what is pruned by
-    activations is planned on, and what is fitted anew fitted to, text that follows in the same documentation.
+    bfloat16: kernels that come with PyTorch for packed weights, as far as this machine has them, alone and
+    after channels were removed; dense is the model in bfloat16 without packing. `best` is the fastest point
+    of either whose perplexity on the first 8 x 512 tokens of Python's documentation is at most 1.05 of the
+    dense one's; what is pruned by activations is planned on, and what is fitted anew fitted to, text that
+    follows in the same documentation.
     Raises `UserError` without the model.
     """
     dense, tokenizer = load_model("smollm2-135m"), load_tokenizer("smollm2-135m")
@@ -83,10 +84,15 @@ def run(tokens: int = 64, repeats: int = 5) -> dict[str, Any]:
         "repeats": repeats,
         "text": f"first {held_out} tokens of {TEXT}; the next {len(calibration)} to plan from",
     }
+    without = {packing: why for packing in PACKINGS if (why := missing_kernel(packing)) is not None}
+    if without:
+        result["left_out"] = {f"packed {packing}": why for packing, why in without.items()}
     for dtype, points in (("float32", pruned_points), ("bfloat16", packed_points)):
         plain = copy.deepcopy(dense).to(getattr(torch, dtype))
         base = perplexity(plain, text, LENGTH, batch_size=4).perplexity
         found: dict[str, Any] = {"dense": {"perplexity": base, "weight_bytes": weight_bytes(plain)}}
+        result[dtype] = found
+        yield result
         rates = []
         for name, point in tqdm(points(copy.deepcopy(plain), calibration), desc=dtype, leave=False):
             with point.context:
@@ -94,21 +100,24 @@ def run(tokens: int = 64, repeats: int = 5) -> dict[str, Any]:
                     "dense": lambda: generate(plain, prompt, tokens),  # noqa: B023, called in this round
                     "point": lambda: generate(point.model, prompt, tokens),  # noqa: B023
                 }
-                seconds = interleave(rivals, repeats)
+                seconds = list(rounds(rivals, repeats, title=name))[-1]
                 quality = perplexity(point.model, text, LENGTH, batch_size=4).perplexity
                 read = point.read * weight_bytes(point.model)
-            rates.append(tokens / min(seconds["dense"]))
-            found[name] = {
-                "tokens_per_s": tokens / min(seconds["point"]),
-                "ratio": speedup(seconds, "point", "dense"),
-                "perplexity": quality,
-                "perplexity_ratio": quality / base,
-                "weight_bytes": read,
-                "super_weight_lost": point.lost,
-            }
-        found["dense"]["tokens_per_s"] = max(rates)
-        result[dtype] = {**found, "best": best(found)}
-    return result
+            if seconds.left_out:
+                found.setdefault("left_out", {})[name] = "; ".join(seconds.left_out.values())
+            else:
+                rates.append(tokens / min(seconds["dense"]))
+                found["dense"]["tokens_per_s"] = max(rates)
+                found[name] = {
+                    "tokens_per_s": tokens / min(seconds["point"]),
+                    "ratio": speedup(seconds, "point", "dense"),
+                    "perplexity": quality,
+                    "perplexity_ratio": quality / base,
+                    "weight_bytes": read,
+                    "super_weight_lost": point.lost,
+                }
+            result[dtype] = {**found, "best": best(found)}
+            yield result
 
 
 def best(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -153,9 +162,10 @@ def pruned_points(model: GPT, calibration: Tensor) -> Iterator[tuple[str, Point]
 def packed_points(model: GPT, calibration: Tensor) -> Iterator[tuple[str, Point]]:
     """Kernels for packed weights, in bfloat16, alone and on a model without some channels."""
     fewer = without_channels(model, calibration[: 8 * LENGTH], 0.05)
-    for packing in ("bfloat16", "int8", "int4"):
+    here = [packing for packing in PACKINGS if missing_kernel(packing) is None]
+    for packing in here:
         yield f"packed {packing}", Point(model, packed_weights(model, packing))
-    for packing in ("int8", "int4"):
+    for packing in (one for one in here if one != "bfloat16"):
         context = packed_weights(fewer.model, packing)
         yield f"5% of the channels, packed {packing}", replace(fewer, context=context)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supertf.bench import interleave, machine, speedup
+from supertf.bench import machine, rounds, speedup
 from supertf.cli_eval import read_ids
 from supertf.errors import UserError
 from supertf.files import write_json
@@ -37,8 +37,9 @@ SHAPE = {  # the generated checkpoint's, a Llama's with layers of 134 MB
 }
 
 
-def run(repeats: int = 7, stream_gigabytes: int = 0) -> dict[str, Any]:
-    """Seconds of `find_spikes` on SmolLM2-135M and of the forward pass alone, in turns; limit 1.05.
+def run(repeats: int = 7, stream_gigabytes: int = 0) -> Iterator[dict[str, Any]]:
+    """Seconds of `find_spikes` on SmolLM2-135M and of the forward pass alone, in turns; limit 1.05. The
+    result so far after every length of prompt and precision.
 
     The pass alone gives the last token's logits, which finding leaves out. stream_gigabytes: also generate a
     Llama checkpoint of at least that size in bfloat16, with one weight planted, and search it from disk in a
@@ -48,14 +49,16 @@ def run(repeats: int = 7, stream_gigabytes: int = 0) -> dict[str, Any]:
         "machine": machine("transformers", "accelerate", "safetensors"),
         "repeats": repeats,
     }
-    result |= on_smollm2(repeats)
+    for part in on_smollm2(repeats):
+        yield result | part
+    result |= part
     if stream_gigabytes:
         with tempfile.TemporaryDirectory(prefix="supertf-") as folder:
             result["stream"] = from_disk(Path(folder), stream_gigabytes)
-    return result
+        yield result
 
 
-def on_smollm2(repeats: int) -> dict[str, Any]:
+def on_smollm2(repeats: int) -> Iterator[dict[str, Any]]:
     """Part (a): the first search after loading, and find against the bare pass by prompt length."""
     model, tokenizer = load_model("smollm2-135m"), load_tokenizer("smollm2-135m")
     started = time.perf_counter()
@@ -69,11 +72,14 @@ def on_smollm2(repeats: int) -> dict[str, Any]:
     for dtype in DTYPES:
         model.to(dtype)
         name = str(dtype).removeprefix("torch.")
-        result[name] = {f"{length} tokens": compare(model, text[:length], repeats) for length in LENGTHS}
-    return result
+        result[name] = {}
+        for length in LENGTHS:
+            title = f"{name}, {length} tokens"
+            result[name][f"{length} tokens"] = compare(model, text[:length], repeats, title)
+            yield result
 
 
-def compare(model: GPT, prompt: list[int], repeats: int) -> dict[str, float]:
+def compare(model: GPT, prompt: list[int], repeats: int, title: str = "") -> dict[str, Any]:
     """Find and the bare pass on one prompt: best seconds, and the median over rounds of find / bare."""
     idx = torch.tensor([prompt])
 
@@ -81,8 +87,11 @@ def compare(model: GPT, prompt: list[int], repeats: int) -> dict[str, float]:
     def bare() -> Tensor | None:
         return model(idx, last_only=True).logits
 
-    seconds = interleave({"bare": bare, "find": lambda: find_spikes(model, prompt)}, repeats)
+    rivals = {"bare": bare, "find": lambda: find_spikes(model, prompt)}
+    seconds = list(rounds(rivals, repeats, title=title))[-1]
     best = {f"{name}_seconds": min(times) for name, times in seconds.items()}
+    if seconds.left_out:
+        return {**best, "left_out": seconds.left_out}
     return {**best, "ratio": speedup(seconds, "bare", "find")}
 
 

@@ -1,7 +1,7 @@
 """`supertf bench train`: a training step against transformers' GPT-2 of the same shape."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from supertf.bench import interleave, limits, machine, ratios, speedup
+from supertf.bench import limits, machine, ratios, rounds, speedup
 from supertf.config import GPTConfig, preset
 from supertf.errors import UserError
 from supertf.linear_cross_entropy import SLICE
@@ -25,8 +25,9 @@ SEED = 0  # of the weights and the batch
 PAIR_ROUNDS = 4  # softmax and SSMax, which differ by little, get so many times the rounds of the others
 
 
-def run(repeats: int = 7) -> dict[str, Any]:
-    """Tokens per second and ratios on this CPU for each of `SHAPES`, every rival once per round.
+def run(repeats: int = 7) -> Iterator[dict[str, Any]]:
+    """Tokens per second and ratios on this CPU for each of `SHAPES`, every rival once per round; the result
+    so far after every round.
 
     A step is forward, backward, clipping and AdamW on one fixed batch. The peer is transformers'
     GPT-2 as it comes (fused attention, `torch.optim.AdamW`); ours is the same structure (LayerNorm, GELU,
@@ -40,12 +41,16 @@ def run(repeats: int = 7) -> dict[str, Any]:
         "seed": SEED,
     }
     for name, (shape, batch_size) in SHAPES.items():
-        result[name] = measure(shape, batch_size, repeats, rates)
-    return result
+        for figures in measure(name, shape, batch_size, repeats, rates):
+            result[name] = figures
+            yield result
 
 
-def measure(shape: dict[str, int], batch_size: int, repeats: int, rates: dict[str, float]) -> dict[str, Any]:
-    """One shape: all rivals, their ratios, and the share of the matrix product's rate that they reach.
+def measure(
+    title: str, shape: dict[str, int], batch_size: int, repeats: int, rates: dict[str, float]
+) -> Iterator[dict[str, Any]]:
+    """One shape, after every round: all rivals, their ratios, and the share of the matrix product's rate that
+    they reach. A precision in which the products of a step alone would take minutes is left out.
 
     The cost of SSMax, a ratio of seconds, comes with its quartiles over rounds; where the vocabulary is
     small and attention weighs more, from further rounds of that pair alone.
@@ -70,33 +75,48 @@ def measure(shape: dict[str, int], batch_size: int, repeats: int, rates: dict[st
     if large:
         rivals["plain head fp32"] = our_step(gpt2, inputs, targets, autocast=False, loss=plain_loss)
         rivals["plain head bf16"] = our_step(gpt2, inputs, targets, autocast=True, loss=plain_loss)
-    seconds = interleave(rivals, repeats)
     work = flops_per_token(gpt2) * batch_size * T
+    limit = {name: rates[f"matmul_gflops_{name.split()[-1]}"] * 1e9 for name in rivals}
     figures: dict[str, Any] = {
         "parameters": GPT(gpt2).num_parameters(),
         "batch_size": batch_size,
         "config": gpt2.to_dict(),
         "gflop_per_step": work / 1e9,
     }
+    for seconds in rounds(
+        rivals, repeats, title=title, expected={name: work / limit[name] for name in rivals}
+    ):
+        if seconds.left_out:
+            figures["left_out"] = seconds.left_out
+        for name, times in seconds.items():
+            rate = work / statistics.median(times)
+            figures[name] = {
+                "tokens_per_second": batch_size * T / statistics.median(times),
+                "speedup": speedup(seconds, name, PEER) if PEER in seconds else None,
+                "gflops": rate / 1e9,
+                "share_of_matmul_rate": rate / limit[name],
+            }
+        for precision in ("fp32", "bf16"):
+            names = [f"{name} {precision}" for name in ("softmax", "plain head", "ssmax")]
+            if seconds.keys() >= set(names):
+                figures[f"lean_head_speedup_{precision}"] = speedup(seconds, *names[:2])
+                figures[f"ssmax_cost_{precision}"] = cost(seconds, precision)
+        yield figures
     for precision in ("fp32", "bf16"):
-        pair = {name: rivals[name] for name in (f"softmax {precision}", f"ssmax {precision}")}
-        costs = ratios(seconds if large else interleave(pair, PAIR_ROUNDS * repeats), *pair)
-        quartiles = np.quantile(costs, [0.5, 0.25, 0.75]).tolist()
-        cost = dict(zip(("median", "lower_quartile", "upper_quartile"), quartiles, strict=True))
-        figures[f"ssmax_cost_{precision}"] = {**cost, "rounds": len(costs)}
-        if large:
-            lean = speedup(seconds, f"softmax {precision}", f"plain head {precision}")
-            figures[f"lean_head_speedup_{precision}"] = lean
-    for name, times in seconds.items():
-        rate = work / statistics.median(times) / 1e9
-        limit = rates["matmul_gflops_bf16" if name.endswith("bf16") else "matmul_gflops_fp32"]
-        figures[name] = {
-            "tokens_per_second": batch_size * T / statistics.median(times),
-            "speedup": speedup(seconds, name, PEER),
-            "gflops": rate,
-            "share_of_matmul_rate": rate / limit,
-        }
-    return figures
+        pair = [f"softmax {precision}", f"ssmax {precision}"]
+        if not large and seconds.keys() >= set(pair):
+            again = {name: rivals[name] for name in pair}
+            for of_pair in rounds(again, PAIR_ROUNDS * repeats, title=title):
+                figures[f"ssmax_cost_{precision}"] = cost(of_pair, precision)
+                yield figures
+
+
+def cost(seconds: Mapping[str, list[float]], precision: str) -> dict[str, float]:
+    """SSMax's seconds over softmax's: median and quartiles over rounds."""
+    costs = ratios(seconds, f"softmax {precision}", f"ssmax {precision}")
+    quartiles = np.quantile(costs, [0.5, 0.25, 0.75]).tolist()
+    names = ("median", "lower_quartile", "upper_quartile")
+    return {**dict(zip(names, quartiles, strict=True)), "rounds": len(costs)}
 
 
 def flops_per_token(config: GPTConfig) -> float:

@@ -47,8 +47,16 @@ def run(args: argparse.Namespace) -> int:
             takes = " and ".join(f"--{option}" for option in options)
             raise UserError(f"--{name} is not for the benchmark {args.benchmark}, which takes {takes}")
     command = ["supertf", "bench", args.benchmark, *(f"--{name}={value}" for name, value in given.items())]
-    result = {"command": shlex.join(command), **importlib.import_module(f"supertf.{module}").run(**given)}
-    print_result(result if args.json else flatten(result), args.json)
+    result = {"command": shlex.join(command)}
+    try:
+        for found in importlib.import_module(f"supertf.{module}").run(**given):
+            result |= found
+    except KeyboardInterrupt:
+        result["interrupted"] = True
+        raise
+    finally:  # what was measured is told, whatever ended the rest
+        if len(result) > 1:
+            print_result(result if args.json else flatten(result), args.json)
     return 0
 
 

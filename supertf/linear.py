@@ -5,12 +5,15 @@ One row leaves nothing to reuse: the time is that of reading the weights once. I
 two half-matrices it comes nearer. `supertf bench generate` gives the GB/s of both.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from supertf.errors import UserError
 
 
 class Linear(nn.Linear):
@@ -49,3 +52,16 @@ def linear_one_row(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     y = torch.bmm(x.reshape(1, 1, width).expand(2, 1, width), halves)  # (2, 1, out / 2)
     y = y.view(*x.shape[:-1], out)
     return y if bias is None else y + bias
+
+
+def replace_product(
+    undo: contextlib.ExitStack, name: str, layer: Linear, make: Callable[[], Callable[[Tensor], Tensor]]
+) -> None:
+    """Give a layer another product, which `make` makes, until `undo` is closed; `UserError` if it has one.
+
+    Refused, so that contexts which replace products can be left in any order: each undoes only its own.
+    """
+    if layer.product is not None:
+        raise UserError(f"{name} is packed, or skips, already: leave that context first")
+    layer.product = make()
+    undo.callback(setattr, layer, "product", None)

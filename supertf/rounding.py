@@ -199,8 +199,8 @@ def to_levels(blocks: Tensor, low: Tensor, high: Tensor, limit: Tensor, scheme: 
     else:
         top = 2**scheme.bits - 1
         bottom, start, step = 0, low, (high - low) / top
-    step = step.masked_fill(step == 0, 1.0)  # weights that are all the same: the first level is theirs
-    return blocks.sub(start).div_(step).round_().clamp_(bottom, top).mul_(step).add_(start)
+    divisor = step.masked_fill(step == 0, 1.0)  # a range of a single number: it is every weight's level
+    return blocks.sub(start).div_(divisor).round_().clamp_(bottom, top).mul_(step).add_(start)
 
 
 def limits(blocks: Tensor, free: Tensor | None, clip: str, value: float) -> Tensor:

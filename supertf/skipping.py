@@ -10,7 +10,7 @@ out. A text that is read whole instead of token by token parts in the same way.
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from supertf.dynamic_pruning import Cut, DynamicPruning, claimed, cut_to
 from supertf.errors import UserError
-from supertf.linear import Linear, linear_one_row, one_float32_row_on_cpu
+from supertf.linear import Linear, linear_one_row, one_float32_row_on_cpu, replace_product
 from supertf.model import GPT
 from supertf.skipping_kernels import (
     columns_product,
@@ -46,10 +46,10 @@ def skipping(model: GPT, pruning: DynamicPruning) -> Iterator[None]:
         for name, layer in modules.items():
             cut = pruning.cuts[name]
             if pruning.method == "gate":
-                install(undo, name, layer, functools.partial(SkippingGates, layer, cut))
+                replace_product(undo, name, layer, functools.partial(SkippingGates, layer, cut))
                 name = name.replace("c_fc", "c_proj")  # for it, what its gate dropped is zero
                 layer, cut = model.get_submodule(name), Cut(cut.size, cut.sparsity, NONZERO)
-            install(undo, name, layer, functools.partial(Skipping, layer, cut))
+            replace_product(undo, name, layer, functools.partial(Skipping, layer, cut))
         yield
 
 
@@ -62,16 +62,6 @@ def check_skips(model: GPT) -> None:
             f"skipping needs a float32 model on the CPU, this one is {model.wte.weight.dtype} on "
             f"{model.device}: load it with dtype=torch.float32"
         )
-
-
-def install(
-    undo: contextlib.ExitStack, name: str, layer: Linear, make: Callable[[], Callable[[Tensor], Tensor]]
-) -> None:
-    """Give a layer another product, which `make` makes, until `undo` is called; `UserError` if it has one."""
-    if layer.product is not None:
-        raise UserError(f"{name} skips already, or is packed: leave that context before skipping")
-    layer.product = make()
-    undo.callback(setattr, layer, "product", None)
 
 
 class Skipping:

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from supertf.calibration import Calibration
 from supertf.errors import UserError
-from supertf.linear import Linear, linear_one_row, one_float32_row_on_cpu
+from supertf.linear import Linear, linear_one_row, one_float32_row_on_cpu, replace_product
 from supertf.matrices import HEAD
 from supertf.model import GPT
-from supertf.skipping import check_skips, install
+from supertf.skipping import check_skips
 from supertf.skipping_kernels import columns_product, limited_threads, rows_product, threads
 
 DAMPING = 0.01  # of the mean second moment: states of other texts reach a little further
@@ -91,7 +91,7 @@ def svd_softmax(model: GPT, head: RoughHead) -> Iterator[None]:
             f"{' and '.join(map(str, model.lm_head.weight.shape))}: make it of this model"
         )
     with limited_threads(), contextlib.ExitStack() as undo:
-        install(undo, HEAD, model.lm_head, functools.partial(RoughProduct, model.lm_head, head))
+        replace_product(undo, HEAD, model.lm_head, functools.partial(RoughProduct, model.lm_head, head))
         yield
 
 

@@ -6,12 +6,18 @@ import shutil
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 from supertf.experiment_description import Experiment
 from supertf.fetch import is_present
 from supertf.pretrained import load_model
+
+hypothesis.settings.register_profile(  # by default an example must end in 0.2 s, and be drawn fast
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import argparse
 import importlib.metadata
 import inspect
+import itertools
 import json
 import math
 import platform
@@ -13,12 +14,14 @@ import pytest
 import torch
 
 from supertf import bench, bench_generate, bench_prune, bench_train, cli_bench
-from supertf.bench import interleave, matmul_gflops, read_gbps, speedup
+from supertf.bench import interleave, matmul_gflops, read_gbps, rounds, speedup, spread
 from supertf.bench_train import SHAPES, flops_per_token
 from supertf.cli import main
 from supertf.config import GPTConfig
+from supertf.errors import UserError
 from supertf.fetch import is_present
 from supertf.model import GPT
+from supertf.packed import PACKINGS, missing_kernel
 
 TINY = {"tiny": ({"vocab_size": 40, "n_ctx": 8, "n_layer": 1, "n_head": 2, "n_embd": 8}, 2)}
 
@@ -32,6 +35,72 @@ def test_rivals_take_turns():
     assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3}
 
 
+def clocked(monkeypatch, costs):
+    """Rivals whose calls take the seconds of `costs`, one after another (the last of them from then on)."""
+    clock, calls = [0.0], []
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: clock[0])
+
+    def rival(name, own):
+        def call():
+            calls.append(name)
+            clock[0] += next(own)
+
+        return call
+
+    rivals = {
+        name: rival(name, itertools.chain(times, itertools.repeat(times[-1])))
+        for name, times in costs.items()
+    }
+    return rivals, calls
+
+
+def test_a_rival_whose_rounds_would_take_minutes_is_left_out_after_two_calls_and_told(monkeypatch):
+    costs = {"fast": [2.0], "fair": [19.0], "slow": [30.0], "compiles": [40.0, 2.0]}
+    rivals, calls = clocked(monkeypatch, costs)
+    *_, seconds = rounds(rivals, repeats=3)
+    assert seconds == {"fast": [2.0] * 3, "fair": [19.0] * 3, "compiles": [2.0] * 3}
+    assert calls.count("slow") == 2
+    told = "about 30 s a call, 15 times the fastest rival's, and 2 minutes for 3"
+    assert seconds.left_out == {"slow": told}
+
+
+@pytest.mark.parametrize("costs", [{"a": [100.0], "b": [900.0]}, {"a": [0.25], "b": [15.0]}])
+def test_no_rival_is_left_out_where_all_are_slow_nor_where_all_calls_take_less_than_a_minute(
+    monkeypatch, costs
+):
+    rivals, _ = clocked(monkeypatch, costs)
+    assert interleave(rivals, repeats=3) == {name: times * 3 for name, times in costs.items()}
+
+
+def test_a_rival_that_is_known_to_take_minutes_is_not_called_at_all(monkeypatch):
+    rivals, calls = clocked(monkeypatch, {"fast": [1.0], "slow": [1.0]})
+    *_, seconds = rounds(rivals, repeats=7, expected={"fast": 1.0, "slow": 460.0})
+    assert seconds == {"fast": [1.0] * 7} and "slow" not in calls
+    assert seconds.left_out["slow"].startswith("about 4.6e+02 s a call, 460 times")
+
+
+def test_what_was_measured_before_an_interrupt_are_whole_rounds():
+    count = itertools.count()
+
+    def interrupted():
+        if next(count) == 3:
+            raise KeyboardInterrupt
+
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        for seconds in rounds({"a": lambda: None, "b": interrupted}, repeats=5):
+            seen.append({name: len(times) for name, times in seconds.items()})
+    assert seen == [{"a": 1, "b": 1}, {"a": 2, "b": 2}]
+
+
+def test_progress_is_shown_on_stderr_where_it_has_a_title(capsys):
+    interleave({"a": lambda: None}, repeats=2)
+    assert capsys.readouterr().err == ""
+    list(rounds({"a": lambda: None}, repeats=2, title="bfloat16"))
+    captured = capsys.readouterr()
+    assert "bfloat16: a" in captured.err and captured.out == ""
+
+
 def test_speedup_is_the_median_ratio_within_rounds():
     """A slow round slows both, and one freak value does not count."""
     seconds = {"ours": [1.0, 10.0, 1.0, 1.0], "peer": [2.0, 20.0, 2.0, 50.0]}
@@ -39,10 +108,29 @@ def test_speedup_is_the_median_ratio_within_rounds():
     assert speedup(seconds, "ours", "ours") == 1.0
 
 
+def test_a_ratio_is_shown_with_its_spread_over_rounds():
+    assert spread([1.204, 0.95, 1.3]) == "1.20 (0.95 to 1.30)"
+    assert spread([2.0]) == "2.00 (2.00 to 2.00)"
+
+
 def test_rates_follow_from_the_time(monkeypatch):
     monkeypatch.setattr(bench, "interleave", lambda rivals, repeats: {name: [2.0, 0.5] for name in rivals})
     assert matmul_gflops(torch.float32, size=100) == pytest.approx(2 * 100**3 / 0.5 / 1e9)
     assert read_gbps(megabytes=1) == pytest.approx(1e6 / 0.5 / 1e9)
+
+
+def test_the_rate_of_a_product_that_would_take_seconds_is_that_of_a_smaller_one(monkeypatch):
+    """As in bfloat16 on a processor without units for it: 1e8 operations a second here."""
+    sizes = []
+
+    def mm(a, b, out):
+        sizes.append(len(a))
+
+    monkeypatch.setattr(torch, "mm", mm)
+    rivals_seconds = lambda rivals, repeats: {"product": [rivals["product"]() or 2e-8 * sizes[-1] ** 3]}  # noqa: E731
+    monkeypatch.setattr(bench, "interleave", rivals_seconds)
+    assert matmul_gflops(torch.bfloat16) == pytest.approx(0.1)
+    assert sizes == [128, 256, 256]  # the next would take 2.7 s
 
 
 @pytest.mark.parametrize("shape", [shape for shape, _ in SHAPES.values()])
@@ -98,6 +186,38 @@ def test_the_command_reports_every_rival(monkeypatch, capsys):
     assert any(line.startswith("tiny / softmax bf16 ") and "speedup" in line for line in lines)
 
 
+def test_training_in_a_dtype_that_the_processor_emulates_is_left_out_and_said(monkeypatch, capsys):
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(bench_train, "SHAPES", TINY)
+    rates = {"matmul_gflops_fp32": 100.0, "matmul_gflops_bf16": 1e-9}
+    monkeypatch.setattr(bench_train, "limits", lambda: rates)
+    assert main(["bench", "train", "--repeats", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["tiny"]
+    assert found["softmax fp32"]["speedup"] > 0 and found["ssmax_cost_fp32"]["rounds"] == 4
+    names = ("transformers GPT-2", "softmax", "ssmax", "lab preset")
+    assert set(found["left_out"]) == {f"{name} bf16" for name in names}
+    assert "ssmax_cost_bf16" not in found and "softmax bf16" not in found
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (UserError("no disk"), 2)])
+def test_what_was_measured_is_printed_also_when_the_rest_was_not(monkeypatch, capsys, error, code):
+    def run(repeats):
+        result = {"repeats": repeats}
+        for name in ("first", "second", "third"):
+            if name == "third":
+                raise error
+            result[name] = 1.5
+            yield result
+
+    monkeypatch.setattr(bench_train, "run", run)
+    assert main(["bench", "train", "--repeats", "3", "--json"]) == code
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert (found["first"], found["second"]) == (1.5, 1.5) and "third" not in found
+    assert found.get("interrupted", False) == (code == 130)
+    assert ("interrupted" if code == 130 else "no disk") in captured.err
+
+
 @pytest.mark.parametrize("name", list(cli_bench.BENCHMARKS))
 def test_every_benchmark_takes_its_options_and_help_tells_its_defaults(name):
     module, options = cli_bench.BENCHMARKS[name]
@@ -124,13 +244,15 @@ def test_the_cost_of_ssmax_is_its_seconds_over_those_of_softmax_in_many_rounds(m
     pytest.importorskip("transformers")
     counts = []
 
-    def interleave(rivals, repeats):
+    def rounds(rivals, repeats, **options):
         counts.append((len(rivals), repeats))
-        return {name: [1.02 if "ssmax" in name else 1.0] * repeats for name in rivals}
+        seconds = bench.Seconds(rivals)
+        seconds.update({name: [1.02 if "ssmax" in name else 1.0] * repeats for name in rivals})
+        yield seconds
 
-    monkeypatch.setattr(bench_train, "interleave", interleave)
+    monkeypatch.setattr(bench_train, "rounds", rounds)
     rates = {"matmul_gflops_fp32": 1.0, "matmul_gflops_bf16": 2.0}
-    found = bench_train.measure(*TINY["tiny"], repeats=2, rates=rates)
+    *_, found = bench_train.measure("tiny", *TINY["tiny"], repeats=2, rates=rates)
     assert counts == [(8, 2), (2, 8), (2, 8)]
     same = {"median": 1.02, "lower_quartile": 1.02, "upper_quartile": 1.02}
     assert found["ssmax_cost_fp32"] == pytest.approx({**same, "rounds": 8})
@@ -180,15 +302,19 @@ def test_one_row_products_are_rated_by_the_bytes_of_all_matrices(monkeypatch):
 def test_generation_is_measured_with_what_its_precision_costs(monkeypatch):
     pytest.importorskip("transformers")
     monkeypatch.setattr(bench_generate, "TEXT_TOKENS", 128)
-    found = bench_generate.run(tokens=2, repeats=1)
-    exact = found["float32"]["loss"]
-    assert found["bfloat16"]["loss"] == pytest.approx(exact, abs=0.05)
-    assert found["int8"]["loss"] == pytest.approx(exact, abs=0.05)
-    assert found["int4"]["loss"] == pytest.approx(exact, abs=0.5)
-    assert len({found[weights]["loss"] for weights in ("float32", "bfloat16", "int8", "int4")}) == 4
-    read = [found[weights]["weight_bytes"] for weights in ("float32", "bfloat16", "int8", "int4")]
-    assert read[0] == 2 * read[1] > 3.9 * read[2] > 6.1 * read[3]
-    assert found["int8"]["perplexity"] == pytest.approx(math.exp(found["int8"]["loss"]))
+    monkeypatch.setattr(bench_generate, "limits", lambda: {"read_gbps": 1.0})
+    *_, found = bench_generate.run(tokens=2, repeats=1)
+    here = ["float32", *(packing for packing in PACKINGS if missing_kernel(packing) is None)]
+    assert {*found.get("left_out", {})} == {*PACKINGS} - {*here}
+    share = {"float32": (1, 1), "bfloat16": (2, 2), "int8": (3.9, 4), "int4": (6.1, 8)}  # of the bytes
+    for weights in here:
+        one, exact = found[weights], found["float32"]
+        assert one["loss"] == pytest.approx(exact["loss"], abs=0.5 if weights == "int4" else 0.05)
+        assert one["perplexity"] == pytest.approx(math.exp(one["loss"]))
+        least, most = share[weights]
+        assert least <= exact["weight_bytes"] / one["weight_bytes"] <= most
+        assert one["ratio"] > 0 and one["supertf_tokens_per_s"] > 0
+    assert len({found[weights]["loss"] for weights in here}) == len(here)
 
 
 def test_the_best_point_is_the_fastest_of_those_that_cost_little():
@@ -213,7 +339,7 @@ def test_pruning_is_measured_with_what_it_costs(monkeypatch):
     everything = f"{fitted}, {bench_prune.UNEVENLY}, and SVD-softmax"
     wanted = {
         "pruned_points": ("nothing dropped", bench_prune.HALF, fitted, everything),
-        "packed_points": ("packed bfloat16",),
+        "packed_points": ("packed bfloat16", "packed int8"),
     }
     for function, names in wanted.items():
         points = getattr(bench_prune, function)
@@ -222,8 +348,9 @@ def test_pruning_is_measured_with_what_it_costs(monkeypatch):
             function,
             lambda *args, points=points, names=names: (one for one in points(*args) if one[0] in names),
         )
-    found = bench_prune.run(tokens=2, repeats=1)
+    *_, found = bench_prune.run(tokens=2, repeats=1)
     json.dumps(found)
+    assert {*found.get("left_out", {})} == {f"packed {one}" for one in PACKINGS if missing_kernel(one)}
     pruned, packed = found["float32"], found["bfloat16"]
     for points in (pruned, packed):
         assert points["best"]["point"] in (*points, None)
@@ -238,4 +365,7 @@ def test_pruning_is_measured_with_what_it_costs(monkeypatch):
     assert pruned[fitted]["super_weight_lost"] == 0 < pruned[everything]["super_weight_lost"]
     assert pruned[everything]["weight_bytes"] < 0.9 * pruned[fitted]["weight_bytes"]
     assert 2 * packed["dense"]["weight_bytes"] == pruned["dense"]["weight_bytes"]
-    assert packed["packed bfloat16"]["weight_bytes"] == packed["dense"]["weight_bytes"]
+    for name, share in (("bfloat16", 1), ("int8", 0.51)):
+        if missing_kernel(name) is None:
+            read = packed[f"packed {name}"]["weight_bytes"]
+            assert read <= share * packed["dense"]["weight_bytes"]

@@ -4,16 +4,19 @@ import pytest
 import torch
 from torch import nn
 
+from supertf import packed
 from supertf.config import GPTConfig
 from supertf.errors import UserError
 from supertf.linear import Linear
 from supertf.model import GPT, RMSNorm
 from supertf.packed import (
     FEW,
-    pack_bfloat16,
-    pack_int4,
-    pack_int8,
+    PACKINGS,
+    Packed,
+    missing_kernel,
+    pack,
     packed_weights,
+    product,
     quantize_groups,
     quantize_rows,
 )
@@ -21,6 +24,20 @@ from supertf.packed import (
 CONFIG = GPTConfig(
     vocab_size=64, n_ctx=24, n_layer=2, n_head=2, n_embd=64, n_inner=96, mlp="swiglu", bias=False
 )
+
+
+@pytest.fixture(params=["kernel", "plain"])
+def way(request, monkeypatch):
+    """By this machine's kernels, where it has them, and as on a machine that has none."""
+    if request.param == "plain":
+        monkeypatch.setattr(packed, "missing_kernel", lambda packing: "no kernel for it here")
+    return request.param
+
+
+def with_packing(name: str, layer: Linear, way: str) -> Packed:
+    if way == "kernel" and (why := missing_kernel(name)):
+        pytest.skip(why)
+    return pack("layer", layer, name)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -76,50 +93,111 @@ def test_codes_of_8_bits_reproduce_weights_to_half_a_step_of_their_row():
 
 
 @pytest.mark.parametrize("rows", [1, FEW, FEW + 1])
-def test_an_8_bit_layer_computes_its_dequantised_product_for_few_rows_and_many(rows):
+def test_an_8_bit_layer_computes_its_dequantised_product_for_few_rows_and_many(rows, way):
     torch.manual_seed(0)
     layer = Linear(96, 7).bfloat16()
     codes, scales = quantize_rows(layer.weight.detach())
     x = torch.randn(1, rows, 96).bfloat16()
     expected = x.float() @ (codes * scales.float()[:, None]).T + layer.bias.float()
     with torch.inference_mode():
-        assert torch.allclose(pack_int8("layer", layer)(x).float(), expected, rtol=0, atol=0.03)
+        found = with_packing("int8", layer, way)(x)
+    assert found.dtype == torch.bfloat16 and torch.allclose(found.float(), expected, rtol=0, atol=0.03)
 
 
-def test_a_packed_layer_reads_so_many_bytes():
-    layer = Linear(64, 32, bias=False).bfloat16()
-    weights = 64 * 32
-    assert pack_bfloat16("layer", layer).bytes == 2 * weights
-    assert pack_int8("layer", layer).bytes == weights + 2 * 32  # a scale per row
-    assert pack_int4("layer", layer).bytes == weights // 2 + weights // 32 * 4  # scale and zero per group
-
-
-def test_a_4_bit_layer_computes_its_dequantised_product():
+@pytest.mark.parametrize("shape", [(64,), (2, 3, 64)])
+def test_a_4_bit_layer_computes_its_dequantised_product(shape, way):
     torch.manual_seed(0)
     layer = Linear(64, 32).bfloat16()
     codes, scales_and_zeros = quantize_groups(layer.weight.detach())
     scale, zero = scales_and_zeros.float().transpose(0, 1).repeat_interleave(32, dim=1).unbind(-1)
-    x = torch.randn(2, 3, 64).bfloat16()
+    x = torch.randn(shape).bfloat16()
     expected = x.float() @ ((codes - 8) * scale + zero).T + layer.bias.float()
     with torch.inference_mode():
-        assert torch.allclose(pack_int4("layer", layer)(x).float(), expected, rtol=0, atol=0.03)
+        found = with_packing("int4", layer, way)(x)
+    assert found.dtype == torch.bfloat16 and torch.allclose(found.float(), expected, rtol=0, atol=0.03)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 64), (2, 5, 64)])
-def test_a_bfloat16_layer_computes_its_own_product(shape):
+def test_a_bfloat16_layer_computes_its_own_product(shape, way):
     torch.manual_seed(0)
     layer = Linear(64, 32).bfloat16()
     x = torch.randn(shape).bfloat16()
     with torch.inference_mode():
-        packed = pack_bfloat16("layer", layer)(x)
-        assert packed.dtype == torch.bfloat16
-        assert torch.allclose(packed.float(), layer(x).float(), rtol=0, atol=0.02)
+        found = with_packing("bfloat16", layer, way)(x)
+        assert found.dtype == torch.bfloat16
+        assert torch.allclose(found.float(), layer(x).float(), rtol=0, atol=0.02)
 
 
-@pytest.mark.parametrize("packing", ["bfloat16", "int8", "int4"])
-def test_packed_weights_last_as_long_as_their_context_also_after_an_exception(packing):
+def test_a_packed_layer_reads_so_many_bytes_and_without_its_kernel_those_of_bfloat16(way):
+    layer = Linear(64, 32, bias=False).bfloat16()
+    weights = 64 * 32
+    sizes = {"bfloat16": 2 * weights, "int8": weights + 2 * 32}  # a scale per row
+    sizes["int4"] = weights // 2 + weights // 32 * 4  # scale and zero per group
+    if way == "plain":
+        sizes = {"bfloat16": 2 * weights, "int8": 2 * weights + 2 * 32, "int4": 2 * weights}
+    for name, size in sizes.items():
+        if way == "plain" or missing_kernel(name) is None:
+            assert pack("layer", layer, name).bytes == size, name
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_products_without_bfloat16_in_onednn_are_the_same_up_to_their_last_bit(rows, way):
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(rows, 48), torch.randn(16, 48), torch.randn(16)
+    x, weight, bias = (one.bfloat16() for one in (x, weight, bias))
+    exact = x.double() @ weight.double().T + bias.double()
+    torch.testing.assert_close(product(x, weight, bias).double(), exact, rtol=2**-7, atol=0.05)
+
+
+def refuse(*args):
+    raise RuntimeError("needs another processor\nand more of it")
+
+
+@pytest.mark.parametrize(
+    ("packing", "library", "operator"),
+    [
+        ("bfloat16", "mkldnn", "_reorder_linear_weight"),
+        ("bfloat16", "mkldnn", "_linear_pointwise"),
+        ("int8", "aten", "_weight_int8pack_mm"),
+        ("int4", "aten", "_convert_weight_to_int4pack_for_cpu"),
+        ("int4", "aten", "_weight_int4pack_mm_for_cpu"),
+    ],
+)
+def test_a_kernel_that_this_machine_lacks_is_said_to_be_missing_and_not_used(
+    monkeypatch, packing, library, operator
+):
+    if why := missing_kernel(packing):
+        pytest.skip(why)
+    real = getattr(getattr(torch.ops, library), operator)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    model = GPT(CONFIG).bfloat16().eval()
+    torch.set_rng_state(state)
+    idx = torch.tensor([[3, 1, 4]])
+    with torch.inference_mode(), packed_weights(model, packing):
+        expected = model(idx).logits
+    wrong = lambda *args: 2 * real(*args)  # noqa: E731
+    for other, told in ((refuse, r"\(needs another processor\)$"), (wrong, "computes another product")):
+        if other is wrong and operator in ("_reorder_linear_weight", "_convert_weight_to_int4pack_for_cpu"):
+            continue  # opaque results
+        monkeypatch.setattr(getattr(torch.ops, library), operator, other)
+        missing_kernel.cache_clear()
+        try:
+            warned = pytest.warns(UserWarning, match=f"^{packing} goes on without packing, slower: .*{told}")
+            with warned, torch.inference_mode(), packed_weights(model, packing):
+                found = model(idx).logits
+        finally:
+            missing_kernel.cache_clear()
+        assert torch.allclose(found.float(), expected.float(), rtol=0, atol=0.1)
+    assert torch.equal(torch.get_rng_state(), state)  # the probe draws no numbers of the caller's
+
+
+@pytest.mark.filterwarnings("ignore:.*goes on without packing")
+@pytest.mark.parametrize("packing", list(PACKINGS))
+def test_packed_weights_last_as_long_as_their_context_also_after_an_exception(packing, way):
     torch.manual_seed(0)
     model = GPT(CONFIG).bfloat16().eval()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
     idx = torch.tensor([[3, 1, 4]])
     logits = model(idx).logits
     seen = []
@@ -132,6 +210,28 @@ def test_packed_weights_last_as_long_as_their_context_also_after_an_exception(pa
         raise KeyError
     assert all(module.product is None for module in model.modules() if isinstance(module, Linear))
     assert not torch.equal(model(idx).logits, logits)
+    model.load_state_dict(before)
+    assert torch.equal(model(idx).logits, logits)
+
+
+@pytest.mark.filterwarnings("ignore:.*goes on without packing")
+@pytest.mark.parametrize("inner", list(PACKINGS))
+def test_packing_what_is_packed_is_refused_and_leaves_the_outer_packing_as_it_was(inner):
+    torch.manual_seed(0)
+    model = GPT(CONFIG).bfloat16().eval()
+    idx = torch.tensor([[3, 1, 4]])
+    plain = model(idx).logits
+    with torch.inference_mode(), packed_weights(model, "int4"):
+        products = [module.product for module in model.modules() if isinstance(module, Linear)]
+        packed_logits = model(idx).logits
+        refused = pytest.raises(
+            UserError, match=r"^h\.0\.attn\.c_attn is packed, or skips, already: leave that"
+        )
+        with refused, packed_weights(model, inner):
+            pass
+        assert products == [module.product for module in model.modules() if isinstance(module, Linear)]
+        assert torch.equal(model(idx).logits, packed_logits)
+    assert torch.equal(model(idx).logits, plain)
 
 
 def test_packed_weights_say_what_they_need():
@@ -146,4 +246,4 @@ def test_packed_weights_say_what_they_need():
     for packing in ("int8", "int4"):
         with pytest.raises(UserError, match="multiples of 32"), packed_weights(odd, packing):
             pass
-    assert odd.lm_head.product is None
+    assert all(module.product is None for module in odd.modules() if isinstance(module, Linear))

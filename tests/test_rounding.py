@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from supertf.errors import UserError
@@ -78,6 +78,7 @@ def limits_tried(values, scheme):
 
 @settings(deadline=None, max_examples=120)
 @given(schemes, st.integers(0, 10_000), fractions)
+@example(Scheme(2, 4, False, "p50"), 0, 0.3)  # a block whose clipped weights are all the same
 def test_it_is_the_slow_computation_of_each_block_alone(scheme, seed, fraction):
     weight, held, squares = problem(seed, fraction)
     found = round_to_nearest(weight, scheme, held, squares)

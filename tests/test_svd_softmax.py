@@ -140,7 +140,7 @@ def test_what_cannot_be_is_refused_in_one_line(model, states):
         with pytest.raises(UserError, match=message) as raised:
             call()
         assert "\n" not in str(raised.value)
-    refused = pytest.raises(UserError, match="lm_head skips already, or is packed")
+    refused = pytest.raises(UserError, match="lm_head is packed, or skips, already")
     with svd_softmax(model, head), refused, svd_softmax(model, head):
         pass
     assert model.lm_head.product is None
