@@ -5,8 +5,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
+# A processor without AVX-512, AMX and bfloat16, for PyTorch's oneDNN and for PyTorch's own kernels, and one thread.
+LESSER := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1
+
 # The hub is not asked while the notebooks and tests run, unless HF_HUB_OFFLINE says otherwise.
-run test test-browser: export HF_HUB_OFFLINE := $(or $(HF_HUB_OFFLINE),1)
+run test test-lesser test-browser: export HF_HUB_OFFLINE := $(or $(HF_HUB_OFFLINE),1)
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,8 +21,12 @@ test: fetch  ## lint, unit tests, notebooks with quick parameters and solved exe
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser"
-	OMP_NUM_THREADS=1 $(BIN)/python -m supertf.book smoke
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-cell-timeout=600 build/smoke
+	$(BIN)/python -m supertf.book smoke
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=1800 build/smoke/01_a_small_gpt.ipynb
+
+test-lesser: fetch  ## what uses kernels, on one thread of a processor that has fewer of them, pretended
+	$(LESSER) $(BIN)/python -m pytest -n 2 --dist loadfile -m "kernels and not browser"
+	$(LESSER) $(BIN)/python -m supertf.book smoke 06_pruning 07_quantization
 
 test-browser: fetch  ## open notebooks in JupyterLab and Chromium, and move their sliders
 	$(BIN)/python -m pytest -m browser -rsP tests/test_browser.py
@@ -49,4 +56,4 @@ $(INSTALLED): requirements.txt pyproject.toml
 clean:  ## remove what was built, not .venv nor the fetched model
 	rm -rf build dist *.egg-info
 
-.PHONY: help run test test-browser lab save badges fetch clean
+.PHONY: help run test test-lesser test-browser lab save badges fetch clean

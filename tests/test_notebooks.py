@@ -2,8 +2,11 @@
 
 import ast
 import copy
+import os
 import re
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -283,3 +286,18 @@ def test_each_rule_catches_its_fault(expected, break_it):
     notebook = a_good_notebook()
     break_it(notebook)
     assert any(expected in problem for problem in hygiene(notebook, "00_good", "some/lab"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stored", "failed"), [("4\n", 0), ("5\n", 1)])
+def test_an_output_that_nbval_compares_can_fail(tmp_path, stored, failed):
+    cell = new_code_cell("print(2 + 2)", metadata={"tags": ["nbval-check-output"]}, execution_count=1)
+    cell.outputs = [new_output("stream", name="stdout", text=stored)]
+    nbformat.write(new_notebook(cells=[cell], metadata={"kernelspec": KERNELSPEC}), tmp_path / "sum.ipynb")
+    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--nbval-lax", str(tmp_path / "sum.ipynb")]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == failed
+
+
+def test_a_notebook_has_outputs_that_nbval_compares():
+    tagged = nbformat.read(ROOT / "notebooks/01_a_small_gpt.ipynb", as_version=4).cells
+    assert sum("nbval-check-output" in cell.metadata.get("tags", []) for cell in tagged) >= 5
