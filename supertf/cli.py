@@ -9,9 +9,12 @@ import importlib
 import json
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from supertf.errors import UserError
+from supertf.errors import Note, UserError
 
 COMMANDS = {  # name: (module, one line of help)
     "doctor": ("cli_doctor", "what this machine has, what is missing and how to mend it"),
@@ -118,13 +121,33 @@ def dispatch(argv: list[str]) -> int:
     parser = Parser(prog=f"supertf {name}", description=help_line, formatter_class=HelpFormatter)
     module.add_arguments(parser)
     try:
-        return module.run(parser.parse_args(rest))
+        with notes(name):
+            return module.run(parser.parse_args(rest))
     except UserError as error:
         print(f"supertf {name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\nsupertf {name}: interrupted", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def notes(name: str) -> Iterator[None]:
+    """Print every `Note` of a command as one line on stderr; other warnings as Python does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Note)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if not issubclass(category, Note):
+                others(message, category, *place)
+                return
+            from tqdm import tqdm
+
+            tqdm.write(f"supertf {name}: note: {message}", file=sys.stderr)  # above a bar, if there is one
+
+        warnings.showwarning = show
+        yield
 
 
 if __name__ == "__main__":

@@ -106,15 +106,21 @@ def pair_halves(weight: Tensor, head_dim: int) -> Tensor:
     return pairs.transpose(1, 2).reshape(rows, width)  # (H * 2 * D/2, C)
 
 
-def smollm2_tokenizer() -> "tiktoken.Encoding":
-    """SmolLM2's tokenizer as a tiktoken `Encoding`, from the vocabulary in its GGUF file."""
+def smollm2_tokenizer(path: Path | None = None) -> "tiktoken.Encoding":
+    """SmolLM2's tokenizer as a tiktoken `Encoding`, from the vocabulary in its GGUF file.
+
+    path: another file, of a model whose texts are split like SmolLM2's; `UserError` when they are not.
+    """
     import gguf
 
     from supertf.tokenizer import bpe_encoding  # which imports this module
 
-    path = smollm2_path()
+    path = path or smollm2_path()
     with readable(path):
         reader = gguf.GGUFReader(path)
+        splits = reader.get_field("tokenizer.ggml.pre")
+        if splits is None or splits.contents() != "smollm":
+            raise UserError(f"{path} holds a tokenizer that does not split texts as SmolLM2's does")
         tokens, kinds, merges = (
             reader.get_field(f"tokenizer.ggml.{name}").contents()
             for name in ("tokens", "token_type", "merges")

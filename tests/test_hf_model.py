@@ -10,7 +10,8 @@ from supertf import hf_model
 from supertf.errors import UserError
 from supertf.evaluate import loss_by_position, perplexity
 from supertf.generation import generate
-from supertf.hf_model import HFModel, HFTokenizer, load_any, load_hf_model
+from supertf.hf_model import HFModel, load_any, load_hf_model
+from supertf.hf_tokenizer import HFTokenizer
 from supertf.model import GPT
 from supertf.pretrained import save_model
 from supertf.projections import output_projections
