@@ -7,6 +7,7 @@ only the one that is asked for is imported, so `supertf --help` stays fast.
 import argparse
 import importlib
 import json
+import math
 import os
 import sys
 import warnings
@@ -77,11 +78,20 @@ def seed(text: str) -> int:
 def print_result(result: dict[str, Any], as_json: bool) -> None:
     """Print a result as JSON, or as aligned `name  value` lines."""
     if as_json:
-        print(json.dumps(result, indent=2))
+        print(json.dumps(without_infinities(result), indent=2, allow_nan=False))
         return
     width = max((len(name) for name in result), default=0)
     for name, value in result.items():
         print(f"{name:<{width}}  {value:.4g}" if isinstance(value, float) else f"{name:<{width}}  {value}")
+
+
+def without_infinities(value: Any) -> Any:
+    """A result with None for every number that JSON has none for."""
+    if isinstance(value, dict):
+        return {name: without_infinities(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_infinities(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def overview() -> str:

@@ -1,9 +1,9 @@
 """`supertf generate`: continue a prompt, printed as it is chosen."""
 
 import argparse
-import codecs
 import contextlib
 import time
+from collections.abc import Iterable, Iterator
 
 from supertf.cli import boolean, positive_int, print_result, seed
 from supertf.errors import UserError
@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from supertf.generation import stream
     from supertf.model import GPT
     from supertf.packed import packed_weights
+    from supertf.tokenizer import valid_unicode
 
     only_cpu = args.weights in ("int8", "int4")
     if only_cpu and args.device not in (None, "cpu"):
@@ -59,12 +60,11 @@ def run(args: argparse.Namespace) -> int:
     dtype = torch.float32 if args.weights == "float32" else torch.bfloat16
     device = "cpu" if only_cpu else args.device
     subject = Subject(args.model, args.tokenizer, args.bos, device, dtype=dtype)
-    model, tokenizer = subject.model, subject.tokenizer
+    model = subject.model
     prompt = subject.encode(args.prompt)
     subject.check_context(len(prompt) + args.max_new_tokens)
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character can span tokens
     pieces: list[str] = []
-    prompt_tokens, tokens = len(prompt), 0
+    tokens: list[int] = []
     ours = isinstance(model, GPT)
     if only_cpu and not ours:
         raise UserError(
@@ -86,25 +86,23 @@ def run(args: argparse.Namespace) -> int:
             exclude=subject.unused,
         )
         if not args.json:
-            print(args.prompt, end="", flush=True)
-        for token in chosen:
-            tokens += 1
-            pieces.append(decoder.decode(tokenizer.decode_single_token_bytes(token)))
+            print(valid_unicode(args.prompt), end="", flush=True)
+        for piece in subject.spoken(prompt, kept(chosen, tokens)):
+            pieces.append(piece)
             if not args.json:
-                print(pieces[-1], end="", flush=True)
+                print(piece, end="", flush=True)
         seconds = time.perf_counter() - start
-    pieces.append(decoder.decode(b"", final=True))
     if not args.json:
-        print(pieces[-1])
+        print()
         return 0
     result = {
         "model": args.model,
         "prompt": args.prompt,
         "text": "".join(pieces),
         "bos": subject.bos_id is not None,
-        "prompt_tokens": prompt_tokens,
-        "new_tokens": tokens,
-        "tokens_per_second": tokens / seconds,
+        "prompt_tokens": len(prompt),
+        "new_tokens": len(tokens),
+        "tokens_per_second": len(tokens) / seconds,
         "temperature": args.temperature,
         "seed": args.seed,
         "weights": args.weights,
@@ -112,3 +110,10 @@ def run(args: argparse.Namespace) -> int:
     }
     print_result(result, as_json=True)
     return 0
+
+
+def kept(chosen: Iterable[int], tokens: list[int]) -> Iterator[int]:
+    """The tokens as they are chosen, which are also appended to a list."""
+    for token in chosen:
+        tokens.append(token)
+        yield token

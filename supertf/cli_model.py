@@ -5,6 +5,7 @@ Every command that takes a model takes it through here, so all of them read the 
 
 import time
 import warnings
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from supertf.ablation import Loss, text_loss
@@ -68,6 +69,23 @@ class Subject:
             raise UserError("the prompt is empty: give at least one word")
         return ids
 
+    def spoken(self, prompt: list[int], tokens: Iterable[int]) -> Iterator[str]:
+        """The text of tokens that continue a prompt, piece by piece as its characters are complete.
+
+        A character can span tokens, and a token's text can depend on those before it (a space that begins a
+        text is left out by some tokenizers), so each piece is what it adds to the last few.
+        """
+        decode = self.tokenizer.decode
+        before, new = prompt[-8:], []
+        for token in tokens:
+            new.append(token)
+            piece = decode([*before, *new])[len(decode(before)) :]
+            if not piece.endswith("\ufffd"):
+                yield piece
+                before, new = [*before, *new][-8:], []
+        if new:
+            yield decode([*before, *new])[len(decode(before)) :]
+
     def length(self, wanted: int | None, default: int) -> int:
         """Tokens per window: as wanted, or else the default or the context if that is shorter.
 
@@ -78,9 +96,9 @@ class Subject:
         return length
 
     def check_context(self, tokens: int) -> None:
-        """Say in a `Note` that so many tokens are beyond the context, which a table of positions refuses."""
+        """Say in a `Note` that so many tokens are beyond the context; a table of positions refuses them."""
         context = self.model.config.n_ctx
-        if tokens > context:
+        if tokens > context and self.model.config.length_limit is None:
             warnings.warn(
                 f"{tokens} tokens are beyond the context of {context} that {self.name} was made for; few "
                 "models do well there",

@@ -125,7 +125,7 @@ class SideBySide:
         """How a model continues the prompt, greedily."""
         with self.step(f"text, {name}"):
             tokens = generate(model, self.prompt, self.args.max_new_tokens, exclude=self.subject.unused)
-            return self.subject.tokenizer.decode(tokens)
+            return "".join(self.subject.spoken(self.prompt, tokens))
 
     def compare(
         self, name: str, context: AbstractContextManager[None], model: GPT | None = None

@@ -265,7 +265,7 @@ def run_scale(args: argparse.Namespace) -> int:
         for one in curve:
             with scaled_weights(subject.model, weights, one["factor"]):
                 tokens = generate(subject.model, prompt, args.max_new_tokens, exclude=subject.unused)
-                one["text"] = subject.tokenizer.decode(tokens)
+                one["text"] = "".join(subject.spoken(prompt, tokens))
     names = [show(one) for one in weights]
     if args.json:
         settings = {"prompt": args.prompt, "max_new_tokens": args.max_new_tokens, **text}

@@ -210,13 +210,14 @@ def load_hf_model(
             f"{name} lacks {len(missing)} of the model's tensors, such as {missing[0]}: the checkpoint is "
             "incomplete or of another kind"
         )
-    try:
-        found = HFModel(model if stream else model.to(device))
-        check_causal(found, name)
-    except LOADING_ERRORS as error:
-        if isinstance(error, UserError):
+    with quiet_transformers():
+        try:
+            found = HFModel(model if stream else model.to(device))
+            check_causal(found, name)
+        except UserError:
             raise
-        raise UserError(f"{name} does not read plain text: {first_line(error)}") from error
+        except LOADING_ERRORS as error:
+            raise UserError(f"{name} does not read plain text: {first_line(error)}") from error
     return found
 
 
