@@ -143,7 +143,8 @@ def dispatch(argv: list[str]) -> int:
 
 @contextmanager
 def notes(name: str) -> Iterator[None]:
-    """Print every `Note` of a command as one line on stderr; other warnings as Python does."""
+    """Print every `Note` of a command once, as one line on stderr; other warnings as Python does."""
+    said: set[str] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("always", Note)
         others = warnings.showwarning
@@ -154,7 +155,9 @@ def notes(name: str) -> Iterator[None]:
                 return
             from tqdm import tqdm
 
-            tqdm.write(f"supertf {name}: note: {message}", file=sys.stderr)  # above a bar, if there is one
+            if str(message) not in said:
+                said.add(str(message))
+                tqdm.write(f"supertf {name}: note: {message}", file=sys.stderr)  # above a bar
 
         warnings.showwarning = show
         yield

@@ -7,7 +7,6 @@ a model.
 """
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,13 +59,19 @@ class HFModel(nn.Module):
             values.hidden_size,
             n_ctx if has_position_table(model, n_ctx) else None,
         )
-        self.caches: bool | None = None  # whether the model uses the cache it is given; None: not yet tried
+        # Whether the model uses the cache it is given; None: not tried yet, as that reads all weights from
+        # disk. Else it is tried here, before anybody changes what the model computes.
+        self.caches = None if self.on_disk else uses_cache(self)
 
     @property
     def device(self) -> torch.device:
         """Where inputs go; weights on disk are computed on the CPU."""
-        device = next(self.model.parameters()).device
-        return torch.device("cpu") if device.type == "meta" else device
+        return torch.device("cpu") if self.on_disk else next(self.model.parameters()).device
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the weights are read layer by layer."""
+        return next(self.model.parameters()).device.type == "meta"
 
     def forward(
         self, idx: Tensor, targets: Tensor | None = None, *, cache: Any = None, last_only: bool = False
@@ -103,22 +108,21 @@ class HFModel(nn.Module):
     def new_cache(self) -> Any | None:
         """An empty cache for `forward`; None, said in a `Note`, for a model that does not use it.
 
-        Some models (Mamba, RWKV) ignore it without a word, and would forget all that they have read. So the
-        first call compares a few tokens with and without.
+        Some models (Mamba, RWKV) ignore it without a word, and would forget all that they have read.
         """
         from transformers import DynamicCache
 
         if self.caches is None:
-            with torch.inference_mode():
-                self.caches = uses_cache(self, lambda: DynamicCache(config=self.model.config))
-            if not self.caches:
-                warnings.warn(
-                    f"{self.config.model_type} models do not use transformers' usual cache: every new token "
-                    "reads the whole text again, which is slow but right",
-                    Note,
-                    stacklevel=2,
-                )
-        return DynamicCache(config=self.model.config) if self.caches else None
+            self.caches = uses_cache(self)
+        if self.caches:
+            return DynamicCache(config=self.model.config)
+        warnings.warn(
+            f"{self.config.model_type} models do not use transformers' usual cache: every new token reads "
+            "the whole text again, which is slow but right",
+            Note,
+            stacklevel=2,
+        )
+        return None
 
     def num_parameters(self) -> int:
         """Distinct parameters."""
@@ -160,15 +164,18 @@ def check_causal(model: HFModel, name: str | Path) -> None:
         )
 
 
-def uses_cache(model: HFModel, new_cache: Callable[[], Any]) -> bool:
+@torch.inference_mode()
+def uses_cache(model: HFModel) -> bool:
     """Whether reading in pieces with a cache gives the logits of reading at once.
 
     Not when they are off by more than a little of what forgetting the first piece would do.
     """
+    from transformers import DynamicCache
+
     idx = torch.tensor([some_tokens(model)], device=model.device)  # (1, 5)
     whole, alone = (model(part).logits[0, -3:] for part in (idx, idx[:, 2:]))
     try:
-        cache = new_cache()
+        cache = DynamicCache(config=model.model.config)
         pieces = [model(part, cache=cache).logits[0] for part in idx.split([2, 2, 1], dim=1)]
     except LOADING_ERRORS:  # MiniMax and others want a cache of their own
         return False

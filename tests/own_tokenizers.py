@@ -1,14 +1,15 @@
 """Small Hugging Face tokenizers of their own, for tests of models that bring theirs."""
 
-import transformers
+import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+transformers = pytest.importorskip("transformers")
 SENTENCE = "It was a line of a book, and then another. Was it? "
 SPECIAL = ("<|endoftext|>", "<|im_start|>")
 
 
-def own_tokenizer(vocab_size=300, bos=None, added=(), text=SENTENCE) -> transformers.PreTrainedTokenizerFast:
-    """A byte-level BPE trained on a text, with ids 0 and 1 for two special tokens.
+def own_tokenizer(vocab_size=300, bos=None, added=(), text=SENTENCE):
+    """A transformers tokenizer: a byte-level BPE trained on a text, with ids 0 and 1 for two special tokens.
 
     bos: a special token to begin every text with. added: further tokens behind the others, not special.
     """
