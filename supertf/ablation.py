@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from supertf.checks import check_finite
 from supertf.errors import UserError
 from supertf.evaluate import perplexity
 from supertf.projections import Coordinate, check_coordinate, output_projections, show
@@ -55,11 +56,7 @@ def without(
 def measured(model: nn.Module, loss: Loss, state: str = "of the unchanged model") -> float:
     """loss(model); `UserError` when it is not a number, which no ratio could compare."""
     value = loss(model)
-    if not math.isfinite(value):
-        raise UserError(
-            f"the loss {state} is {value}: the weights are damaged, or their dtype is too narrow for this "
-            "model (try float32)"
-        )
+    check_finite(value, f"the loss {state}")
     return value
 
 

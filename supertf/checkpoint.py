@@ -12,7 +12,9 @@ A checkpoint is written into a temporary folder, which a single rename makes vis
 replaced by another. A run killed in between goes on from the checkpoint before.
 """
 
+import contextlib
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,10 @@ import tiktoken
 import torch
 from torch import Tensor
 
-from supertf.errors import UserError
+from supertf.errors import Note, UserError
 from supertf.files import is_sealed, read_json, seal, sha256, write_json
-from supertf.pretrained import MODEL_TYPE, read_tensors, save_model, write_tensors
+from supertf.gguf_weights import gguf_tokenizer
+from supertf.pretrained import read_tensors, save_model, write_tensors
 from supertf.tokenizer import load_tokenizer, save_tokenizer
 
 FORMAT = "supertf checkpoint 1"
@@ -157,21 +160,37 @@ def is_run(path: str | Path) -> bool:
     return (Path(path) / POINTER).is_file()
 
 
-def load_tokenizer_of(name: str | Path, vocab_size: int) -> tiktoken.Encoding:
-    """The tokenizer of the model that `load_model(name)` gives, whose vocabulary has `vocab_size` tokens.
+def load_tokenizer_of(name: str | Path) -> tiktoken.Encoding | None:
+    """The tokenizer that a model carries, if it is one that this lab reads; else None.
 
-    Checkpoints and saved copies carry theirs; GPT-2's and SmolLM2's belong to models that have "gpt2" or
-    "smollm2" in their name and a vocabulary of that size. Raises `UserError` when there is no telling.
+    Checkpoints and saved copies have a file beside the weights, SmolLM2's GGUF files a vocabulary inside.
     """
-    saved = locate(name) / "tokenizer.json"  # folders of Hugging Face have a file of that name, too
-    if saved.is_file() and read_json(saved.parent / "config.json").get("model_type") == MODEL_TYPE:
-        return load_tokenizer(saved)
+    if str(name) == "smollm2-135m":
+        return load_tokenizer("smollm2-135m")
+    path = locate(name)
+    if path.suffix == ".gguf":
+        with contextlib.suppress(UserError):  # another kind of tokenizer
+            return gguf_tokenizer(path)
+    saved = path / "tokenizer.json"  # folders of Hugging Face have a file of that name, too
+    return load_tokenizer(saved) if saved.is_file() and "format" in read_json(saved) else None
+
+
+def guess_tokenizer(name: str | Path, vocab_size: int) -> tiktoken.Encoding | None:
+    """The last resort for a model that carries no tokenizer, said in a `Note`.
+
+    GPT-2's and SmolLM2's are those of models that have "gpt2" or "smollm2" in their name and a vocabulary
+    of that size; None when there is no telling.
+    """
     for part, size, tokenizer in (("gpt2", 50257, "gpt2"), ("smollm2", 49152, "smollm2-135m")):
         if part in Path(name).name.lower() and vocab_size == size:
+            warnings.warn(
+                f"there is no tokenizer beside the weights of {name}: taking {tokenizer}'s, as the name and "
+                f"the vocabulary of {size} suggest; name another with --tokenizer",
+                Note,
+                stacklevel=2,
+            )
             return load_tokenizer(tokenizer)
-    raise UserError(
-        f"no tokenizer is known for model {name} with {vocab_size} tokens; name one with --tokenizer"
-    )
+    return None
 
 
 def trained_with_bos(name: str | Path) -> bool:

@@ -1,5 +1,6 @@
 """Checks of what users give that several modules share."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -17,4 +18,13 @@ def check_vocabulary(ids: Sequence[int] | Tensor, vocab_size: int, what: str) ->
         raise UserError(
             f"{what} has token ids from {int(ids.min())} to {int(ids.max())}, but the model's vocabulary is "
             f"0 to {vocab_size - 1}: is this the model's own tokenizer?"
+        )
+
+
+def check_finite(value: float, what: str) -> None:
+    """`UserError` when a value, of which `what` tells, is infinite or no number."""
+    if not math.isfinite(value):
+        raise UserError(
+            f"{what} is {value}: the weights are damaged, or their dtype is too narrow for this model (try "
+            "float32)"
         )

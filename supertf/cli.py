@@ -7,11 +7,15 @@ only the one that is asked for is imported, so `supertf --help` stays fast.
 import argparse
 import importlib
 import json
+import math
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from supertf.errors import UserError
+from supertf.errors import Note, UserError
 
 COMMANDS = {  # name: (module, one line of help)
     "doctor": ("cli_doctor", "what this machine has, what is missing and how to mend it"),
@@ -74,11 +78,20 @@ def seed(text: str) -> int:
 def print_result(result: dict[str, Any], as_json: bool) -> None:
     """Print a result as JSON, or as aligned `name  value` lines."""
     if as_json:
-        print(json.dumps(result, indent=2))
+        print(json.dumps(without_infinities(result), indent=2, allow_nan=False))
         return
     width = max((len(name) for name in result), default=0)
     for name, value in result.items():
         print(f"{name:<{width}}  {value:.4g}" if isinstance(value, float) else f"{name:<{width}}  {value}")
+
+
+def without_infinities(value: Any) -> Any:
+    """A result with None for every number that JSON has none for."""
+    if isinstance(value, dict):
+        return {name: without_infinities(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_infinities(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def overview() -> str:
@@ -118,13 +131,36 @@ def dispatch(argv: list[str]) -> int:
     parser = Parser(prog=f"supertf {name}", description=help_line, formatter_class=HelpFormatter)
     module.add_arguments(parser)
     try:
-        return module.run(parser.parse_args(rest))
+        with notes(name):
+            return module.run(parser.parse_args(rest))
     except UserError as error:
         print(f"supertf {name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\nsupertf {name}: interrupted", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def notes(name: str) -> Iterator[None]:
+    """Print every `Note` of a command once, as one line on stderr; other warnings as Python does."""
+    said: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Note)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if not issubclass(category, Note):
+                others(message, category, *place)
+                return
+            from tqdm import tqdm
+
+            if str(message) not in said:
+                said.add(str(message))
+                tqdm.write(f"supertf {name}: note: {message}", file=sys.stderr)  # above a bar
+
+        warnings.showwarning = show
+        yield
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", default="smollm2-135m", help="smollm2-135m, a folder, a run, a GGUF file or a hub id"
     )
     parser.add_argument(
-        "--tokenizer", help="gpt2, bytes, smollm2-135m or a tokenizer file; default: the model's"
+        "--tokenizer",
+        help="gpt2, bytes, smollm2-135m, a tokenizer file or another model; default: the model's",
     )
     parser.add_argument(
         "--data", default="python-docs:stdlib", help="a token file (.bin), or text as in supertf data"
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bos",
         type=boolean,
         metavar="BOOL",
-        help="begin windows with the end-of-text token (default: as the model was trained by supertf)",
+        help="begin windows with a BOS token (default: as the model expects)",
     )
     parser.add_argument("--by_position", action="store_true", help="also the loss at each position")
     parser.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
@@ -39,30 +40,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print loss, perplexity and what they were measured on."""
-    from supertf.checkpoint import load_tokenizer_of, trained_with_bos
-    from supertf.device import pick_device_dtype
+    from supertf.checks import check_finite
+    from supertf.cli_model import Subject
     from supertf.evaluate import loss_by_position, perplexity
-    from supertf.pretrained import load_model
-    from supertf.tokenizer import load_tokenizer
 
-    device, _, _ = pick_device_dtype(args.device)
-    model = load_model(args.model, device=device)
-    if args.tokenizer:
-        tokenizer = load_tokenizer(args.tokenizer)
-    else:
-        tokenizer = load_tokenizer_of(args.model, model.config.vocab_size)
-    ids = read_ids(args.data, tokenizer, args.max_tokens)
-    bos = trained_with_bos(args.model) if args.bos is None else args.bos
-    bos_id = tokenizer.eot_token if bos else None
-    length = args.length or min(512, model.config.n_ctx)
+    subject = Subject(args.model, args.tokenizer, args.bos, args.device)
+    model, bos_id = subject.model, subject.bos_id
+    ids = subject.read(args.data, args.max_tokens)
+    length = subject.length(args.length, 512)
     found = perplexity(model, ids, length, args.stride, args.batch_size, bos_id)
+    check_finite(found.loss, "the loss")
     result: dict[str, Any] = {
         "model": args.model,
         "data": args.data,
         "tokens": found.tokens,
         "length": length,
+        "context": subject.context,
         "stride": args.stride or length,
-        "bos": bos,
+        "bos": bos_id is not None,
         "loss": found.loss,
         "perplexity": found.perplexity,
     }

@@ -1,9 +1,9 @@
 """`supertf generate`: continue a prompt, printed as it is chosen."""
 
 import argparse
-import codecs
 import contextlib
 import time
+from collections.abc import Iterable, Iterator
 
 from supertf.cli import boolean, positive_int, print_result, seed
 from supertf.errors import UserError
@@ -15,7 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", default="smollm2-135m", help="smollm2-135m, a folder, a run, a GGUF file or a hub id"
     )
     parser.add_argument(
-        "--tokenizer", help="gpt2, bytes, smollm2-135m or a tokenizer file; default: the model's"
+        "--tokenizer",
+        help="gpt2, bytes, smollm2-135m, a tokenizer file or another model; default: the model's",
     )
     parser.add_argument("--prompt", default="The capital of France is")
     parser.add_argument("--max_new_tokens", type=positive_int, default=64)
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bos",
         type=boolean,
         metavar="BOOL",
-        help="put the end-of-text token in front (default: as the model was trained by supertf)",
+        help="put a BOS token in front (default: as the model expects)",
     )
     parser.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
     parser.add_argument(
@@ -47,32 +48,31 @@ def run(args: argparse.Namespace) -> int:
     """Stream the continuation to standard output, or print it as JSON."""
     import torch
 
-    from supertf.checkpoint import load_tokenizer_of, trained_with_bos
-    from supertf.device import pick_device_dtype
+    from supertf.cli_model import Subject
     from supertf.generation import stream
+    from supertf.model import GPT
     from supertf.packed import packed_weights
-    from supertf.pretrained import load_model
-    from supertf.tokenizer import load_tokenizer
+    from supertf.tokenizer import valid_unicode
 
     only_cpu = args.weights in ("int8", "int4")
-    device, _, _ = pick_device_dtype("cpu" if only_cpu else args.device)
     if only_cpu and args.device not in (None, "cpu"):
         raise UserError(f"--weights {args.weights} runs on the CPU, not on {args.device}: leave out --device")
     dtype = torch.float32 if args.weights == "float32" else torch.bfloat16
-    model = load_model(args.model, device=device, dtype=dtype)
-    if args.tokenizer:
-        tokenizer = load_tokenizer(args.tokenizer)
-    else:
-        tokenizer = load_tokenizer_of(args.model, model.config.vocab_size)
-    bos = trained_with_bos(args.model) if args.bos is None else args.bos
-    prompt = [tokenizer.eot_token] if bos else []
-    prompt += tokenizer.encode(args.prompt, allowed_special="all")
-    ends = {tokenizer.encode_single_token(name) for name in tokenizer.special_tokens_set}
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character can span tokens
+    device = "cpu" if only_cpu else args.device
+    subject = Subject(args.model, args.tokenizer, args.bos, device, dtype=dtype)
+    model = subject.model
+    prompt = subject.encode(args.prompt)
+    subject.check_context(len(prompt) + args.max_new_tokens)
     pieces: list[str] = []
-    prompt_tokens, tokens = len(prompt), 0
-    on_cpu = device.type == "cpu" and args.weights != "float32"
-    with packed_weights(model, args.weights) if on_cpu else contextlib.nullcontext():
+    tokens: list[int] = []
+    ours = isinstance(model, GPT)
+    if only_cpu and not ours:
+        raise UserError(
+            f"--weights {args.weights} packs this lab's models, and {args.model} is read by transformers: "
+            "choose bfloat16 or float32"
+        )
+    packed = ours and model.device.type == "cpu" and args.weights != "float32"
+    with packed_weights(model, args.weights) if packed else contextlib.nullcontext():
         start = time.perf_counter()
         chosen = stream(
             model,
@@ -82,32 +82,38 @@ def run(args: argparse.Namespace) -> int:
             top_k=args.top_k,
             top_p=args.top_p,
             seed=args.seed,
-            stop=ends,
+            stop=subject.ends,
+            exclude=subject.unused,
         )
         if not args.json:
-            print(args.prompt, end="", flush=True)
-        for token in chosen:
-            tokens += 1
-            pieces.append(decoder.decode(tokenizer.decode_single_token_bytes(token)))
+            print(valid_unicode(args.prompt), end="", flush=True)
+        for piece in subject.spoken(prompt, kept(chosen, tokens)):
+            pieces.append(piece)
             if not args.json:
-                print(pieces[-1], end="", flush=True)
+                print(piece, end="", flush=True)
         seconds = time.perf_counter() - start
-    pieces.append(decoder.decode(b"", final=True))
     if not args.json:
-        print(pieces[-1])
+        print()
         return 0
     result = {
         "model": args.model,
         "prompt": args.prompt,
         "text": "".join(pieces),
-        "bos": bos,
-        "prompt_tokens": prompt_tokens,
-        "new_tokens": tokens,
-        "tokens_per_second": tokens / seconds,
+        "bos": subject.bos_id is not None,
+        "prompt_tokens": len(prompt),
+        "new_tokens": len(tokens),
+        "tokens_per_second": len(tokens) / seconds,
         "temperature": args.temperature,
         "seed": args.seed,
         "weights": args.weights,
-        "device": str(device),
+        "device": str(model.device),
     }
     print_result(result, as_json=True)
     return 0
+
+
+def kept(chosen: Iterable[int], tokens: list[int]) -> Iterator[int]:
+    """The tokens as they are chosen, which are also appended to a list."""
+    for token in chosen:
+        tokens.append(token)
+        yield token

@@ -1,6 +1,11 @@
-"""A model as the command line names it: loaded, with its tokenizer, its BOS token and a loss on a text."""
+"""A model as the command line names it: loaded, with its tokenizer, its BOS token and a loss on a text.
+
+Every command that takes a model takes it through here, so all of them read the same models.
+"""
 
 import time
+import warnings
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from supertf.ablation import Loss, text_loss
@@ -8,15 +13,22 @@ from supertf.bench import machine
 from supertf.checkpoint import trained_with_bos
 from supertf.cli_eval import read_ids
 from supertf.device import pick_device_dtype
-from supertf.errors import UserError
-from supertf.hf_model import HFModel, HFTokenizer, load_any
+from supertf.errors import Note, UserError
+from supertf.hf_model import ENDLESS, HFModel, load_any
+from supertf.hf_tokenizer import HFTokenizer
+from supertf.tokenizer import special_ids, unused_ids
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
 
 class Subject:
-    """A model on the table: loaded as the options say, with its tokenizer and BOS token."""
+    """A model on the table: loaded as the options say, with its tokenizer and BOS token.
+
+    unused: ids of its vocabulary that are no tokens, for generation to leave out. ends: tokens that end a
+    text.
+    """
 
     def __init__(
         self,
@@ -25,16 +37,19 @@ class Subject:
         bos: bool | None = None,
         device: str | None = None,
         stream: bool = False,
+        dtype: "torch.dtype | None" = None,
     ) -> None:
         if stream and device not in (None, "cpu"):
             raise UserError(f"--stream True computes on the CPU, not on {device}: leave out --device")
         place, _, _ = pick_device_dtype("cpu" if stream else device)
         self.name = name
-        self.model, self.tokenizer = load_any(name, stream, place, tokenizer=tokenizer)
+        self.model, self.tokenizer = load_any(name, stream, place, dtype, tokenizer)
         self.other = isinstance(self.tokenizer, HFTokenizer)  # not one of the lab's
         own = self.own_bos() if self.other else None
         wanted = bos if bos is not None else own is not None or trained_with_bos(name)
         self.bos_id = (self.tokenizer.eot_token if own is None else own) if wanted else None
+        self.unused = unused_ids(self.tokenizer, self.model.config.vocab_size)
+        self.ends = self.tokenizer.ends if self.other else special_ids(self.tokenizer)
         self.started = time.perf_counter()
 
     def own_bos(self) -> int | None:
@@ -43,14 +58,58 @@ class Subject:
         return first if first != plain[0] else None
 
     def encode(self, prompt: str) -> list[int]:
-        """A prompt's tokens, special ones and BOS included; `UserError` when it is empty."""
-        if not prompt:
-            raise UserError("the prompt is empty: give at least one word")
+        """A prompt's tokens, special ones and BOS included; `UserError` when there are none."""
         if self.other:
-            ids = self.tokenizer.encode_ordinary(prompt)
+            ids = self.tokenizer.encode(prompt, bos=False)
         else:
             ids = self.tokenizer.encode(prompt, allowed_special="all")
-        return ids if self.bos_id is None else [self.bos_id, *ids]
+        if self.bos_id is not None:
+            ids = [self.bos_id, *ids]
+        if not ids:
+            raise UserError("the prompt is empty: give at least one word")
+        return ids
+
+    def spoken(self, prompt: list[int], tokens: Iterable[int]) -> Iterator[str]:
+        """The text of tokens that continue a prompt, piece by piece as its characters are complete.
+
+        A character can span tokens, and a token's text can depend on those before it (a space that begins a
+        text is left out by some tokenizers), so each piece is what it adds to the last few.
+        """
+        decode = self.tokenizer.decode
+        before, new = prompt[-8:], []
+        for token in tokens:
+            new.append(token)
+            piece = decode([*before, *new])[len(decode(before)) :]
+            if not piece.endswith("\ufffd"):
+                yield piece
+                before, new = [*before, *new][-8:], []
+        if new:
+            yield decode([*before, *new])[len(decode(before)) :]
+
+    def length(self, wanted: int | None, default: int) -> int:
+        """Tokens per window: as wanted, or else the default or the context if that is shorter.
+
+        Longer windows are measured where the model can read them, and said in a `Note`.
+        """
+        length = wanted or min(default, self.model.config.n_ctx)
+        self.check_context(length)
+        return length
+
+    def check_context(self, tokens: int) -> None:
+        """Say in a `Note` that so many tokens are beyond the context; a table of positions refuses them."""
+        context = self.model.config.n_ctx
+        if tokens > context and self.model.config.length_limit is None:
+            warnings.warn(
+                f"{tokens} tokens are beyond the context of {context} that {self.name} was made for; few "
+                "models do well there",
+                Note,
+                stacklevel=2,
+            )
+
+    @property
+    def context(self) -> int | None:
+        """Tokens that the model was made for, for JSON; None where its config does not say."""
+        return None if self.model.config.n_ctx == ENDLESS else self.model.config.n_ctx
 
     def config(self, **settings: Any) -> dict[str, Any]:
         """What a result was made with, to begin its JSON."""
@@ -69,8 +128,8 @@ class Subject:
         """Since it was loaded."""
         return time.perf_counter() - self.started
 
-    def loss(self, data: str, length: int, max_tokens: int) -> tuple[Loss, dict[str, Any]]:
-        """The loss on a text, for `ablation`, and the settings that it depends on.
+    def loss(self, data: str, length: int | None, max_tokens: int) -> tuple[Loss, dict[str, Any]]:
+        """The loss on a text, for `ablation`, and the settings that it depends on; length: see `length`.
 
         Raises `UserError` when the text cannot be read or is too short to predict a token.
         """
@@ -78,11 +137,15 @@ class Subject:
         tokens = len(ids) - (self.bos_id is None)
         if tokens < 1:
             raise UserError(f"{data} has {len(ids)} tokens: too short to predict any")
+        length = self.length(length, 256)
         loss = text_loss(ids, length, bos_id=self.bos_id)
-        return loss, {"data": data, "tokens": tokens, "length": length}
+        return loss, {"data": data, "tokens": tokens, "length": length, "context": self.context}
 
     def read(self, data: str, max_tokens: int) -> "np.ndarray":
         """The first tokens of a text, (N,) int64, see `read_ids`; `UserError` when it cannot be read."""
         if data.endswith(".bin") and self.other:
-            raise UserError(f"{data} holds tokens of this lab's tokenizers: give the text itself")
+            raise UserError(
+                f"{data} holds tokens of this lab's tokenizers: give the text itself, or name its own with "
+                "--tokenizer"
+            )
         return read_ids(data, self.tokenizer, max_tokens)

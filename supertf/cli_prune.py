@@ -89,7 +89,8 @@ def add_shared_arguments(parser: argparse.ArgumentParser, protected: str) -> Non
     parser.add_argument("--prompt", default="The capital of France is", help="both models go on with it")
     parser.add_argument("--max_new_tokens", type=positive_int, default=20)
     parser.add_argument(
-        "--tokenizer", help="gpt2, bytes, smollm2-135m or a tokenizer file (default: the model's)"
+        "--tokenizer",
+        help="gpt2, bytes, smollm2-135m, a tokenizer file or another model (default: the model's)",
     )
     parser.add_argument(
         "--bos",

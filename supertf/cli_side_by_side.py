@@ -23,7 +23,7 @@ from supertf.cli_model import Subject
 from supertf.errors import UserError
 from supertf.evaluate import perplexity
 from supertf.generation import check, generate
-from supertf.hf_model import HFTokenizer
+from supertf.hf_tokenizer import HFTokenizer
 from supertf.matrices import kind
 from supertf.model import GPT
 from supertf.pretrained import save_model
@@ -61,7 +61,7 @@ class SideBySide:
         self.model = self.subject.model
         if args.save and not isinstance(self.model, GPT):
             raise UserError(f"--save writes this lab's models, and {args.model} is read by transformers")
-        self.length = args.length or min(512, self.model.config.n_ctx)
+        self.length = self.subject.length(args.length, 512)
         self.prompt = self.subject.encode(args.prompt)
         check(self.model, self.prompt, args.max_new_tokens, 0.0, None, None)
         self.held_out, self.calibration, self.refitting = self.texts()
@@ -124,7 +124,8 @@ class SideBySide:
     def text(self, model: nn.Module, name: str) -> str:
         """How a model continues the prompt, greedily."""
         with self.step(f"text, {name}"):
-            return self.subject.tokenizer.decode(generate(model, self.prompt, self.args.max_new_tokens))
+            tokens = generate(model, self.prompt, self.args.max_new_tokens, exclude=self.subject.unused)
+            return "".join(self.subject.spoken(self.prompt, tokens))
 
     def compare(
         self, name: str, context: AbstractContextManager[None], model: GPT | None = None
@@ -172,6 +173,7 @@ class SideBySide:
             "data": args.data,
             "windows": args.windows,
             "length": self.length,
+            "context": self.subject.context,
             "tokens": args.windows * self.length,
             "calibration_tokens": len(self.calibration),
             "refit_tokens": len(self.refitting),

@@ -71,14 +71,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument(
             "--data", default="python-docs:stdlib", help="a token file (.bin), or text as in supertf data"
         )
-        action.add_argument("--length", type=positive_int, default=256, help="tokens per window")
+        action.add_argument(
+            "--length", type=positive_int, help="tokens per window (default: 256 or the context)"
+        )
         action.add_argument("--max_tokens", type=positive_int, default=1024, help="read this many at most")
     for action in (ablate, verify):
         action.add_argument("--controls", type=positive_int, default=20, help="random and largest weights")
         action.add_argument("--seed", type=seed, default=0, help="of the random controls")
     for action in (find, ablate, scale, verify):
         action.add_argument(
-            "--tokenizer", help="gpt2, bytes, smollm2-135m or a tokenizer file (default: the model's)"
+            "--tokenizer",
+            help="gpt2, bytes, smollm2-135m, a tokenizer file or another model (default: the model's)",
         )
         action.add_argument(
             "--bos",
@@ -222,7 +225,7 @@ def run_ablate(args: argparse.Namespace) -> int:
         result = {**subject.config(**settings), "seconds": subject.seconds(), "weights": results}
         print_result(result, as_json=True)
         return 0
-    print(f"{args.model} on {text['tokens']} tokens of {args.data}, windows of {args.length}")
+    print(f"{args.model} on {text['tokens']} tokens of {args.data}, windows of {text['length']}")
     for proof in proofs:
         print(f"\n{show(proof.coordinate)} = {number(proof.weight)}")
         controls = (proof.random, proof.largest, proof.row_largest, proof.row, *proof.each)
@@ -261,7 +264,8 @@ def run_scale(args: argparse.Namespace) -> int:
     if prompt is not None:
         for one in curve:
             with scaled_weights(subject.model, weights, one["factor"]):
-                one["text"] = subject.tokenizer.decode(generate(subject.model, prompt, args.max_new_tokens))
+                tokens = generate(subject.model, prompt, args.max_new_tokens, exclude=subject.unused)
+                one["text"] = "".join(subject.spoken(prompt, tokens))
     names = [show(one) for one in weights]
     if args.json:
         settings = {"prompt": args.prompt, "max_new_tokens": args.max_new_tokens, **text}

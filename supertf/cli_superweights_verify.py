@@ -49,7 +49,7 @@ def run_verify(args: argparse.Namespace) -> int:
     if args.record:
         command = f"supertf superweights verify {name} --record"
         for option in ("data", "length", "max_tokens", "controls", "seed"):
-            command += f" --{option} {getattr(args, option)}"
+            command += f" --{option} {text.get(option, getattr(args, option))}"
         write_json(CHECKS, {**recorded_checks(), known: {**result, "command": command}})
     if args.json:
         print_result(result, as_json=True)

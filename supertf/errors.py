@@ -1,4 +1,4 @@
-"""The one exception for foreseeable user mistakes."""
+"""The one exception for foreseeable user mistakes, and the one warning."""
 
 
 class UserError(ValueError):
@@ -11,3 +11,10 @@ class UserError(ValueError):
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in the place of a traceback."""
         return [f"{type(self).__name__}: {self}"]
+
+
+class Note(UserWarning):
+    """What a user should know of a result that is right nonetheless, such as what was guessed for it.
+
+    The command line prints it as a single line on stderr.
+    """

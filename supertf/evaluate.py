@@ -12,7 +12,7 @@ from supertf.checks import check_vocabulary
 from supertf.errors import UserError
 from supertf.model import GPT
 
-CHUNK = 2048  # tokens that loss_by_position reads at once
+CHUNK = 2048  # tokens that loss_by_position reads at once, of a model with a cache
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,11 @@ def loss_by_position(
     for first in range(0, len(starts), batch_size):
         inputs, wanted = cut(ids, starts[first : first + batch_size], length, bos_id)
         cache = model.new_cache() if length > CHUNK else None
+        size = length if cache is None else CHUNK
         losses = []
-        for start in range(0, length, CHUNK):  # in pieces, or a long text's logits would fill the memory
-            part = slice(start, start + CHUNK)
-            logits = model(inputs[:, part].to(model.device), cache=cache).logits.float()  # (B, <= CHUNK, V)
+        for start in range(0, length, size):  # in pieces, or a long text's logits would fill the memory
+            part = slice(start, start + size)
+            logits = model(inputs[:, part].to(model.device), cache=cache).logits.float()  # (B, size, V)
             expected = wanted[:, part].to(model.device)
             losses.append(F.cross_entropy(logits.transpose(1, 2), expected, reduction="none"))
         total += torch.cat(losses, dim=1).sum(0).cpu().double()

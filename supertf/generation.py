@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 import torch
 from torch import Tensor
 
-from supertf.checks import check_vocabulary
+from supertf.checks import check_finite, check_vocabulary
 from supertf.errors import UserError
 from supertf.model import GPT
 
@@ -20,19 +20,22 @@ def stream(
     top_p: float | None = None,
     seed: int = 0,
     stop: Collection[int] = (),
+    exclude: Collection[int] = (),
     use_cache: bool = True,
 ) -> Iterator[int]:
     """Yield up to `max_new_tokens` token ids that continue `prompt`, as they are chosen.
 
     temperature 0 is greedy; otherwise logits are divided by it, cut to the `top_k` largest and to the
     smallest set with probability `top_p`, and sampled with a generator of its own seeded by `seed`.
-    A token in `stop` ends the text and is not yielded. Without the cache every step reads the whole text
-    again: slower, same tokens. Raises `UserError` on an empty prompt, ids outside the vocabulary,
-    settings out of range, or a text longer than a table of learned positions.
+    A token in `stop` ends the text and is not yielded; one in `exclude` is never chosen, such as
+    `tokenizer.unused_ids`. Without the cache every step reads the whole text again: slower, same tokens.
+    Raises `UserError` on an empty prompt, ids outside the vocabulary, settings out of range, a text longer
+    than a table of learned positions, or logits that are no numbers.
     """
     check(model, prompt, max_new_tokens, temperature, top_k, top_p)  # here, not at the first token
     generator = torch.Generator(model.device).manual_seed(seed)
-    return _stream(model, list(prompt), max_new_tokens, temperature, top_k, top_p, generator, stop, use_cache)
+    settings = (temperature, top_k, top_p, generator)
+    return _stream(model, list(prompt), max_new_tokens, settings, stop, sorted(exclude), use_cache)
 
 
 @torch.inference_mode()
@@ -40,19 +43,19 @@ def _stream(
     model: GPT,
     text: list[int],
     max_new_tokens: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    generator: torch.Generator,
+    settings: tuple[float, int | None, float | None, torch.Generator],
     stop: Collection[int],
+    exclude: list[int],
     use_cache: bool,
 ) -> Iterator[int]:
-    cache = model.new_cache() if use_cache else None
+    cache = model.new_cache() if use_cache else None  # None also for a model that has none
     unread = text
     for _ in range(max_new_tokens):
-        idx = torch.tensor([unread if use_cache else text], device=model.device)  # (1, T)
+        idx = torch.tensor([text if cache is None else unread], device=model.device)  # (1, T)
         logits = model(idx, cache=cache, last_only=True).logits[0, -1]  # (V,)
-        token = choose(logits, temperature, top_k, top_p, generator)
+        if exclude:
+            logits = logits.index_fill(0, torch.tensor(exclude, device=logits.device), -torch.inf)
+        token = choose(logits, *settings)
         if token in stop:
             return
         text.append(token)
@@ -68,10 +71,18 @@ def generate(model: GPT, prompt: list[int], max_new_tokens: int, **settings) -> 
 def choose(
     logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator
 ) -> int:
-    """One token id from logits (V,): the largest when temperature is 0, else a sample."""
+    """One token id from logits (V,): the largest when temperature is 0, else a sample.
+
+    Raises `UserError` when the largest is no finite number.
+    """
+    logits = logits.float()  # argmax is several times faster than in bfloat16 on a CPU
+    token = int(logits.argmax())  # of a NaN, if there is any
+    check_finite(float(logits[token]), "the largest logit")
     if temperature == 0:
-        return int(logits.float().argmax())  # several times faster than in bfloat16 on a CPU
-    logits = logits.float() / temperature
+        return token
+    logits = logits / temperature
+    if not logits.max().isfinite():  # so cold that only the largest counts
+        return token
     if top_k is not None and top_k < len(logits):
         logits = logits.masked_fill(logits < logits.topk(top_k).values[-1], -torch.inf)
     probabilities = logits.softmax(-1)

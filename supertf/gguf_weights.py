@@ -108,13 +108,16 @@ def pair_halves(weight: Tensor, head_dim: int) -> Tensor:
 
 
 def gguf_tokenizer(path: Path) -> "tiktoken.Encoding":
-    """SmolLM2's tokenizer as a tiktoken `Encoding`, from the vocabulary in its GGUF file."""
+    """The tokenizer in a GGUF file as a tiktoken `Encoding`; `UserError` unless it splits text as SmolLM2."""
     import gguf
 
     from supertf.tokenizer import bpe_encoding  # which imports this module
 
     with readable(path):
         reader = gguf.GGUFReader(path)
+        splits = reader.get_field("tokenizer.ggml.pre")
+        if splits is None or splits.contents() != "smollm":
+            raise UserError(f"{path} holds a tokenizer that does not split texts as SmolLM2's does")
         tokens, kinds, merges = (
             reader.get_field(f"tokenizer.ggml.{name}").contents()
             for name in ("tokens", "token_type", "merges")

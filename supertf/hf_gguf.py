@@ -29,6 +29,8 @@ ARCHITECTURES = (
     "starcoder2",
 )
 
+LIKE_GPT2 = ("gpt-2", "phi-2", "olmo")  # tokenizers whose texts are split as GPT-2's
+
 
 def gguf_options(transformers: ModuleType, path: Path) -> dict[str, Any]:
     """What `from_pretrained` needs beside the file's folder to read it in full precision.
@@ -92,3 +94,25 @@ def said_by(config: Any) -> dict[str, Any]:
         if "sliding_attention" in rope:
             said["rope.freq_base_swa"] = rope["sliding_attention"]["rope_theta"]
     return said
+
+
+def check_split(path: Path) -> None:
+    """`UserError` when transformers would split texts otherwise than a file's own tokenizer does.
+
+    It takes GPT-2's way for every byte-level vocabulary whose way (`tokenizer.ggml.pre`) it does not know.
+    """
+    import gguf
+
+    with readable(path):
+        reader = gguf.GGUFReader(path)
+        found = (reader.get_field(f"tokenizer.ggml.{name}") for name in ("model", "pre"))
+        kind, split = (field and field.contents() for field in found)
+    try:
+        from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+    except ImportError:  # older ones know none
+        GGUF_PRE_TOKENIZER_SPLITS = {}
+    if kind == "gpt2" and split not in (None, *LIKE_GPT2, *GGUF_PRE_TOKENIZER_SPLITS):
+        raise UserError(
+            f"{path} says that its tokenizer splits texts as {split!r}, which transformers does not know: "
+            "name the model's original tokenizer with --tokenizer, a folder or a hub id"
+        )

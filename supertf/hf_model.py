@@ -1,30 +1,28 @@
-"""Any Hugging Face causal language model behind the interface of this lab's `GPT`, and its tokenizer.
+"""Any Hugging Face causal language model behind the interface of this lab's `GPT`.
 
 `evaluate`, `generation`, `superweights` and `ablation` then work on it unchanged. transformers is needed, and
-only here. A checkpoint larger than the memory is read layer by layer while it runs (`stream=True`, by
-accelerate's offloading): slow, but nothing is kept. `load_any` picks the loader that fits a model.
+only here and for its tokenizers. A checkpoint larger than the memory is read layer by layer while it runs
+(`stream=True`, by accelerate's offloading): slow, but nothing is kept. `load_any` picks the loader that fits
+a model.
 """
 
-import contextlib
-import logging
-from collections.abc import Iterator
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import tiktoken
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from supertf.checkpoint import load_tokenizer_of, locate
-from supertf.errors import UserError
+from supertf.checkpoint import locate
+from supertf.errors import Note, UserError
 from supertf.files import read_json
 from supertf.gguf_header import read_header
 from supertf.gguf_weights import llama_config
 from supertf.hf_gguf import gguf_options
+from supertf.hf_library import LOADING_ERRORS, first_line, quiet_transformers
+from supertf.hf_tokenizer import Tokenizer, named_tokenizer, tokenizer_of
 from supertf.model import GPT, Output
 from supertf.pretrained import (
     CONFIG,
@@ -34,27 +32,23 @@ from supertf.pretrained import (
     load_model,
     may_be_hub_id,
 )
-from supertf.tokenizer import load_tokenizer
 
-# What transformers and what it reads with raise on a model that is missing, damaged or of no known kind.
-LOADING_ERRORS = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError)
-LOADING_ERRORS += (SafetensorError,)
+ENDLESS = 2**31  # the context of a model whose config names none
 
 
 @dataclass(frozen=True)
 class HFConfig:
-    """What the lab's tools ask of a model's config, under this lab's names."""
+    """What the lab's tools ask of a model's config, under this lab's names.
+
+    length_limit: see `GPTConfig.length_limit`; n_ctx where the positions are a table.
+    """
 
     model_type: str
     vocab_size: int
     n_ctx: int
     n_layer: int
     n_embd: int
-
-    @property
-    def length_limit(self) -> int:
-        """Tokens at most, see `GPTConfig.length_limit`."""
-        return self.n_ctx
+    length_limit: int | None
 
 
 class HFModel(nn.Module):
@@ -64,46 +58,138 @@ class HFModel(nn.Module):
         super().__init__()
         self.model = model.eval()
         values = model.config.get_text_config()
-        limit = getattr(values, "max_position_embeddings", None)  # None: ALiBi, as in some Falcons
+        lengths = (getattr(values, name, None) for name in ("max_position_embeddings", "max_seq_len"))
+        n_ctx = next(filter(None, lengths), ENDLESS)  # none in models such as BLOOM and Mamba
         self.config = HFConfig(
             values.model_type,
             values.vocab_size,
-            limit or 2**31,
+            n_ctx,
             values.num_hidden_layers,
             values.hidden_size,
+            n_ctx if has_position_table(model, n_ctx) else None,
         )
+        # Whether the model uses the cache it is given; None: not tried yet, as that reads all weights from
+        # disk. Else it is tried here, before anybody changes what the model computes.
+        self.caches = None if self.on_disk else uses_cache(self)
 
     @property
     def device(self) -> torch.device:
         """Where inputs go; weights on disk are computed on the CPU."""
-        device = next(self.model.parameters()).device
-        return torch.device("cpu") if device.type == "meta" else device
+        return torch.device("cpu") if self.on_disk else next(self.model.parameters()).device
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the weights are read layer by layer."""
+        return next(self.model.parameters()).device.type == "meta"
 
     def forward(
         self, idx: Tensor, targets: Tensor | None = None, *, cache: Any = None, last_only: bool = False
     ) -> Output:
-        """Logits (B, T, V), of the last token with last_only; with targets (B, T) the mean loss in nats."""
-        logits = self.model(
-            input_ids=idx,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            logits_to_keep=1 if last_only else 0,
-        ).logits
+        """Logits (B, T, V), of the last token with last_only; with targets (B, T) the mean loss in nats.
+
+        Raises `UserError` on more tokens than the model has positions for.
+        """
+        T = idx.shape[1] + (0 if cache is None else cache.get_seq_length())
+        limit = self.config.length_limit
+        if limit is not None and limit < T:
+            raise UserError(
+                f"the model has positions for {limit} tokens and was given {T}: shorten the input"
+            )
+        try:
+            logits = self.model(
+                input_ids=idx,
+                past_key_values=cache,
+                use_cache=cache is not None,
+                logits_to_keep=1 if last_only else 0,
+            ).logits
+        except (IndexError, RuntimeError, ValueError) as error:  # tables of other kinds, in GPT-J or MPT
+            if isinstance(error, UserError) or (self.config.n_ctx >= T and not isinstance(error, IndexError)):
+                raise
+            raise UserError(
+                f"the model cannot read {T} tokens ({first_line(error)}): shorten the input"
+            ) from error
         if targets is None:
             return Output(logits)
         return Output(
             None, F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
         )
 
-    def new_cache(self) -> Any:
-        """An empty cache for `forward`."""
+    def new_cache(self) -> Any | None:
+        """An empty cache for `forward`; None, said in a `Note`, for a model that does not use it.
+
+        Some models (Mamba, RWKV) ignore it without a word, and would forget all that they have read.
+        """
         from transformers import DynamicCache
 
-        return DynamicCache(config=self.model.config)
+        if self.caches is None:
+            self.caches = uses_cache(self)
+        if self.caches:
+            return DynamicCache(config=self.model.config)
+        warnings.warn(
+            f"{self.config.model_type} models do not use transformers' usual cache: every new token reads "
+            "the whole text again, which is slow but right",
+            Note,
+            stacklevel=2,
+        )
+        return None
 
     def num_parameters(self) -> int:
         """Distinct parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+def has_position_table(model: nn.Module, n_ctx: int) -> bool:
+    """Whether a model looks positions up in a table: an embedding of n_ctx rows, or of a few more that are
+    not used (two in OPT), beside that of the words."""
+    words = model.get_input_embeddings()
+    tables = (module for module in model.modules() if isinstance(module, nn.Embedding))
+    return any(n_ctx <= table.num_embeddings <= n_ctx + 8 for table in tables if table is not words)
+
+
+def some_tokens(model: HFModel) -> list[int]:
+    """Five different ids from the middle of the vocabulary, where no special ones are."""
+    return [model.config.vocab_size * part // 7 for part in range(1, 6)]
+
+
+def tolerance(logits: Tensor) -> float:
+    """The share of a difference between logits that rounding may explain."""
+    return max(1e-3, 4 * torch.finfo(logits.dtype).eps)
+
+
+@torch.inference_mode()
+def check_causal(model: HFModel, name: str | Path) -> None:
+    """`UserError` when logits of earlier tokens move with the last one: no loss of such a model is one of
+    predicting the next token.
+
+    Two rows that differ in the last token go through the model together, so that all else is computed alike.
+    """
+    *text, first, second = some_tokens(model)
+    logits = model(torch.tensor([[*text, first], [*text, second]], device=model.device)).logits  # (2, 4, V)
+    moved = (logits[0] - logits[1]).float().abs().amax(-1)  # (4,)
+    if moved[:-1].max() > tolerance(logits) * moved[-1]:
+        raise UserError(
+            f"{name} is not a causal language model: what it says of earlier tokens changes with the last "
+            "one (as in BERT, or a model made for embeddings); expected one that predicts the next token"
+        )
+
+
+@torch.inference_mode()
+def uses_cache(model: HFModel) -> bool:
+    """Whether reading in pieces with a cache gives the logits of reading at once.
+
+    Not when they are off by more than a little of what forgetting the first piece would do.
+    """
+    from transformers import DynamicCache
+
+    idx = torch.tensor([some_tokens(model)], device=model.device)  # (1, 5)
+    whole, alone = (model(part).logits[0, -3:] for part in (idx, idx[:, 2:]))
+    try:
+        cache = DynamicCache(config=model.model.config)
+        pieces = [model(part, cache=cache).logits[0] for part in idx.split([2, 2, 1], dim=1)]
+    except LOADING_ERRORS:  # MiniMax and others want a cache of their own
+        return False
+    off, forgotten = ((found - whole).float().abs().max() for found in (torch.cat(pieces)[-3:], alone))
+    return bool(off <= tolerance(whole) * forgotten)
 
 
 def load_hf_model(
@@ -116,7 +202,7 @@ def load_hf_model(
 
     dtype: None keeps the checkpoint's. stream: leave the weights in their safetensors files and read each
     layer when it runs, on the CPU. Raises `UserError` without transformers, and when the model is missing,
-    damaged, incomplete or none that predicts the next token.
+    damaged, incomplete or none that predicts the next token, which four tokens show.
     """
     place, options = name, {"device_map": {"": "disk"}, "use_safetensors": True} if stream else {}
     with quiet_transformers() as transformers:
@@ -144,45 +230,15 @@ def load_hf_model(
             f"{name} lacks {len(missing)} of the model's tensors, such as {missing[0]}: the checkpoint is "
             "incomplete or of another kind"
         )
-    return HFModel(model if stream else model.to(device))
-
-
-class HFTokenizer:
-    """A transformers tokenizer with the methods that the lab uses of tiktoken's encodings."""
-
-    def __init__(self, tokenizer: Any):
-        self.tokenizer = tokenizer
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids as the model expects a text: behind a BOS token, for models that want one."""
-        return self.tokenizer.encode(text)
-
-    def encode_ordinary(self, text: str) -> list[int]:
-        """Token ids of the text alone."""
-        return self.tokenizer.encode(text, add_special_tokens=False)
-
-    def decode(self, ids: list[int]) -> str:
-        """The text of token ids, special tokens included, not tidied."""
-        return self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-
-    def decode_single_token_bytes(self, token: int) -> bytes:
-        """One token's text in UTF-8; of a part of a character only that there is one."""
-        return self.decode([token]).encode()
-
-    @property
-    def n_vocab(self) -> int:
-        """How many tokens there are, special ones included."""
-        return len(self.tokenizer)
-
-    @property
-    def eot_token(self) -> int:
-        """The token that ends a text; `UserError` for a tokenizer without one."""
-        if self.tokenizer.eos_token_id is None:
-            raise UserError("this tokenizer has no end-of-text token")
-        return self.tokenizer.eos_token_id
-
-
-Tokenizer = tiktoken.Encoding | HFTokenizer
+    with quiet_transformers():
+        try:
+            found = HFModel(model if stream else model.to(device))
+            check_causal(found, name)
+        except UserError:
+            raise
+        except LOADING_ERRORS as error:
+            raise UserError(f"{name} does not read plain text: {first_line(error)}") from error
+    return found
 
 
 def load_any(
@@ -197,16 +253,17 @@ def load_any(
     The lab's `load_model` reads smollm2-135m, folders and runs of this lab, and GPT-2, Llama and Mistral
     checkpoints and Llama's GGUF files whose settings it supports; any other folder, hub id or GGUF file goes
     to `load_hf_model`, and with stream all of them. dtype: None is float32 for the lab's models and the
-    checkpoint's own for others. tokenizer: one of `load_tokenizer`'s in place of the model's. Raises
+    checkpoint's own for others. tokenizer: one of `named_tokenizer`'s in place of the model's. Raises
     `UserError` as the loaders do, and on a model without a tokenizer.
     """
-    given = load_tokenizer(tokenizer) if tokenizer else None
+    given = named_tokenizer(tokenizer) if tokenizer else None
     if stream and (str(name) == "smollm2-135m" or is_gguf(name)):
         raise UserError(f"{name} is one GGUF file, which is read whole: leave out streaming")
     if not stream and lab_reads(name):
         model = load_model(name, device, dtype or torch.float32)
-        return model, given or tokenizer_of(name, model.config.vocab_size)
-    return load_hf_model(name, device, dtype, stream), given or hf_tokenizer(name)
+    else:
+        model = load_hf_model(name, device, dtype, stream)
+    return model, given or tokenizer_of(name, model.config.vocab_size)
 
 
 def is_gguf(name: str | Path) -> bool:
@@ -234,58 +291,3 @@ def lab_reads(name: str | Path) -> bool:
     except UserError:  # a feature that the lab's decoder lacks
         return False
     return True
-
-
-def tokenizer_of(name: str | Path, vocab_size: int) -> Tokenizer:
-    """The tokenizer of a model that `load_model` reads: the lab's, else the one beside the weights."""
-    try:
-        return load_tokenizer_of(name, vocab_size)
-    except UserError:
-        return hf_tokenizer(name)
-
-
-def hf_tokenizer(name: str | Path) -> HFTokenizer:
-    """The tokenizer of a Hugging Face folder, hub id or GGUF file; `UserError` when there is none."""
-    path = Path(name)  # absolute: a file of that name in the working folder would go first
-    place, options = (path.parent, {"gguf_file": str(path.resolve())}) if is_gguf(name) else (name, {})
-    with quiet_transformers() as transformers:
-        try:
-            tokenizer = HFTokenizer(transformers.AutoTokenizer.from_pretrained(place, **options))
-        except LOADING_ERRORS as error:
-            raise UserError(
-                f"no tokenizer for {name}: {first_line(error)}; expected its files beside the weights"
-            ) from error
-    if not tokenizer.encode_ordinary("a"):  # transformers makes an empty one where files are missing
-        raise UserError(f"no tokenizer for {name}: expected its files beside the weights")
-    return tokenizer
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[ModuleType]:
-    """transformers without warnings and bars of its own; downloads keep theirs. `UserError` without it."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise UserError("models of this kind are read by transformers: `pip install transformers`") from error
-    from huggingface_hub.utils import enable_progress_bars
-    from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
-
-    loggers = {logger: logger.level for logger in map(logging.getLogger, ("transformers", "accelerate"))}
-    bars = is_progress_bar_enabled()
-    disable_progress_bar()
-    enable_progress_bars()  # the hub's, which transformers switches off with its own
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        yield transformers
-    finally:
-        for logger, level in loggers.items():
-            logger.setLevel(level)
-        if bars:
-            enable_progress_bar()
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its kind when it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".: ") if lines else type(error).__name__

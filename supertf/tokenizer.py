@@ -148,6 +148,23 @@ def valid_unicode(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def special_ids(encoding: tiktoken.Encoding) -> set[int]:
+    """The special tokens of an encoding, each of which ends a text."""
+    return {encoding.encode_single_token(name) for name in encoding.special_tokens_set}
+
+
+def unused_ids(tokenizer: Any, vocab_size: int) -> list[int]:
+    """Ids of a model's vocabulary that stand for no token, as where it was padded to a round size.
+
+    tokenizer: a tiktoken encoding, or an `HFTokenizer`, which knows its ids itself.
+    """
+    if isinstance(tokenizer, tiktoken.Encoding):
+        used = {*tokenizer._mergeable_ranks.values(), *special_ids(tokenizer)}
+    else:
+        used = tokenizer.ids
+    return [index for index in range(vocab_size) if index not in used]
+
+
 def train_hf_bpe(documents: Iterable[str], vocab_size: int) -> Any:
     """The `tokenizers.Tokenizer` behind `train_bpe`: byte-level BPE, no special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

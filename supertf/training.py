@@ -32,6 +32,7 @@ from supertf.interrupt import StopRequest
 from supertf.model import GPT
 from supertf.optimizer import learning_rate, make_optimizer, mean_s
 from supertf.run_folder import RunFolder
+from supertf.tokenizer import unused_ids
 
 
 @dataclass(frozen=True)
@@ -323,9 +324,11 @@ def sample(model: GPT, file: TokenFile, settings: TrainSettings) -> str:
     """Text that the model writes after an end-of-text token, at temperature 0.8."""
     model.eval()
     new = min(settings.sample_tokens, model.config.n_ctx)
-    tokens = generate(model, [file.tokenizer.eot_token], new, temperature=0.8, seed=settings.seed)
+    unused = unused_ids(file.tokenizer, model.config.vocab_size)
+    start = [file.tokenizer.eot_token]
+    tokens = generate(model, start, new, temperature=0.8, seed=settings.seed, exclude=unused)
     model.train()
-    return file.tokenizer.decode([token for token in tokens if token < file.vocab_size])
+    return file.tokenizer.decode(tokens)
 
 
 def check_finite(step: int, loss: float, norm: float, accelerator: Accelerator, run: RunFolder) -> None:

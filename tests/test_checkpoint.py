@@ -168,31 +168,6 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
     assert {path: (tmp_path / path).read_bytes() for path in files_of(tmp_path)} == before
 
 
-@pytest.mark.parametrize(
-    ("model", "vocab_size", "tokenizer"),
-    [
-        ("smollm2-135m", 49152, "smollm2-135m"),
-        ("HuggingFaceTB/SmolLM2-135M-Instruct", 49152, "smollm2-135m"),
-        ("cache/SmolLM2-135M-Instruct.Q4_1.gguf", 49152, "smollm2-135m"),
-        ("openai-community/gpt2", 50257, "gpt2"),
-        (Path("models/gpt2-medium"), 50257, "gpt2"),
-    ],
-)
-def test_the_tokenizer_of_a_known_name_is_known(monkeypatch, model, vocab_size, tokenizer):
-    monkeypatch.setattr(checkpoint, "load_tokenizer", lambda name: name)
-    assert checkpoint.load_tokenizer_of(model, vocab_size) == tokenizer
-
-
-@pytest.mark.parametrize(
-    ("model", "vocab_size"),
-    [("owner/other", 50257), ("other.gguf", 49152), ("gpt2/other", 50257), ("gpt2", 50304), ("smollm2", 257)],
-)
-def test_the_tokenizer_of_any_other_model_is_asked_for(model, vocab_size):
-    """A vocabulary of the same size is not the same vocabulary."""
-    with pytest.raises(UserError, match="--tokenizer"):
-        checkpoint.load_tokenizer_of(model, vocab_size)
-
-
 # --- kills ---
 
 STEPS = 60

@@ -1,6 +1,7 @@
 """The command line: mistakes are one line and exit code 2, booleans are what they say."""
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -107,3 +108,11 @@ def test_results_print_as_aligned_lines_or_json(capsys):
     assert capsys.readouterr().out == "loss    1.235\ntokens  7\n"
     cli.print_result({"loss": 1.23456}, as_json=True)
     assert capsys.readouterr().out == '{\n  "loss": 1.23456\n}\n'
+
+
+def test_json_has_no_infinity_and_no_nan(capsys):
+    cli.print_result({"a": [1, float("inf")], "b": {"c": float("nan")}}, as_json=True)
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "a": [1, None],
+        "b": {"c": None},
+    }

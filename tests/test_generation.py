@@ -135,3 +135,43 @@ def test_streaming_stops_before_the_stop_token():
 def test_settings_out_of_range_are_one_clear_line(prompt, settings, message):
     with pytest.raises(UserError, match=message):
         generate(tiny_model(), prompt, **{"max_new_tokens": 3} | settings)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_no_numbers_are_one_clear_line(temperature):
+    model = tiny_model()
+    model.ln_f.weight.data[0] = float("nan")
+    with pytest.raises(UserError, match="the largest logit is nan: the weights are damaged"):
+        generate(model, PROMPT, 3, temperature=temperature)
+    logits = torch.tensor([1.0, float("inf"), 2.0])
+    with pytest.raises(UserError, match="the largest logit is inf"):
+        choose(logits, temperature, None, None, torch.Generator())
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1e-37, 1e-40, 5e-324])
+@pytest.mark.parametrize("shift", [0.0, -9.0])
+def test_a_temperature_near_zero_is_greedy(temperature, shift):
+    """However far the division by it overflows: all logits to infinity, or to minus infinity."""
+    logits = torch.tensor([0.5, 3.0, 2.5, -1.0]) + shift
+    for settings in ((None, None), (2, 0.9)):
+        assert choose(logits, temperature, *settings, torch.Generator()) == 1
+    model = tiny_model()
+    assert generate(model, PROMPT, 8, temperature=temperature) == generate(model, PROMPT, 8)
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_excluded_tokens_are_never_chosen_and_the_others_as_if_they_were_not_there(temperature, use_cache):
+    """The peer: a model whose vocabulary ends before them."""
+    padded = tiny_model()
+    with torch.no_grad():
+        padded.lm_head.weight[40:] *= 30  # greedy would take them
+    peer = tiny_model(vocab_size=40)
+    state = padded.state_dict()
+    peer.load_state_dict({k: v[:40] if k.startswith(("wte", "lm_head")) else v for k, v in state.items()})
+    settings = {"temperature": temperature, "top_k": 5, "use_cache": use_cache}
+    found = generate(padded, PROMPT, 18, exclude=range(40, 50), **settings)
+    assert max(generate(padded, PROMPT, 18, **settings)) >= 40
+    assert max(found) < 40
+    if temperature == 0:
+        assert found == generate(peer, PROMPT, 18, **settings)

@@ -4,13 +4,14 @@ import math
 
 import pytest
 import torch
-from families import FAMILIES, LAYERS, PROMPT, SMALL, hugging_face, plant, tiny
+from families import FAMILIES, LAYERS, PROMPT, SMALL, WIDTH, hugging_face, plant, tiny
 
-from supertf import hf_model
-from supertf.errors import UserError
+from supertf import evaluate, hf_model
+from supertf.errors import Note, UserError
 from supertf.evaluate import loss_by_position, perplexity
 from supertf.generation import generate
-from supertf.hf_model import HFModel, HFTokenizer, load_any, load_hf_model
+from supertf.hf_model import HFModel, load_any, load_hf_model
+from supertf.hf_tokenizer import HFTokenizer
 from supertf.model import GPT
 from supertf.pretrained import save_model
 from supertf.projections import output_projections
@@ -222,3 +223,106 @@ def test_a_mixture_of_experts_cannot_be_streamed_and_says_so(tmp_path):
         load_hf_model(tmp_path, stream=True)
     with pytest.raises(UserError, match="the model is a mixture of experts"):
         output_projections(load_hf_model(tmp_path))
+
+
+NOT_CAUSAL = {
+    "BERT": ("Bert", {}),
+    "RoBERTa": ("Roberta", {}),
+    "XLM": ("XLM", {"emb_dim": 16, "n_heads": 2, "n_layers": 2}),
+    "bidirectional Gemma": ("Gemma3Text", {"head_dim": 8, "use_bidirectional_attention": True}),
+}
+
+
+def other_family(kind, **settings):
+    """A tiny random model of a family that has no super weights in the lab's sense."""
+    settings = {**SMALL, **settings}
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(**{k: v for k, v in settings.items() if v is not None})
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.mark.parametrize("name", list(NOT_CAUSAL))
+def test_a_model_whose_earlier_logits_move_with_the_last_token_is_refused(tmp_path, name):
+    kind, settings = NOT_CAUSAL[name]
+    other_family(kind, **settings).save_pretrained(tmp_path)
+    for stream in (False, True):
+        with pytest.raises(
+            UserError, match=r"is not a causal language model: .*changes with the last"
+        ) as caught:
+            load_hf_model(tmp_path, stream=stream)
+        assert "\n" not in str(caught.value)
+
+
+def test_it_is_measured_and_not_told_by_the_name(tmp_path):
+    """A BERT that was made a decoder predicts the next token."""
+    other_family("Bert", is_decoder=True).save_pretrained(tmp_path)
+    model = load_hf_model(tmp_path)
+    assert generate(model, PROMPT, 4) == generate(model, PROMPT, 4, use_cache=False)
+
+
+WITHOUT_CACHE = {
+    "Mamba": {"state_size": 4, "intermediate_size": None},
+    "Rwkv": {"attention_hidden_size": WIDTH},
+    "MiniMax": {"num_local_experts": 2, "head_dim": 8},
+    "OpenAIGPT": {},
+}
+
+
+@pytest.mark.parametrize("kind", list(WITHOUT_CACHE))
+def test_a_model_that_ignores_the_cache_forgets_nothing(kind, monkeypatch):
+    peer = other_family(kind, **WITHOUT_CACHE[kind])
+    with torch.no_grad():
+        for parameter in peer.parameters():
+            parameter *= 3  # what it has read matters
+    model = HFModel(peer)
+    with pytest.warns(Note, match="do not use transformers' usual cache"):
+        found = generate(model, PROMPT, 6)
+    assert found == generate(model, PROMPT, 6, use_cache=False) == peer_generate(peer, 6)
+    whole = loss_by_position(model, TEXT, length=12)
+    monkeypatch.setattr(evaluate, "CHUNK", 5)
+    with pytest.warns(Note):
+        torch.testing.assert_close(loss_by_position(model, TEXT, length=12), whole)
+
+
+@pytest.mark.parametrize("family", ["Mistral", "Gemma2", "GPT2", "Qwen3"])
+def test_a_long_window_is_read_in_pieces_to_the_same_losses(family, monkeypatch):
+    """Mistral's and Gemma's windows are shorter than the pieces."""
+    model = tiny(family)
+    whole = loss_by_position(model, TEXT, length=12)
+    monkeypatch.setattr(evaluate, "CHUNK", 5)
+    torch.testing.assert_close(loss_by_position(model, TEXT, length=12), whole)
+    assert model.caches
+
+
+LONG = torch.arange(31).tolist()  # of 24 tokens that each model was made for
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("OPT", FAMILIES["OPT"]),
+        ("GPT2", {**FAMILIES["GPT2"], "activation_function": "relu"}),
+        ("GPTJ", {"rotary_dim": 4}),
+        ("Mpt", {"max_seq_len": 24, "d_model": 16, "n_heads": 2, "n_layers": 2}),
+    ],
+)
+def test_windows_beyond_a_table_of_positions_are_one_clear_line(kind, settings):
+    model = HFModel(other_family(kind, **settings))
+    assert perplexity(model, LONG[:25], 24).tokens == 24
+    for measure in (perplexity, loss_by_position):
+        with pytest.raises(UserError, match=r"30.*shorten the input") as caught:
+            measure(model, LONG, 30)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"24 learned positions|shorten the input"):
+        generate(model, PROMPT, 30)
+
+
+@pytest.mark.parametrize("family", ["Llama", "GPTNeoX", "FalconAlibi"])
+def test_models_without_a_table_read_on_beyond_their_context(family):
+    model = tiny(family)
+    assert model.config.n_ctx == 24 and model.config.length_limit is None
+    with torch.no_grad():
+        expected = model.model(input_ids=torch.tensor([LONG[:-1]]), labels=None).logits[0]
+    losses = -expected.log_softmax(-1)[range(30), LONG[1:]]
+    assert perplexity(model, LONG, 30).loss == pytest.approx(losses.mean().item(), rel=1e-5)
+    assert len(generate(model, PROMPT, 30)) == 30

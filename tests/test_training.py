@@ -178,7 +178,7 @@ def test_best_and_last_are_kept_and_load(tokens, tmp_path):
     assert kept == {f"step-{best:08d}", "step-00000008"}
     assert checkpoint.locate(tmp_path / "run").name == f"step-{best:08d}"
     assert_same_weights(load_model(tmp_path / "run" / "last"), result.model)
-    tokenizer = checkpoint.load_tokenizer_of(tmp_path / "run", 257)
+    tokenizer = checkpoint.load_tokenizer_of(tmp_path / "run")
     assert tokenizer.encode("2 plus 2") == load_tokenizer("bytes").encode("2 plus 2")
 
 

@@ -1,0 +1,118 @@
+"""The tokenizer of any model: the one beside its weights, read by this lab or by transformers."""
+
+from pathlib import Path
+from typing import Any
+
+import tiktoken
+
+from supertf.checkpoint import guess_tokenizer, load_tokenizer_of, locate
+from supertf.errors import UserError
+from supertf.hf_gguf import check_split
+from supertf.hf_library import LOADING_ERRORS, first_line, quiet_transformers
+from supertf.pretrained import may_be_hub_id
+from supertf.tokenizer import load_tokenizer, valid_unicode
+
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "spiece*", "sentencepiece*", "tekken*", "*.tiktoken")
+EXPECTED = "expected its files beside the weights, or one named with --tokenizer"
+
+
+class HFTokenizer:
+    """A transformers tokenizer with the methods that the lab uses of tiktoken's encodings.
+
+    Half a surrogate pair is read as U+FFFD.
+    """
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+
+    def encode(self, text: str, bos: bool = True) -> list[int]:
+        """Token ids of a prompt, which may spell special tokens; bos: as the model expects a text, behind a
+        BOS token for models that want one."""
+        return self.tokenizer.encode(valid_unicode(text), add_special_tokens=bos)
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        """Token ids of the text alone; what looks like a special token is text like any other."""
+        return self.tokenizer.encode(valid_unicode(text), add_special_tokens=False, split_special_tokens=True)
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of token ids, special tokens included, not tidied."""
+        return self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+    def decode_single_token_bytes(self, token: int) -> bytes:
+        """One token's text in UTF-8; of a part of a character only that there is one."""
+        return self.decode([token]).encode()
+
+    @property
+    def n_vocab(self) -> int:
+        """How many tokens there are, special ones included."""
+        return len(self.tokenizer)
+
+    @property
+    def ids(self) -> set[int]:
+        """Every id that stands for a token."""
+        return set(self.tokenizer.get_vocab().values())
+
+    @property
+    def ends(self) -> set[int]:
+        """The special tokens that end a text: all but the one for what is unknown."""
+        special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        return (special | set(self.tokenizer.all_special_ids)) - {self.tokenizer.unk_token_id}
+
+    @property
+    def eot_token(self) -> int:
+        """The token that ends a text; `UserError` for a tokenizer without one."""
+        if self.tokenizer.eos_token_id is None:
+            raise UserError("this tokenizer has no end-of-text token")
+        return self.tokenizer.eos_token_id
+
+
+Tokenizer = tiktoken.Encoding | HFTokenizer
+
+
+def tokenizer_of(name: str | Path, vocab_size: int) -> Tokenizer:
+    """The tokenizer of a model, whose vocabulary has vocab_size tokens: the one beside its weights.
+
+    Only where there is none the name may tell, see `guess_tokenizer`.
+    """
+    path = locate(name)
+    own = load_tokenizer_of(name)
+    if own is not None:
+        return own
+    error = UserError(f"no tokenizer for {name}: {EXPECTED}")
+    if not path.is_dir() or any(any(path.glob(pattern)) for pattern in TOKENIZER_FILES):
+        try:
+            return hf_tokenizer(path if path.exists() else name)
+        except UserError as found:
+            if path.is_dir():  # it is there, and damaged
+                raise
+            error = found
+    guess = guess_tokenizer(name, vocab_size)
+    if guess is None:
+        raise error
+    return guess
+
+
+def named_tokenizer(name: str | Path) -> Tokenizer:
+    """One of `load_tokenizer`'s, or that of a Hugging Face folder, hub id or GGUF file."""
+    path, hub_id = Path(name), "/" in str(name) and may_be_hub_id(str(name))
+    if path.is_dir() or path.suffix == ".gguf" or (hub_id and not path.exists()):
+        return load_tokenizer_of(name) or hf_tokenizer(name)
+    return load_tokenizer(name)
+
+
+def hf_tokenizer(name: str | Path) -> HFTokenizer:
+    """The tokenizer of a Hugging Face folder, hub id or GGUF file; `UserError` when there is none."""
+    path = Path(name)
+    place, options = (
+        (path.parent, {"gguf_file": str(path.resolve())}) if path.suffix == ".gguf" else (name, {})
+    )
+    with quiet_transformers() as transformers:
+        if path.suffix == ".gguf" and path.is_file():
+            check_split(path)
+        try:
+            tokenizer = HFTokenizer(transformers.AutoTokenizer.from_pretrained(place, **options))
+        except LOADING_ERRORS as error:
+            raise UserError(f"no tokenizer for {name}: {first_line(error)}; {EXPECTED}") from error
+    if not tokenizer.encode_ordinary("a"):  # transformers makes an empty one where files are missing
+        raise UserError(f"no tokenizer for {name}: {EXPECTED}")
+    return tokenizer
