@@ -31,7 +31,7 @@ class Seconds(dict[str, list[float]]):
         for name in slow:
             minutes, fastest = calls * one_call[name] / 60, min(one_call.values())
             self.left_out[name] = (
-                f"about {one_call[name]:.2g} s a call, {one_call[name] / fastest:.0f} times the fastest "
+                f"about {one_call[name]:.3g} s a call, {one_call[name] / fastest:.0f} times the fastest "
                 f"rival's, and {minutes:.0f} minutes for {calls}"
             )
             del self[name]

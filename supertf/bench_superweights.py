@@ -68,6 +68,7 @@ def on_smollm2(repeats: int) -> Iterator[dict[str, Any]]:
         "first_find_seconds": time.perf_counter() - started,
         "found": [show(spike.coordinate) for spike in found],
     }
+    yield result
     text = read_ids(TEXT, tokenizer, max(LENGTHS)).tolist()
     for dtype in DTYPES:
         model.to(dtype)

@@ -40,6 +40,7 @@ def run(repeats: int = 7) -> Iterator[dict[str, Any]]:
         "repeats": repeats,
         "seed": SEED,
     }
+    yield result
     for name, (shape, batch_size) in SHAPES.items():
         for figures in measure(name, shape, batch_size, repeats, rates):
             result[name] = figures
