@@ -125,10 +125,10 @@ def test_04_reads_an_experiment_that_it_ran_itself(tmp_path, monkeypatch, smollm
     assert result.problems == []
 
 
-def save_with_byte_tokenizer(family: str, folder: Path, size: int = 4200) -> None:
+def save_with_byte_tokenizer(family: str, folder: Path, size: int = 20_000) -> None:
     """A small random model of a family of transformers in a folder, with a tokenizer of bytes.
 
-    It is as wide, and its vocabulary as large, as the two steps of notebook 06's head ask for.
+    It is wide, and its vocabulary large, so that the two steps of notebook 06's head read less than the head.
     """
     pieces = ["<s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     pieces += [f"piece {i}" for i in range(len(pieces), size)]  # that no text has
@@ -138,9 +138,9 @@ def save_with_byte_tokenizer(family: str, folder: Path, size: int = 4200) -> Non
     tokenizer.decoder = decoders.ByteLevel()
     special = {"bos_token": "<s>", "eos_token": "<s>"}
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-    sizes = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": size}
+    sizes = {"hidden_size": 256, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": size}
     sizes |= {"bos_token_id": 0, "eos_token_id": 0}
-    sizes |= {} if family == "GPT2" else {"intermediate_size": 256, "num_key_value_heads": 2}
+    sizes |= {} if family == "GPT2" else {"intermediate_size": 512, "num_key_value_heads": 2}
     torch.manual_seed(0)
     config = getattr(transformers, f"{family}Config")(**sizes)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
