@@ -23,7 +23,7 @@ from supertf.attention_stats import SinkRate, attention_stats, sink_rate
 from supertf.checks import check_vocabulary
 from supertf.errors import UserError
 from supertf.model import GPT
-from supertf.projections import NAMES, Coordinate, Projection, check_coordinate, output_projections
+from supertf.projections import Coordinate, block_name, check_coordinate, output_projections
 from supertf.superweights import Peak, check_prompt, peak
 from supertf.weight_edits import scaled_weights
 
@@ -171,11 +171,6 @@ def activation_path(model: nn.Module, ids: Sequence[int]) -> list[Peak]:
             hooks.callback(block.register_forward_hook(after).remove)
         model(torch.tensor([list(ids)], device=model.device), last_only=True)
     return path
-
-
-def block_name(projection: Projection) -> str:
-    """The name of the block that a projection belongs to: "h.3" of "h.3.mlp.c_proj"."""
-    return projection.name[: NAMES.fullmatch(projection.name).end(1)]
 
 
 @dataclass(frozen=True)
