@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from supertf.ablation import Loss, measured, ratio
 from supertf.attention_stats import SinkRate, attention_stats, sink_rate
+from supertf.changes import Hook
 from supertf.checks import check_vocabulary
 from supertf.errors import UserError
 from supertf.model import GPT
@@ -97,10 +98,10 @@ def restored_activations(model: nn.Module, coordinates: Iterable[Coordinate]) ->
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(scaled_weights(model, weights))
-        stack.callback(model.register_forward_pre_hook(begin, with_kwargs=True).remove)
-        stack.callback(model.register_forward_hook(end, always_call=True).remove)
+        stack.callback(model.register_forward_pre_hook(Hook(begin), with_kwargs=True).remove)
+        stack.callback(model.register_forward_hook(Hook(end), always_call=True).remove)
         for (layer, out, into), weight in weights.items():
-            hook = restorer(out, into, weight, windows)
+            hook = Hook(restorer(out, into, weight, windows))
             stack.callback(projections[layer].module.register_forward_hook(hook).remove)
         yield
 
