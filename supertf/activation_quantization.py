@@ -12,13 +12,13 @@ values), which the paper quantizes too.
 
 import contextlib
 import re
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from supertf.changes import ROUNDING, Hook, changed, changes
 from supertf.errors import UserError
 from supertf.matrices import kind, matrices, places
 from supertf.projections import Coordinate
@@ -27,7 +27,6 @@ STREAM = re.compile(  # kinds of matrices that read the residual stream, through
     r"(?:.*\.)?(?:c_attn|q_proj|k_proj|v_proj|qkv_proj|query_key_value|Wqkv"
     r"|c_fc|gate_proj|up_proj|gate_up_proj|dense_h_to_4h|fc1)"
 )
-_quantized: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # modules whose inputs a context rounds
 
 
 @contextlib.contextmanager
@@ -55,14 +54,13 @@ def quantized_activations(
         for channel in channels:
             if not 0 <= channel < width:
                 raise UserError(f"no input channel {channel} of {name}: choose 0 to {width - 1}")
-    if taken := [name for name, matrix in found.items() if matrix.module in _quantized]:
+    modules = {name: matrix.module for name, matrix in found.items()}
+    if taken := [name for name, module in modules.items() if changes(module, ROUNDING)]:
         raise UserError(f"the inputs of {taken[0]} are quantized already: leave that context first")
-    with contextlib.ExitStack() as undo:
-        for name, matrix in found.items():
-            hook = rounder(bits, spared.get(name, []))
-            undo.callback(matrix.module.register_forward_pre_hook(hook).remove)
-            undo.callback(_quantized.discard, matrix.module)
-            _quantized.add(matrix.module)
+    with changed(ROUNDING, "quantized", modules), contextlib.ExitStack() as hooks:
+        for name, module in modules.items():
+            hook = Hook(rounder(bits, spared.get(name, [])))
+            hooks.callback(module.register_forward_pre_hook(hook).remove)
         yield
 
 

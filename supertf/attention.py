@@ -16,7 +16,9 @@ cache holds, restarting with each packed document and counting real tokens only 
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +35,8 @@ class Layout:
 
     positions: (B or 1, T) int64, index within the document. n: (B or 1, T) int64, visible keys of each query.
     mask: None for plain causal attention, else (B or 1, 1, T, S) bool, True where the query sees the key.
-    key_positions: (B or 1, S) int64. angles: rotary cosines and sines for the T queries, if any.
+    key_positions: (B or 1, S) int64. angles: rotary cosines and sines for the T queries, if any. made: what
+    the first layer has made of it for all, see `once`.
     """
 
     positions: Tensor
@@ -41,6 +44,13 @@ class Layout:
     mask: Tensor | None
     key_positions: Tensor
     angles: tuple[Tensor, Tensor] | None = None
+    made: dict[tuple[Any, ...], Tensor] = field(default_factory=dict, repr=False)
+
+    def once(self, key: tuple[Any, ...], make: Callable[[], Tensor]) -> Tensor:
+        """What `make` gives, the same tensor for every layer that asks with this key."""
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
 
 
 def layout(
@@ -185,12 +195,17 @@ class CausalSelfAttention(nn.Module):
 
     def alibi_bias(self, where: Layout, dtype: torch.dtype) -> Tensor:
         """-slope * distance where the query sees the key, -inf elsewhere: (B or 1, H, T, S)."""
-        distance = where.positions[:, None, :, None] - where.key_positions[:, None, None, :]
-        visible = distance >= 0 if where.mask is None else where.mask
-        slopes = alibi_slopes(self.n_head) if self.slopes is None else self.slopes
-        slopes = slopes.to(distance.device, dtype)
-        bias = -slopes[:, None, None] * distance
-        return bias.masked_fill(~visible, -torch.inf)
+
+        def bias() -> Tensor:
+            distance = where.positions[:, None, :, None] - where.key_positions[:, None, None, :]
+            visible = distance >= 0 if where.mask is None else where.mask
+            slopes = alibi_slopes(self.n_head) if self.slopes is None else self.slopes
+            slopes = slopes.to(distance.device, dtype)
+            return (-slopes[:, None, None] * distance).masked_fill_(~visible, -torch.inf)
+
+        if self.slopes is not None:  # this layer's own
+            return bias()
+        return where.once(("alibi", self.n_head, dtype), bias)
 
 
 def add_zero_key(

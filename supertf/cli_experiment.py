@@ -72,11 +72,12 @@ def list_experiments(args: argparse.Namespace) -> int:
 
     listed = {}
     for name, experiment in EXPERIMENTS.items():
-        state, seconds = "not recorded", None
+        state, seconds, different = "not recorded", None, None
         if recorded_path(name).exists():
             try:
-                seconds = recorded(name).meta["seconds"]
-                state = "recorded"
+                results = recorded(name)
+                seconds, different = results.meta["seconds"], results.changed_code()
+                state = made_by(different)
             except UserError:
                 state = "recorded, but out of date"
         listed[name] = {
@@ -86,6 +87,7 @@ def list_experiments(args: argparse.Namespace) -> int:
             "cells": len(experiment.variants) * len(experiment.seeds),
             "recorded": state,
             "recorded_seconds": seconds,
+            "changed_code": different,
         }
     if args.json:
         print_result(listed, as_json=True)
@@ -97,9 +99,17 @@ def list_experiments(args: argparse.Namespace) -> int:
     return 0
 
 
+def made_by(different: list[str] | None) -> str:
+    """How recorded results stand to today's code, of which these modules differ; None: it was not noted."""
+    from supertf.code_identity import named
+
+    if different is None:
+        return "recorded (its code was not noted)"
+    return f"recorded ({named(different)} changed since)" if different else "recorded"
+
+
 def run_experiments(args: argparse.Namespace) -> int:
     """Run one experiment or all, then print, write and record what came out."""
-    from supertf.experiment_results import recorded_path
     from supertf.experiment_runner import SweepInterrupted
     from supertf.experiment_runner import run as run_experiment
     from supertf.experiments import EXPERIMENTS, experiment
@@ -123,7 +133,7 @@ def run_experiments(args: argparse.Namespace) -> int:
             return 130
         finished[described.name] = results
         if args.record:
-            results.save(recorded_path(described.name))
+            record(results)
         if args.output:
             results.save(args.output)
         if not args.json:
@@ -137,6 +147,24 @@ def run_experiments(args: argparse.Namespace) -> int:
     else:
         print_result(finished[args.name].to_dict(), as_json=True)
     return 0
+
+
+def record(results: "Results") -> None:
+    """Keep results with the code, and say on stderr when what they replace was made by other code."""
+    from supertf.code_identity import differing, named
+    from supertf.experiment_results import recorded_path
+
+    path = recorded_path(results.experiment.name)
+    before = type(results).load(path).meta.get("code") if path.exists() else results.meta["code"]
+    if before is None or differing(before, results.meta["code"]):
+        whose = (
+            "that was not noted" if before is None else f"of {named(differing(before, results.meta['code']))}"
+        )
+        print(
+            f"{results.experiment.name}: replaces results that were made by other code {whose}",
+            file=sys.stderr,
+        )
+    results.save(path)
 
 
 def print_summary(results: "Results") -> None:

@@ -155,6 +155,7 @@ class SideBySide:
                     "weight": weight,
                     "input": spike and spike.input.value,
                     "output": spike and spike.output.value,
+                    "added": spike and spike.added.value,
                     "recorded": verdict if math.isclose(value, weight, rel_tol=0.01) else None,
                     "protected": coordinate in self.protect,
                 }

@@ -130,12 +130,19 @@ def run_find(args: argparse.Namespace) -> int:
         print_result(result, as_json=True)
         return 0
     print(f"{args.model}, {len(ids)} tokens: {prompt!r}")
-    print("first pass, largest entries before and after each layer's down projection:")
+    # where no norm follows, what is added to the stream is the output
+    sides = ["input", "output"] + ["added"] * any(one.added != one.output for one in passes[0].spikes)
+    added = ", and what the residual stream takes of it" if "added" in sides else ""
+    print(f"first pass, largest entries before and after each layer's down projection{added}:")
     first = {one["layer"]: one["coordinate"] for one in found if one["round"] == 1}
     print_table(
-        ["layer", "input", "token", "channel", "ratio", "output", "token", "channel", "ratio", "candidate"],
+        ["layer", *(name for side in sides for name in (side, "token", "channel", "ratio")), "candidate"],
         (
-            (spike.layer, *peak_cells(spike.input), *peak_cells(spike.output), first.get(spike.layer, ""))
+            (
+                spike.layer,
+                *(cell for side in sides for cell in peak_cells(getattr(spike, side))),
+                first.get(spike.layer, ""),
+            )
             for spike in passes[0].spikes
         ),
     )
@@ -143,13 +150,12 @@ def run_find(args: argparse.Namespace) -> int:
     rules += [f"above {args.ratio:g} times the median channel"] if args.ratio is not None else []
     print(f"\ncandidates ({' and '.join(rules)}), in the order found:")
     print_table(
-        ["weight", "value", "input", "output", "share", "round", "taken out"],
+        ["weight", "value", *sides, "share", "round", "taken out"],
         (
             (
                 one["coordinate"],
                 number(one["weight"]),
-                number(one["input"]["value"]),
-                number(one["output"]["value"]),
+                *(number(one[side]["value"]) for side in sides),
                 f"{one['share']:.3f}",
                 one["round"],
                 "yes" if one["removed"] else "no",
@@ -186,6 +192,7 @@ def spike_dict(spike: "Spike") -> dict[str, Any]:
         "weight": spike.weight,
         "input": vars(spike.input),
         "output": vars(spike.output),
+        "added": vars(spike.added),
         "share": spike.share,
         "size": spike.size,
         "ratio": spike.ratio,

@@ -13,7 +13,6 @@ the model. `skipping` is the same with the work left out.
 """
 
 import contextlib
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from supertf.changes import INPUTS, Hook, changed, changes
 from supertf.errors import UserError
 from supertf.input_sizes import InputSizes, gates
 from supertf.matrices import kind, matrices
@@ -29,7 +29,6 @@ from supertf.projections import Coordinate, Projection, check_coordinate, output
 from supertf.weight_groups import check_sparsity, how_many
 
 METHODS = ("inputs", "gate", "top")
-_cut: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # modules whose inputs are cut in a context
 
 
 @dataclass(frozen=True)
@@ -237,9 +236,9 @@ def dynamically_pruned(
         for name, module in modules.items():
             cut, noted = pruning.cuts[name], watched.get(name, [])
             if pruning.method == "gate":
-                handle = module.register_forward_hook(gate_cutter(skipped, name, cut, noted))
+                handle = module.register_forward_hook(Hook(gate_cutter(skipped, name, cut, noted)))
             else:
-                handle = module.register_forward_pre_hook(input_cutter(skipped, name, cut, noted))
+                handle = module.register_forward_pre_hook(Hook(input_cutter(skipped, name, cut, noted)))
             hooks.callback(handle.remove)
         yield skipped
 
@@ -252,14 +251,11 @@ def claimed(model: nn.Module, pruning: DynamicPruning) -> Iterator[dict[str, nn.
         if name not in known or (size := size_of(pruning.method, known[name])) != cut.size:
             here = "no such matrix" if name not in known else f"{size}"
             raise UserError(f"the plan is for {cut.size} inputs of {name}, here {here}: plan for this model")
-        if known[name] in _cut:
+        if changes(known[name], INPUTS):
             raise UserError(f"{name} is pruned dynamically already: leave that context before pruning again")
     modules = {name: known[name] for name in pruning.cuts}
-    _cut.update(modules.values())
-    try:
+    with changed(INPUTS, "pruned dynamically", modules):
         yield modules
-    finally:
-        _cut.difference_update(modules.values())
 
 
 def weights_met(model: nn.Module, pruning: DynamicPruning) -> tuple[dict[str, int], dict[str, int]]:
@@ -277,8 +273,6 @@ def input_cutter(
     """A hook before a matrix's forward that sets the inputs that do not count to zero."""
 
     def cut_inputs(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        if module not in _cut:  # of a copy of the model, which takes the hook with it
-            return inputs
         x, counts = cut_to(inputs[0], cut)
         skipped.note(name, counts, watched)
         return (x, *inputs[1:])
@@ -303,8 +297,6 @@ def gate_cutter(
     """A hook after c_fc's forward that sets the gates that do not count to zero, where silu is zero too."""
 
     def cut_gates(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        if module not in _cut:  # see `input_cutter`
-            return output
         gate, up = output.chunk(2, dim=-1)
         counts = cut.counts(F.silu(gate))
         skipped.note(name, counts, watched)

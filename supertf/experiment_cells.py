@@ -1,13 +1,9 @@
 """One cell of an experiment: measured, written at once, and read back only if it is what was asked for."""
 
-import ast
 import copy
 import datetime
-import functools
-import hashlib
 import importlib
 import importlib.metadata
-import inspect
 import json
 import os
 import platform
@@ -22,19 +18,20 @@ import torch
 
 from supertf import __version__
 from supertf.bench import processor
+from supertf.code_identity import code_of, differing, named
 from supertf.device import pick_device_dtype
 from supertf.errors import UserError
 from supertf.experiment_description import cell_hash, cell_label
 from supertf.files import is_sealed, read_json, seal, write_json
 
 FORMAT = "supertf experiment cell 1"
-SAME = ("supertf", "torch", "device", "measure_code")  # what a kept cell must have been made with
+SAME = ("supertf", "torch", "numpy", "device", "dtype")  # what a kept cell must have been made with, and code
+TEXTS = "supertf.python_docs"  # the code of the built-in text, which is the documentation of this very Python
 
 
 def measure_of(reference: str) -> Callable[..., dict[str, Any]]:
     """The function that "module:function" names; `UserError` when there is none."""
-    module_name, _, name = reference.partition(":")
-    full_name = module_name if "." in module_name else f"supertf.{module_name}"
+    full_name, name = module_of(reference), reference.partition(":")[2]
     try:
         module = importlib.import_module(full_name)
     except ModuleNotFoundError as error:
@@ -44,19 +41,27 @@ def measure_of(reference: str) -> Callable[..., dict[str, Any]]:
     return getattr(module, name)
 
 
+def module_of(reference: str) -> str:
+    """The full name of the module that "module:function" names."""
+    name = reference.partition(":")[0]
+    return name if "." in name else f"supertf.{name}"
+
+
 def made_with(measure: str) -> dict[str, Any]:
-    """What a cell measured now, in this process, is made with: versions, machine, and the measure's code."""
-    device, _, _ = pick_device_dtype()
+    """What a cell measured now, in this process, is made with: versions, machine and code."""
+    device, dtype, _ = pick_device_dtype()
     return {
         "supertf": __version__,
         "torch": importlib.metadata.version("torch"),
+        "numpy": importlib.metadata.version("numpy"),
         "python": platform.python_version(),
         "device": device.type,
+        "dtype": str(dtype).removeprefix("torch."),
         "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "measure_code": _code_hash(measure_of(measure)),
+        "code": code_of(module_of(measure)),
     }
 
 
@@ -68,6 +73,7 @@ def compute(cell: dict[str, Any], path: Path) -> dict[str, Any]:
     """
     try:
         measure = measure_of(cell["measure"])
+        made = made_with(cell["measure"])  # first: the sources may be edited while it runs
         started = time.perf_counter()
         result = measure(copy.deepcopy(cell["settings"]), cell["seed"], tuple(cell["lengths"]))
         seconds = time.perf_counter() - started
@@ -76,7 +82,7 @@ def compute(cell: dict[str, Any], path: Path) -> dict[str, Any]:
             "cell": cell,
             "result": _plain(result),
             "seconds": seconds,
-            "made_with": made_with(cell["measure"]),
+            "made_with": made,
         }
         write_json(path, seal(record))
     except UserError as error:
@@ -89,6 +95,7 @@ def kept(cells: list[dict[str, Any]], paths: list[Path]) -> list[dict[str, Any] 
 
     Files that are there but cannot be used are told on stderr, one line for each reason.
     """
+    measure_of(cells[0]["measure"])  # loaded, so that it is this process's code that is looked at
     now = made_with(cells[0]["measure"])
     records: list[dict[str, Any] | None] = []
     reasons: Counter[str] = Counter()
@@ -118,25 +125,15 @@ def _read(path: Path, cell: dict[str, Any], now: dict[str, Any]) -> tuple[dict[s
         return None, "is damaged"
     if cell_hash(record["cell"]) != cell_hash(cell):
         return None, "is of another configuration"
-    for name in SAME:
-        before = record["made_with"][name]
-        if before != now[name]:
-            return None, (
-                "was made before the measure's code changed"
-                if name == "measure_code"
-                else f"was made with {name} {before}, now {now[name]}"
-            )
+    made = record["made_with"]
+    if "code" not in made:
+        return None, "was made by code that was not noted"
+    if different := differing(made["code"], now["code"]):
+        return None, f"was made before the code of {named(different)} changed"
+    for name in (*SAME, "python") if TEXTS in now["code"] else SAME:
+        if made[name] != now[name]:
+            return None, f"was made with {name} {made[name]}, now {now[name]}"
     return record, ""
-
-
-@functools.cache  # the code that was imported, even if its file has been edited since
-def _code_hash(measure: Callable[..., Any]) -> str:
-    """Hash of the code in the measure's module; comments and layout do not count."""
-    try:
-        source = inspect.getsource(sys.modules[measure.__module__])
-    except (OSError, TypeError):
-        raise UserError(f"the measure {measure.__name__} has no source file: put it into a module") from None
-    return hashlib.sha256(ast.dump(ast.parse(source)).encode()).hexdigest()
 
 
 def _plain(result: Any) -> dict[str, Any]:

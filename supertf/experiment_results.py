@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from supertf.code_identity import code_of, differing
 from supertf.errors import UserError
+from supertf.experiment_cells import module_of
 from supertf.experiment_description import Experiment
 from supertf.experiments import experiment
 from supertf.files import atomic_path, is_sealed, read_json, seal
@@ -21,7 +23,7 @@ class Results:
     Attributes:
         experiment: as it was run, with the seeds, variants, lengths and settings of that run.
         cells: variant, seed, settings, lengths, result and seconds of each, seed by seed.
-        meta: versions, device, cores, threads, command, date, and seconds over all cells.
+        meta: versions, device, cores, threads, command, date, code, and seconds over all cells.
     """
 
     experiment: Experiment
@@ -44,6 +46,15 @@ class Results:
         Raises `UserError` for an unknown variant and a path that leads nowhere.
         """
         return [_entry(cell["result"], path, cell) for cell in self._cells_of(variant)]
+
+    def changed_code(self) -> list[str] | None:
+        """The modules whose code is not what the results were made by; None where that was not noted.
+
+        Raises `UserError` when the measure is gone.
+        """
+        if "code" not in self.meta:
+            return None
+        return differing(self.meta["code"], code_of(module_of(self.experiment.measure)))
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON values, floats to six significant digits."""

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from supertf.code_identity import differing, named
 from supertf.errors import UserError
 from supertf.experiment_cells import compute, kept
 from supertf.experiment_description import Experiment, cell_hash
@@ -52,8 +53,8 @@ def run(
 
     A cell is a call `measure(settings, seed, lengths)`. Once finished, its result is written to
     `folder/NAME/HASH.json`, where the hash is over everything that the call is given. It is taken from there
-    the next time if the file is whole and the measure's module, torch, supertf and the kind of device are the
-    same; otherwise a line on stderr says why, and the cell is measured again.
+    the next time if the file is whole and all code of supertf that the measure runs, torch, numpy, the kind
+    of device and the dtype are the same; otherwise a line on stderr says why, and the cell is measured again.
 
     Args:
         experiment: a description, or the name of a registered one.
@@ -99,6 +100,12 @@ def run(
             _run_in_processes(todo, min(jobs, len(todo)), stop, finished)
     if missing := records.count(None):
         raise SweepInterrupted(len(cells) - missing, len(cells))
+    code = records[0]["made_with"]["code"]
+    if different := {name for one in records for name in differing(code, one["made_with"]["code"])}:
+        raise UserError(
+            f"the code of {named(sorted(different))} was edited during the sweep: run the same command "
+            "again, which measures anew what was made before"
+        )
     meta = _meta(records, _command(described, narrowed, changes or {}, jobs))
     measured = zip(cells, records, strict=True)
     return Results(narrowed, [_result_cell(cell, record) for cell, record in measured], meta)
@@ -187,8 +194,9 @@ def _meta(records: list[dict[str, Any]], command: str | None) -> dict[str, Any]:
         return values[0] if len(values) == 1 else values
 
     return {
-        "versions": {name: of_all(name) for name in ("supertf", "torch", "python")},
+        "versions": {name: of_all(name) for name in ("supertf", "torch", "numpy", "python")},
         **{name: of_all(name) for name in ("device", "processor", "cores", "threads", "date")},
+        "code": records[0]["made_with"]["code"],
         "seconds": sum(record["seconds"] for record in records),
         "command": command,
     }

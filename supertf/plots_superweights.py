@@ -13,14 +13,18 @@ from supertf.superweights import Spike
 def spike_bars(
     spikes: Sequence[Spike],
     threshold: float = 50.0,
-    sides: Sequence[str] = ("input", "output"),
+    sides: Sequence[str] | None = None,
     chosen: Coordinate | None = None,
 ) -> Figure:
     """Largest input and output of every layer's down projection, on a logarithmic scale.
 
+    sides: "input", "output", "added" (what the residual stream takes of the output); None is the first and,
+    where a norm follows the projection, the last of them, else the second.
     Layers where both pass the threshold are coloured and labelled: with the channel, or, where one side has
     the figure for itself, with the weight's coordinate. The bar of the chosen weight is red.
     """
+    if sides is None:
+        sides = ("input", "added" if any(spike.added != spike.output for spike in spikes) else "output")
     figure, axes = new_figure(columns=len(sides), left=0.12, right=0.99, bottom=0.15, top=0.9, wspace=0.25)
     layers = [spike.layer for spike in spikes]
     both = [spike.size > threshold for spike in spikes]

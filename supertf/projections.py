@@ -94,6 +94,11 @@ def output_projections(model: nn.Module) -> list[Projection]:
     return found
 
 
+def block_name(projection: Projection) -> str:
+    """The name of the block that a projection belongs to: "h.3" of "h.3.mlp.c_proj"."""
+    return projection.name[: NAMES.fullmatch(projection.name).end(1)]
+
+
 Coordinate = tuple[int, int, int]  # (layer, out, in) of W[out, in]
 
 

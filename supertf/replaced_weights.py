@@ -1,12 +1,11 @@
 """Give matrices of a model new weights, for a while or in a copy: what pruning and quantizing share.
 
 For a while, the old tensors are set aside and come back as they were, bit for bit. While a matrix has weights
-that are not its own, nothing else may replace them: undone in another order, one would undo the other.
+that are not its own, nothing else may replace them; single weights may be edited.
 """
 
 import contextlib
 import copy
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,13 +13,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from supertf.changes import WEIGHTS, changed, changes
 from supertf.errors import UserError
 from supertf.matrices import heads, matrices
 from supertf.projections import Projection
-from supertf.weight_edits import check_editable
+from supertf.weight_edits import EDITED, check_editable
 
 Model = TypeVar("Model", bound=nn.Module)
-_replaced: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()  # what is done to modules
 
 
 @dataclass(frozen=True)
@@ -51,28 +50,31 @@ def replaced_weights(model: nn.Module, replacement: Replacement) -> Iterator[Non
     """Run the model with its weights replaced while the context lasts.
 
     On leaving, also through an exception, the very tensors of before are back in place. Raises `UserError` on
-    a replacement for other matrices and on weights that are packed or replaced already; and on leaving when
-    the new weights were changed meanwhile: then nothing is put back, so that no training is lost.
+    a replacement for other matrices and on weights that are packed or replaced already; on leaving it before
+    a context inside it; and on leaving when the new weights were changed meanwhile: then nothing is put back,
+    so that no training is lost.
     """
     found = fitting(model, replacement)
     own = {name: matrix.module.weight.data for name, matrix in found.items()}
-    modules = [matrix.module for matrix in found.values()]
-    with contextlib.ExitStack() as undo:
-        undo.callback(put_back, found, own)
+    lost: list[str] = []
+
+    def put_back(name: str) -> None:
+        if not lost:
+            found[name].module.weight.data = own[name]
+
+    modules = {name: matrix.module for name, matrix in found.items()}
+    with changed(WEIGHTS, replacement.done, modules, put_back) as mine:
         for name, matrix in found.items():
             install(matrix, own[name], replacement)
-        _replaced.update(dict.fromkeys(modules, replacement.done))
         try:
             yield
         finally:
-            for module in modules:
-                _replaced.pop(module)
-            changed = [name for name, matrix in found.items() if not as_left(matrix, own[name], replacement)]
-            if changed:
-                undo.pop_all()  # and with it `put_back`
+            on_top = [name for name, module in modules.items() if changes(module, WEIGHTS)[-1] is mine[name]]
+            lost += [name for name in on_top if not as_left(found[name], own[name], replacement)]
+            if lost:
                 done, doing = replacement.done, replacement.doing
                 raise UserError(
-                    f"{changed[0]} was changed while it was {done}, so the {doing} is not undone, lest the "
+                    f"{lost[0]} was changed while it was {done}, so the {doing} is not undone, lest the "
                     f"change is lost: train a `{done}_copy` instead"
                 )
 
@@ -102,7 +104,9 @@ def fitting(model: nn.Module, replacement: Replacement) -> dict[str, Projection]
                 f"{here}: plan for this model"
             )
         check_editable(model, known[name])
-        if (before := _replaced.get(known[name].module)) is not None:
+        others = [one.what for one in changes(known[name].module, WEIGHTS) if one.what != EDITED]
+        if others:
+            before = others[0]
             again = f"{doing} again" if before == done else f"{doing} it, or work on a copy"
             raise UserError(f"{name} is {before} already: leave that context before {again}")
     return {name: known[name] for name in replacement.shapes}
@@ -112,12 +116,6 @@ def install(matrix: Projection, own: Tensor, replacement: Replacement) -> None:
     """Give the matrix a changed copy of its own parameter, which stays as it is."""
     matrix.module.weight.data = own.clone()
     replacement.write(matrix.name, matrix.weight.data)
-
-
-def put_back(found: dict[str, Projection], own: dict[str, Tensor]) -> None:
-    """Give the matrices their own parameters again."""
-    for name, matrix in found.items():
-        matrix.module.weight.data = own[name]
 
 
 def as_left(matrix: Projection, own: Tensor, replacement: Replacement) -> bool:

@@ -20,10 +20,11 @@ from tqdm.auto import tqdm
 
 from supertf.ablation import Loss, measured, ratio
 from supertf.attention_stats import SinkRate, attention_stats, sink_rate
+from supertf.changes import Hook
 from supertf.checks import check_vocabulary
 from supertf.errors import UserError
 from supertf.model import GPT
-from supertf.projections import NAMES, Coordinate, Projection, check_coordinate, output_projections
+from supertf.projections import Coordinate, block_name, check_coordinate, output_projections
 from supertf.superweights import Peak, check_prompt, peak
 from supertf.weight_edits import scaled_weights
 
@@ -97,10 +98,10 @@ def restored_activations(model: nn.Module, coordinates: Iterable[Coordinate]) ->
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(scaled_weights(model, weights))
-        stack.callback(model.register_forward_pre_hook(begin, with_kwargs=True).remove)
-        stack.callback(model.register_forward_hook(end, always_call=True).remove)
+        stack.callback(model.register_forward_pre_hook(Hook(begin), with_kwargs=True).remove)
+        stack.callback(model.register_forward_hook(Hook(end), always_call=True).remove)
         for (layer, out, into), weight in weights.items():
-            hook = restorer(out, into, weight, windows)
+            hook = Hook(restorer(out, into, weight, windows))
             stack.callback(projections[layer].module.register_forward_hook(hook).remove)
         yield
 
@@ -171,11 +172,6 @@ def activation_path(model: nn.Module, ids: Sequence[int]) -> list[Peak]:
             hooks.callback(block.register_forward_hook(after).remove)
         model(torch.tensor([list(ids)], device=model.device), last_only=True)
     return path
-
-
-def block_name(projection: Projection) -> str:
-    """The name of the block that a projection belongs to: "h.3" of "h.3.mlp.c_proj"."""
-    return projection.name[: NAMES.fullmatch(projection.name).end(1)]
 
 
 @dataclass(frozen=True)

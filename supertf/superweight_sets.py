@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 
 from supertf.ablation import Ablation, Loss, measured, without
 from supertf.errors import UserError
-from supertf.projections import Coordinate, check_coordinate, output_projections
+from supertf.projections import Coordinate, Projection, check_coordinate, output_projections
+from supertf.stream import additions
 from supertf.superweights import check_prompt
 
 
@@ -22,8 +23,9 @@ from supertf.superweights import check_prompt
 def row_pool(model: nn.Module, layer: int, out: int, prompt: list[int], size: int = 16) -> list[Coordinate]:
     """The weights of W[out, :] with the largest contributions |W[out, k] x_k|, largest first.
 
-    x is the projection's input at the token of the prompt where output channel `out` is largest. Raises
-    `UserError` on a row outside the model, a size out of range, and a prompt that the model cannot read.
+    x is the projection's input at the token of the prompt where most is added to channel `out` of the
+    residual stream. Raises `UserError` on a row outside the model, a size out of range, and a prompt that the
+    model cannot read.
     """
     projections = output_projections(model)
     check_coordinate(projections, (layer, out, 0))
@@ -34,15 +36,12 @@ def row_pool(model: nn.Module, layer: int, out: int, prompt: list[int], size: in
         raise UserError(f"a pool of {size} weights asked for, expected 1 to the row's {len(row)}")
     found: list[Tensor] = []
 
-    def record(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        x, y = inputs[0].flatten(0, -2), output.flatten(0, -2)  # (T, K), (T, C)
-        found.append(x[y[:, out].abs().argmax()].float() * row.float())
+    def heard(_: Projection, x: Tensor, y: Tensor, added: Tensor | None) -> None:
+        added = (y if added is None else added).flatten(0, -2)  # (T, C)
+        found.append(x.flatten(0, -2)[added[:, out].abs().argmax()].float() * row.float())  # of (T, K)
 
-    hook = projection.module.register_forward_hook(record)
-    try:
+    with additions(model, [projection], heard):
         model(torch.tensor([prompt], device=model.device), last_only=True)
-    finally:
-        hook.remove()
     return [(layer, out, int(into)) for into in found[0].abs().topk(size).indices]
 
 

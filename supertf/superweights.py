@@ -3,14 +3,15 @@
 Yu et al. 2024, "The Super Weight in Large Language Models" (arXiv 2411.07191), section 3.1. One forward
 pass shows them, because the input and the output of their layer's projection spike at one channel each:
 the output at (t, out) is a sum over input channels, nearly all of it W[out, in] times the input's spike.
-A spike makes a candidate. Whether the model needs the weight, only removing it beside controls can tell:
-see `ablation`.
+What counts is what reaches the residual stream: where a norm follows the MLP, the output's spike is looked
+for behind it (`stream`). A spike makes a candidate. Whether the model needs the weight, only removing it
+beside controls can tell: see `ablation`.
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from supertf.checks import check_vocabulary
 from supertf.errors import UserError
 from supertf.projections import Coordinate, Projection, check_coordinate, output_projections
+from supertf.stream import additions
 
 PROMPT = "Apple Inc. is a worldwide tech company."  # the paper's
 BATCH = 1024  # tokens, over all layers, whose activations wait to be reduced together
@@ -44,10 +46,12 @@ class Peak:
 class Spike:
     """What one layer's output projection shows in a forward pass.
 
-    input, output: the largest entries before and after it. into: the input channel that contributes most to
-    the output's peak; for a super weight it is the channel of the input's peak as well. weight: the entry
-    W[output.channel, into]. share: that weight's part of the output's peak; the rest of the row may add to
-    it (share < 1) or pull against it (share > 1).
+    input, output: the largest entries before and after it. added: the largest of what the residual stream
+    takes, which is the output's unless a norm or a multiplier follows. into: the input channel that
+    contributes most where `added` is; for a super weight it is the channel of the input's peak as well.
+    weight: the entry W[added.channel, into]. share: that weight's part of the projection's output there; the
+    rest of the row may add to it (share < 1) or pull against it (share > 1). gain: what is added there over
+    the projection's output, in magnitude.
     """
 
     layer: int
@@ -56,21 +60,30 @@ class Spike:
     into: int
     weight: float
     share: float
+    added: Peak | None = None  # given None, it is the output's
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.added is None:
+            object.__setattr__(self, "added", self.output)
 
     @property
     def coordinate(self) -> Coordinate:
-        """(layer, out, in) of the weight that carries the output's peak."""
-        return self.layer, self.output.channel, self.into
+        """(layer, out, in) of the weight that carries the peak of what is added."""
+        return self.layer, self.added.channel, self.into
 
     @property
     def size(self) -> float:
-        """The smaller magnitude of the two peaks: a super weight needs both."""
-        return min(abs(self.input.value), abs(self.output.value))
+        """The smaller magnitude of the peaks of the input and of what is added: a super weight needs both.
+
+        Where a norm makes a hundred times as much of the output, the input counts a hundred times as well.
+        """
+        return min(abs(self.input.value) * max(1.0, self.gain), abs(self.added.value))
 
     @property
     def ratio(self) -> float:
         """The smaller of the two peaks' ratios."""
-        return min(self.input.ratio, self.output.ratio)
+        return min(self.input.ratio, self.added.ratio)
 
 
 def peak(activations: Tensor) -> Peak:
@@ -106,7 +119,7 @@ def medians(rows: np.ndarray) -> list[float]:
 def find_spikes(model: nn.Module, prompt: list[int], removed: Iterable[Coordinate] = ()) -> list[Spike]:
     """One `Spike` per layer from one forward pass over a prompt, whose activations are reduced as they come.
 
-    The pass ends with the last projection: the logits are not needed.
+    The pass ends with the last MLP: the logits are not needed.
 
     model: the lab's `GPT`, or any Hugging Face causal model as an `HFModel`. removed: weights whose
     contributions are taken out of the pass; the model itself is not touched. Raises `UserError` on a
@@ -121,12 +134,18 @@ def find_spikes(model: nn.Module, prompt: list[int], removed: Iterable[Coordinat
     check_prompt(model, prompt)
     spikes: list[Spike] = []
     waiting: list[Pass] = []
+
+    def heard(projection: Projection, x: Tensor, y: Tensor, added: Tensor | None) -> None:
+        take(Pass(projection, gone[projection.layer], x, y, added), waiting, spikes)
+        if projection.layer == projections[-1].layer:
+            raise EndOfPass
+
     with contextlib.ExitStack() as hooks, torch.inference_mode():
         for projection in projections:
-            hook = recorder(projection, gone[projection.layer], waiting, spikes)
-            hooks.callback(projection.module.register_forward_hook(hook).remove)
-        hooks.callback(projections[-1].module.register_forward_hook(end_of_pass).remove)
-        with contextlib.suppress(EndOfPass):
+            if gone[projection.layer]:
+                hook = remover(projection, gone[projection.layer])
+                hooks.callback(projection.module.register_forward_hook(hook).remove)
+        with contextlib.suppress(EndOfPass), additions(model, projections, heard):
             model(torch.tensor([prompt], device=model.device), last_only=True)
         spikes += reduce(waiting)
     return spikes
@@ -136,48 +155,49 @@ class EndOfPass(Exception):  # noqa: N818 - no error
     """Raised inside a forward pass of which nothing more is wanted."""
 
 
-def end_of_pass(*_: Any) -> None:
-    """A forward hook that ends the pass."""
-    raise EndOfPass
-
-
 @dataclass(frozen=True)
 class Pass:
-    """What went through one projection, x (..., K) to y (..., C), without the removed weights (out, in)."""
+    """What went through one projection without the removed weights (out, in): x (..., K) to y (..., C), of
+    which the stream takes `added` (..., C), or y itself where that is None."""
 
     projection: Projection
     removed: list[tuple[int, int]]
     x: Tensor
     y: Tensor
+    added: Tensor | None
 
 
-def recorder(
-    projection: Projection, removed: list[tuple[int, int]], waiting: list[Pass], spikes: list[Spike]
-) -> Callable[..., Tensor]:
-    """A forward hook that takes the removed weights' part out of the output, and finds the `Spike`: at once
-    on a long prompt; on a short one together with those of other layers, waiting for up to BATCH tokens."""
+def remover(projection: Projection, removed: list[tuple[int, int]]) -> Callable[..., None]:
+    """A forward hook that takes the removed weights' part out of the output."""
 
-    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def remove(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         # A channel is computed anew, not corrected: what a spike leaves of it in bfloat16 is noise. Writing
         # into the output is safe: it is the projection's own, and nobody has read it yet.
         for out in {out for out, _ in removed}:
             row = row_without(projection, out, removed)
             output[..., out] = F.linear(inputs[0], row[None], projection.bias(out))[..., 0]
-        x, y = inputs[0], output
-        tokens = x.numel() // x.shape[-1]
-        alike = waiting and (waiting[0].x.shape, waiting[0].x.device) == (x.shape, x.device)
-        if waiting and ((len(waiting) + 1) * tokens > BATCH or not alike):
-            spikes.extend(reduce(waiting))
-            waiting.clear()
-        waits = 2 * tokens <= BATCH
-        # the copy, since some models (Falcon) go on to add to the output in place
-        waiting.append(Pass(projection, removed, x, y.clone() if waits else y))
-        if not waits:
-            spikes.extend(reduce(waiting))
-            waiting.clear()
-        return output
 
-    return record
+    return remove
+
+
+def take(one: Pass, waiting: list[Pass], spikes: list[Spike]) -> None:
+    """Find a pass's `Spike`: at once on a long prompt; on a short one together with those of other layers,
+    waiting for up to BATCH tokens."""
+    tokens = one.x.numel() // one.x.shape[-1]
+    if waiting and ((len(waiting) + 1) * tokens > BATCH or not alike(waiting[0], one)):
+        spikes.extend(reduce(waiting))
+        waiting.clear()
+    if 2 * tokens > BATCH:
+        spikes.extend(reduce([one]))
+    else:  # copies, since some models (Falcon) go on to add in place
+        added = None if one.added is None else one.added.clone()
+        waiting.append(dataclasses.replace(one, y=one.y.clone(), added=added))
+
+
+def alike(one: Pass, other: Pass) -> bool:
+    """Whether two passes can be reduced together."""
+    first, second = ((x.x.shape, x.x.device, x.added is None) for x in (one, other))
+    return first == second
 
 
 def reduce(passes: list[Pass]) -> list[Spike]:
@@ -185,28 +205,40 @@ def reduce(passes: list[Pass]) -> list[Spike]:
     if not passes:
         return []
     xs, ys = (together([getattr(one, side) for one in passes]) for side in ("x", "y"))
+    layers = torch.arange(len(passes), device=xs.device)
     inputs, outputs = peaks(xs), peaks(ys)
-    for one, into, out in zip(passes, inputs, outputs, strict=True):
-        if not (abs(into.value) < float("inf") and abs(out.value) < float("inf")):
+    added, at = outputs, [out.value for out in outputs]  # at: the outputs where `added` peaks
+    if passes[0].added is not None:
+        added = peaks(together([one.added for one in passes]))
+        at = ys[layers, [one.token for one in added], [one.channel for one in added]].tolist()
+    for one, *found in zip(passes, inputs, outputs, added, strict=True):
+        if not all(abs(peak.value) < float("inf") for peak in found):
             raise UserError(
                 f"the activations of {one.projection.name} are not finite: the weights are damaged, or their "
                 "dtype is too narrow for this model (try float32)"
             )
     rows = torch.stack(
-        [
-            row_without(one.projection, out.channel, one.removed)
-            for one, out in zip(passes, outputs, strict=True)
-        ]
+        [row_without(one.projection, to.channel, one.removed) for one, to in zip(passes, added, strict=True)]
     ).float()  # (L, K)
-    layers = torch.arange(len(passes), device=xs.device)
-    x = xs[layers, [out.token for out in outputs]].float()
-    parts = x * rows  # (L, K); a row's sum and the bias are the output's peak
-    signs = torch.tensor([1.0 if out.value > 0 else -1.0 for out in outputs], device=xs.device)
+    x = xs[layers, [to.token for to in added]].float()
+    parts = x * rows  # (L, K); a row's sum and the bias are the output where `added` peaks
+    signs = torch.tensor([1.0 if value > 0 else -1.0 for value in at], device=xs.device)
     channels = (parts * signs[:, None]).argmax(1)
     found = channels.tolist(), rows[layers, channels].tolist(), parts[layers, channels].tolist()
     return [
-        Spike(one.projection.layer, into, out, channel, weight, part / out.value if out.value else 0.0)
-        for one, into, out, channel, weight, part in zip(passes, inputs, outputs, *found, strict=True)
+        Spike(
+            one.projection.layer,
+            into,
+            out,
+            channel,
+            weight,
+            share=part / value if value else 0.0,
+            added=to,
+            gain=abs(to.value / value) if value else 1.0,
+        )
+        for one, into, out, to, value, channel, weight, part in zip(
+            passes, inputs, outputs, added, at, *found, strict=True
+        )
     ]
 
 
@@ -227,7 +259,7 @@ def row_without(projection: Projection, out: int, removed: list[tuple[int, int]]
 def candidates(
     spikes: Iterable[Spike], threshold: float | None = THRESHOLD, ratio: float | None = None
 ) -> list[Spike]:
-    """Layers where input and output both spike, the largest `Spike.size` first.
+    """Layers where the input and what is added both spike, the largest `Spike.size` first.
 
     threshold: both magnitudes exceed it (the paper's rule). ratio: both exceed so many times the median
     channel (a rule without a scale, for models whose activations are all large or all small).

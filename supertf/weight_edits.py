@@ -4,10 +4,13 @@ import contextlib
 from collections.abc import Iterable, Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from supertf.changes import WEIGHTS, changed
 from supertf.errors import UserError
 from supertf.projections import Coordinate, Projection, check_coordinate, output_projections
+
+EDITED = "edited"
 
 
 @contextlib.contextmanager
@@ -19,7 +22,7 @@ def scaled_weights(
     Thousands at a time are as good as one; a coordinate given twice is scaled once. On leaving, also
     through an exception, every weight is put back bit for bit. Raises `UserError` on a coordinate outside
     the model, and on a matrix that cannot be edited: quantized, on disk, packed, or shared with another part
-    of the model.
+    of the model; and on leaving it before a context inside it that changes the same matrix.
     """
     projections = output_projections(model)
     places: dict[int, list[tuple[int, int]]] = {}
@@ -29,17 +32,21 @@ def scaled_weights(
         places.setdefault(layer, []).append((out, into))
     for layer in places:
         check_editable(model, projections[layer])
-    saved = []
-    try:
+    saved: dict[str, tuple[Projection, tuple[Tensor, ...], Tensor]] = {}
+
+    def put_back(name: str) -> None:
+        if name in saved:
+            projection, at, values = saved[name]
+            projection.weight.data[at] = values.to(projection.weight)  # the model may have moved meanwhile
+
+    modules = {projections[layer].name: projections[layer].module for layer in places}
+    with changed(WEIGHTS, EDITED, modules, put_back):
         for layer, pairs in places.items():
             weight = projections[layer].weight.data
-            at = tuple(torch.tensor(pairs, device=weight.device).T)  # (out, in), each (N,)
-            saved.append((weight, at, weight[at]))
+            at = tuple(torch.tensor(pairs).T)  # (out, in), each (N,)
+            saved[projections[layer].name] = projections[layer], at, weight[at]
             weight[at] = weight[at] * factor
         yield
-    finally:
-        for weight, at, values in saved:
-            weight[at] = values
 
 
 def check_editable(model: nn.Module, projection: Projection) -> None:

@@ -5,7 +5,7 @@ from planted import CONFIG
 
 from supertf.hf_model import HFModel
 from supertf.model import GPT
-from supertf.projections import Coordinate, output_projections
+from supertf.projections import Coordinate, block_name, output_projections
 
 LAYERS, WIDTH, INNER = 3, 16, 40
 PROMPT = [3, 1, 4, 1, 5]
@@ -34,6 +34,10 @@ FAMILIES = {
     "Phi": {},
     "Gemma2": {"head_dim": 8},
     "Gemma3Text": {"head_dim": 8},
+    "Olmo3": {},
+    "Exaone4": {},
+    "Glm4": {"head_dim": 8},
+    "Granite": {"residual_multiplier": 0.22},
     "GPT2": {"n_inner": INNER, "intermediate_size": None, "num_key_value_heads": None},
     "GPTNeoX": {},
     "OPT": {"ffn_dim": INNER, "word_embed_proj_dim": WIDTH, "intermediate_size": None},
@@ -43,6 +47,7 @@ FAMILIES = {
 }
 OURS = {"supertf SwiGLU": {}, "supertf GELU": {"mlp": "gelu"}}
 EVERY = (*FAMILIES, *OURS)
+SANDWICH = ("Olmo2", "Gemma2", "Gemma3Text", "Olmo3", "Exaone4", "Glm4")  # a norm follows the MLP
 
 
 def tiny(family: str) -> GPT | HFModel:
@@ -66,11 +71,18 @@ def hugging_face(family: str) -> torch.nn.Module:
 
 
 @torch.no_grad()
-def plant(model: torch.nn.Module, coordinate: Coordinate, weight: float = 3.0, height: float = 900.0) -> None:
+def plant(
+    model: torch.nn.Module,
+    coordinate: Coordinate,
+    weight: float = 3.0,
+    height: float = 900.0,
+    gain: float = 100.0,
+) -> None:
     """Make channel `in` of the layer's MLP fire about `height` on the prompt's first token, and W[out, in],
     which reads it, as large as `weight`.
 
-    The rows that make the channel (one, or gate and up) are turned towards what the MLP reads there.
+    The rows that make the channel (one, or gate and up) are turned towards what the MLP reads there. Where a
+    norm follows, it multiplies `out` by `gain`, and nothing else contributes to `out`.
     """
     layer, out, into = coordinate
     projection = output_projections(model)[layer]
@@ -87,7 +99,20 @@ def plant(model: torch.nn.Module, coordinate: Coordinate, weight: float = 3.0, h
             rows[row] = read * (height**0.5 if gated else height) / read.square().sum()
             if getattr(reader, "bias", None) is not None:
                 reader.bias[row] = 0.0
+    norm = norm_behind(model, layer)
+    if norm is not None and norm.weight[out] < 1:  # Gemma's count from 1 up
+        gain -= 1
+    if norm is not None and norm.weight[out] != gain:
+        norm.weight[out] = gain
+        projection.weight[out] = 0.0
     projection.weight[out, into] = weight
+
+
+def norm_behind(model: torch.nn.Module, layer: int) -> torch.nn.Module | None:
+    """The norm between a layer's MLP and the residual stream, if there is one."""
+    block = model.get_submodule(block_name(output_projections(model)[layer]))
+    names = ("post_feedforward_layernorm", "post_mlp_layernorm")
+    return next((getattr(block, name) for name in names if hasattr(block, name)), None)
 
 
 def input_of(model: torch.nn.Module, module: torch.nn.Module) -> torch.Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from supertf import checkpoint
+from supertf.changes import INPUTS, ROUNDING, WEIGHTS, changes
 from supertf.config import GPTConfig
 from supertf.input_sizes import input_sizes
 from supertf.model import GPT
@@ -29,6 +30,12 @@ def planted_model(layer=1, out=7, into=21, config=CONFIG):
             mlp.c_fc.weight[rows] *= 500
         mlp.c_proj.weight[out, into] = 3.0
     return model
+
+
+def held(model):
+    """The kinds of changes that contexts make to modules of the model now."""
+    kinds = (WEIGHTS, INPUTS, ROUNDING)
+    return [kind for module in model.modules() for kind in kinds if changes(module, kind)]
 
 
 def learned_model():

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import supertf.attention
 from supertf.attention import AttentionScale, explicit_attention, initial_s, layout
 from supertf.config import ATTENTIONS, POSITIONS, GPTConfig
 from supertf.errors import UserError
@@ -75,6 +76,18 @@ def test_a_zero_key_takes_the_weight_of_one_more_logit_of_zero(position, segment
         cache = KVCache(2)
         rows = [model(tokens()[:, t : t + 1], cache=cache).logits for t in range(20)]
         assert torch.allclose(torch.cat(rows, dim=1), explicit.logits, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("segments", [None, PACKED], ids=["plain", "packed"])
+def test_the_bias_of_alibi_is_made_once_a_pass_and_changes_no_bit(monkeypatch, segments):
+    model, made = tiny_model(position="alibi"), []
+    slopes = supertf.attention.alibi_slopes
+    monkeypatch.setattr("supertf.attention.alibi_slopes", lambda heads: made.append(heads) or slopes(heads))
+    shared = model(tokens(), segments=segments).logits
+    assert made == [4] and len(model.h) == 2
+    monkeypatch.setattr(supertf.attention.Layout, "once", lambda self, key, make: make())
+    assert torch.equal(model(tokens(), segments=segments).logits, shared)
+    assert len(made) == 3
 
 
 def test_a_token_of_several_ids_is_the_sum_of_their_embeddings():

@@ -1,12 +1,13 @@
 """`supertf experiment`: what it prints, records and refuses."""
 
+import dataclasses
 import json
 
 import pytest
 
 from supertf import cli
 from supertf.cli_experiment import setting
-from supertf.experiment_results import Results, recorded
+from supertf.experiment_results import Results, recorded, recorded_path
 from supertf.experiments import EXPERIMENTS
 
 
@@ -37,6 +38,24 @@ def test_list_tells_the_question_the_size_and_what_is_recorded(registered, toy, 
     experiments.EXPERIMENTS["toy"] = toy.narrowed(changes={"steps": 1})
     assert experiment("list") == 0
     assert "recorded, but out of date" in capsys.readouterr().out
+
+
+def test_list_and_record_say_which_code_has_changed_since(registered, toy, capsys, monkeypatch):
+    experiment("run", "toy", "--record")
+    assert "toy: replaces" not in capsys.readouterr().err
+    path = recorded_path("toy")
+    results = Results.load(path)
+    older = {**results.meta["code"], "supertf.errors": "another"}
+    dataclasses.replace(results, meta={**results.meta, "code": older}).save(path)
+    experiment("list")
+    assert "recorded (supertf.errors changed since) in" in capsys.readouterr().out
+    experiment("run", "toy", "--record")
+    assert "toy: replaces results that were made by other code of supertf.errors" in capsys.readouterr().err
+    assert Results.load(path).meta["code"] == results.meta["code"]
+    dataclasses.replace(results, meta={k: v for k, v in results.meta.items() if k != "code"}).save(path)
+    experiment("list")
+    assert "recorded (its code was not noted)" in capsys.readouterr().out  # as what was recorded at first
+    assert recorded("toy").changed_code() is None
 
 
 def test_run_prints_means_with_intervals(registered, capsys):

@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from families import plant, tiny
+from families import PROMPT, plant, tiny
 from planted import CONFIG, planted_model
 
 from supertf.cli import main
@@ -270,6 +270,22 @@ def test_a_hugging_face_model_begins_with_its_own_bos_also_when_read_from_disk(h
     assert json.loads(capsys.readouterr().out)["config"]["bos"]
     assert main(["superweights", "scale", "--model", "hub", "--data", "tokens.bin"]) == 2
     assert "give the text itself" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stream", ["False", "True"])
+def test_find_shows_what_the_stream_takes_behind_a_norm(here, capsys, stream):
+    model = tiny("Olmo2")
+    plant(model, (1, 7, 21), weight=0.1, height=30.0)
+    model.model.save_pretrained("hub")
+    options = ("--prompt", bytes(PROMPT).decode(), "--stream", stream)
+    code, out, _ = run(capsys, "find", *options, "--json", model="hub")
+    (one,) = json.loads(out)["candidates"]
+    assert code == 0 and one["coordinate"] == "1[7, 21]"
+    assert abs(one["output"]["value"]) < 5 and abs(one["added"]["value"]) > 300
+    _, out, _ = run(capsys, "find", *options, model="hub")
+    assert "down projection, and what the residual stream takes of it:" in out
+    (row,) = [line.split() for line in out.splitlines() if line.split()[:2] == ["1[7,", "21]"]]
+    assert float(row[5]) == pytest.approx(one["added"]["value"], rel=1e-3)  # weight, value, in, out, added
 
 
 @pytest.mark.real_model

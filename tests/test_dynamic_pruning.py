@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from families import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import CONFIG, PROMPT, planted_model, sizes_by_method
+from planted import CONFIG, PROMPT, held, planted_model, sizes_by_method
 
 from supertf.calibration import calibrate
-from supertf.dynamic_pruning import _cut, dynamically_pruned, plan_dynamic
+from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.errors import UserError
 from supertf.input_sizes import gates, input_sizes, principal_axes
 from supertf.matrices import matrices
@@ -55,7 +55,7 @@ def unchanged(model):
     fresh = planted_model().state_dict()
     assert all(torch.equal(tensor, fresh[name]) for name, tensor in model.state_dict().items())
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
-    assert len(_cut) == 0
+    assert not held(model)
 
 
 @torch.no_grad()
@@ -266,14 +266,14 @@ def test_nothing_is_left_behind_also_after_an_exception(model, sizes, method, sh
     storages = [tensor.data_ptr() for tensor in model.state_dict().values()]
     try:
         with dynamically_pruned(model, plan_dynamic(model, method, share, sizes[method])):
-            assert len(_cut) > 0
+            assert held(model)
             if fail:
                 raise KeyError("something went wrong inside")
     except KeyError:
         assert fail
     assert torch.equal(read(model, IDS[:LENGTH]), plain)
     assert storages == [tensor.data_ptr() for tensor in model.state_dict().values()]
-    assert len(_cut) == 0 and not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+    assert not held(model) and not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
 
 
 def test_a_copy_made_inside_is_the_plain_model(model, sizes):
@@ -304,7 +304,7 @@ def test_static_changes_and_dynamic_pruning_go_together_in_either_order(model, s
         assert torch.equal(read(model), expected)
     with dynamically_pruned(model, dynamic), static[0](model, static[1]):
         assert torch.equal(read(model), expected)
-        assert len(_cut) > 0
+        assert held(model)
     assert torch.equal(read(model), plain) and not torch.equal(expected, plain)
 
 

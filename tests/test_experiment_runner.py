@@ -14,6 +14,7 @@ import psutil
 import pytest
 import torch
 
+from supertf import experiment_cells
 from supertf.errors import UserError
 from supertf.experiment_description import cell, cell_hash
 from supertf.experiment_runner import SweepInterrupted, run
@@ -51,7 +52,7 @@ def test_results_are_found_by_variant_and_seed(toy):
     assert results.values("low", "loss") == [None] * 3
     assert results.meta["threads"] == torch.get_num_threads()
     assert results.meta["seconds"] == sum(one["seconds"] for one in results.cells)
-    assert {"supertf", "torch", "python"} == set(results.meta["versions"])
+    assert {"supertf", "torch", "numpy", "python"} == set(results.meta["versions"])
 
 
 def test_cached_results_are_the_fresh_ones_and_measure_nothing(toy, capsys):
@@ -129,7 +130,44 @@ def test_changed_code_of_the_measure_is_run_again_and_changed_comments_are_not(t
     importlib.reload(module)
     run(toy, progress=False)
     assert module.CALLS == ORDER
-    assert "6 of 6 cells again: the kept result was made before the measure's code" in capsys.readouterr().err
+    told = "6 of 6 cells again: the kept result was made before the code of toy_lab.measures changed"
+    assert told in capsys.readouterr().err
+
+
+def test_code_that_the_measure_only_imports_counts_as_much(toy, capsys):
+    module = importlib.import_module("toy_lab.measures")
+    source, helper = Path(module.__file__), Path(module.__file__).with_name("helper.py")
+    helper.write_text('"""What it is for."""\nFACTOR = 1\n')
+    source.write_text(source.read_text() + "\n\ndef late():\n    from .helper import FACTOR\n")
+    importlib.reload(module)
+    run(toy, progress=False)
+    module.CALLS.clear()
+    helper.write_text('"""In other words."""\n# and more of them\nFACTOR = (1)\n')
+    run(toy, progress=False)
+    assert module.CALLS == []
+    helper.write_text("FACTOR = 2\n")
+    run(toy, progress=False)
+    assert module.CALLS == ORDER
+    assert "was made before the code of toy_lab.helper changed" in capsys.readouterr().err
+
+
+def test_cells_of_a_cache_that_did_not_note_the_code_are_measured_again(toy, capsys):
+    run(toy, progress=False)
+    measured()
+    reseal(file_of(toy, "low", 1), lambda record: record["made_with"].pop("code"))
+    run(toy, progress=False)
+    assert measured() == [(1, 1)]
+    assert (
+        "1 of 6 cells again: the kept result was made by code that was not noted" in capsys.readouterr().err
+    )
+
+
+def test_a_sweep_whose_code_is_edited_meanwhile_is_refused(toy, monkeypatch):
+    cells = iter([{"supertf": "a"}, {"supertf": "b"}])
+    real = experiment_cells.code_of
+    monkeypatch.setattr(experiment_cells, "code_of", lambda module: {**real(module), **next(cells)})
+    with pytest.raises(UserError, match="the code of supertf was edited during the sweep: run the same"):
+        run(toy, seeds=[0], fresh=True, progress=False)
 
 
 def test_a_mistake_in_a_cell_names_it_and_keeps_the_others(toy):

@@ -30,6 +30,15 @@ def test_spike_bars_colour_and_label_only_layers_where_both_sides_pass():
         assert [text.get_text() for text in ax.texts] == [label]
 
 
+def test_spike_bars_show_what_is_added_where_it_is_not_the_output():
+    behind_a_norm = Spike(
+        5, Peak(9.0, 0, 3), Peak(8.0, 0, 2), 3, 0.9, 1.0, added=Peak(800.0, 0, 6), gain=100.0
+    )
+    figure = plots.spike_bars([*SPIKES, behind_a_norm], threshold=50)
+    assert [bar.get_height() for bar in figure.axes[1].patches] == [90, 900, 800]
+    assert [text.get_text() for text in figure.axes[1].texts] == ["7", "6"]
+
+
 def test_spike_bars_of_one_side_give_coordinates_at_their_layer_and_mark_the_chosen_weight():
     figure = plots.spike_bars(SPIKES, threshold=2, sides=("output",), chosen=(4, 7, 21))
     figure.canvas.draw()

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from families import tiny
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from planted import held
 
 from supertf.calibration import calibrate
 from supertf.config import GPTConfig
-from supertf.dynamic_pruning import Cut, _cut, cut_to, dynamically_pruned, plan_dynamic
+from supertf.dynamic_pruning import Cut, cut_to, dynamically_pruned, plan_dynamic
 from supertf.errors import UserError
 from supertf.generation import generate
 from supertf.input_sizes import input_sizes, principal_axes
@@ -234,7 +235,7 @@ def test_nothing_is_left_behind_also_after_an_exception(models, method):
     with pytest.raises(KeyError), skipping(model, planned(models["SwiGLU with biases"], method, 0.5)):
         assert not torch.equal(step_by_step(model, [3, 1, 4]), plain)
         raise KeyError("something went wrong inside")
-    assert len(_cut) == 0
+    assert not held(model)
     assert all(module.product is None for module in model.modules() if isinstance(module, Linear))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert storages == [tensor.data_ptr() for tensor in model.state_dict().values()]
@@ -323,7 +324,7 @@ def test_models_that_cannot_skip_are_refused_in_one_line(models):
     for one, given_plan, message in cases:
         with pytest.raises(UserError, match=message) as raised, skipping(one, given_plan):
             pass
-        assert "\n" not in str(raised.value) and len(_cut) == 0
+        assert "\n" not in str(raised.value) and not held(model)
     with packed_weights(narrow, "bfloat16"), pytest.raises(UserError), skipping(narrow, found):
         pass
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from families import EVERY, PROMPT, plant, tiny
+from families import EVERY, PROMPT, SANDWICH, plant, tiny
 from planted import CONFIG, planted_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from supertf import superweights
 from supertf.errors import UserError
 from supertf.model import GPT
-from supertf.projections import output_projections
+from supertf.projections import block_name, output_projections
 from supertf.superweights import candidates, find_spikes, peak, search
 from supertf.tokenizer import load_tokenizer
 from supertf.weight_edits import scaled_weights
@@ -40,6 +40,65 @@ def test_a_planted_weight_is_found_at_its_coordinates_by_both_rules(family, coor
         assert found[0].share == pytest.approx(1.0, abs=0.01)
         assert found[0].input.value > 899
         assert found[0].input.token == found[0].output.token
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_what_is_added_is_what_the_stream_loses_without_the_mlp(family):
+    model = planted(family, (1, 7, 21))
+    for spike, projection in zip(find_spikes(model, PROMPT), output_projections(model), strict=True):
+        after = []
+        block = model.get_submodule(block_name(projection)).register_forward_hook(
+            lambda _, inputs, output, after=after: after.append(
+                output[0] if type(output) is tuple else output
+            )
+        )
+        with torch.inference_mode():
+            model(torch.tensor([PROMPT]))
+            silent = projection.module.register_forward_hook(lambda _, inputs, output: output * 0)
+            model(torch.tensor([PROMPT]))
+        block.remove()
+        silent.remove()
+        lost = (after[0] - after[1])[0]  # (T, C)
+        assert spike.added.value == pytest.approx(
+            lost[spike.added.token, spike.added.channel].item(), rel=1e-3
+        )
+        assert abs(spike.added.value) == pytest.approx(lost.abs().max().item(), rel=1e-3)
+        follows = family in SANDWICH or family == "Granite"
+        assert (spike.added != spike.output) == follows and (spike.gain != 1.0) == follows
+
+
+@pytest.mark.parametrize("family", SANDWICH)
+def test_behind_a_norm_the_spike_is_that_of_the_stream(family):
+    model = planted(family, (1, 7, 21), weight=0.1, height=30.0)
+    [found] = candidates(find_spikes(model, PROMPT))  # though the projection shows 30 and 3
+    assert found.coordinate == (1, 7, 21) and found.share == pytest.approx(1.0, abs=0.01)
+    assert abs(found.input.value) < 50 and abs(found.output.value) < 5
+    assert abs(found.added.value) > 300 and found.gain > 50
+    rounds = search(model, PROMPT)
+    assert [done.removed for done in rounds] == [(1, 7, 21), None]
+    small = planted(family, (1, 7, 21), gain=2.0)  # 900 and 2,700, of which the stream gets 8
+    assert candidates(find_spikes(small, PROMPT)) == []
+
+
+def test_a_norm_that_turns_a_channel_round_does_not_change_which_weight_carries_it():
+    model = planted("Olmo2", (1, 7, 21), gain=-100.0)
+    [found] = candidates(find_spikes(model, PROMPT))
+    assert found.coordinate == (1, 7, 21) and found.added.value < 0 < found.output.value
+
+
+def test_nothing_listens_any_more_after_a_pass_that_fails():
+    model = planted("Olmo2", (1, 7, 21))
+    block = model.model.model.layers[1]
+
+    def fail(*_):
+        raise RuntimeError("in the norm")
+
+    handle = block.post_feedforward_layernorm.register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="in the norm"):
+        find_spikes(model, PROMPT)
+    handle.remove()
+    assert torch.overrides._get_current_function_mode() is None
+    assert not block._forward_hooks and not block.mlp.down_proj._forward_hooks
 
 
 @pytest.mark.parametrize("family", EVERY)
@@ -122,8 +181,7 @@ def test_looking_leaves_no_hooks_behind_also_after_an_error():
 @pytest.mark.parametrize("family", ["Llama", "GPT2", "OPT", "Olmo2", "supertf SwiGLU", "supertf GELU"])
 def test_two_planted_weights_come_one_after_the_other_then_the_spikes_are_gone(family, dtype):
     model = planted(family, (0, 3, 5))
-    with torch.no_grad():
-        output_projections(model)[0].weight[9, 5] = 2.0  # a second weight that reads the same channel
+    plant(model, (0, 9, 5), weight=2.0)  # a second weight that reads the same channel
     model.to(dtype)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     rounds = search(model, PROMPT)

@@ -1,0 +1,125 @@
+"""Which code a result was made by: a digest of every module that a measure runs, as the sources tell.
+
+A module counts when the measure's module imports it, also through others and inside functions. Comments,
+docstrings and layout do not count, so that edits of prose leave results valid; nor does Python's version,
+which may write the same syntax tree in other words.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import supertf
+from supertf.errors import UserError
+
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+Code = dict[str, str]  # digest by module name
+_read: dict[str, tuple[ModuleSpec, str, frozenset[str]]] = {}  # modules as loaded: their digest and imports
+
+
+def code_of(module: str) -> Code:
+    """Digests of a module and all that it imports of supertf and of its own package, by name.
+
+    They are of the code that this process runs: a module that is loaded is read once, even if its file is
+    edited afterwards. Raises `UserError` for a module without a source file.
+    """
+    packages = {"supertf", module.partition(".")[0]}
+    code: Code = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in code and (path := source_file(name)) is not None:
+            code[name], imported = read(name, path)
+            waiting += [one for one in imported if one.partition(".")[0] in packages]
+    if module not in code:
+        raise UserError(f"{module} has no source file: put the measure into a module")
+    return dict(sorted(code.items()))
+
+
+def differing(before: Code, now: Code) -> list[str]:
+    """The names of the modules that differ, are new or are gone."""
+    return sorted(name for name in before | now if before.get(name) != now.get(name))
+
+
+def named(modules: list[str]) -> str:
+    """A few of them, for a message."""
+    return ", ".join(modules[:3]) + (f" and {len(modules) - 3} more" if len(modules) > 3 else "")
+
+
+def source_file(name: str) -> Path | None:
+    """Where a module's source is; None for what is no module, such as a function that is imported by name."""
+    package, *parts = name.split(".")
+    spec = importlib.util.find_spec(package)  # of a package as a whole: this imports nothing
+    for folder in (spec and spec.submodule_search_locations) or ():
+        place = Path(folder, *parts)
+        for path in (place / "__init__.py", place.with_suffix(".py")):
+            if path.is_file():
+                return path
+    return None
+
+
+def read(name: str, path: Path) -> tuple[str, frozenset[str]]:
+    """A module's digest, and the names that it may import: modules, and what is in them."""
+    spec = getattr(sys.modules.get(name), "__spec__", None)  # a new one whenever the module is loaded again
+    if name in _read and _read[name][0] is spec:
+        return _read[name][1:]
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"cannot read the code of {name}: {error}") from error
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    found = hashlib.sha256(repr(plain(tree)).encode()).hexdigest()[:16], frozenset(imports(tree, package))
+    if isinstance(sys.modules.get(name), ModuleType):
+        _read[name] = spec, *found
+    return found
+
+
+def plain(node: Any) -> Any:
+    """A syntax tree as nested lists without positions, docstrings and empty fields."""
+    if isinstance(node, list):
+        return [plain(one) for one in node]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = dict(ast.iter_fields(node))
+    if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+        fields["body"] = node.body[1:]
+    kept = [[name, plain(value)] for name, value in fields.items() if value is not None and value != []]
+    return [type(node).__name__, *kept]
+
+
+def imports(tree: ast.AST, package: str) -> Iterator[str]:
+    """The names of all that is imported, and of the packages it is in; not what only type checkers see."""
+    for node in executed(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from with_parents(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            yield from with_parents(base)
+            for alias in node.names:
+                yield f"{base}.{alias.name}"
+                if base == "supertf" and alias.name in supertf._EXPORTS:
+                    yield f"supertf.{supertf._EXPORTS[alias.name]}"
+
+
+def executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes of a tree but those under `if TYPE_CHECKING`."""
+    yield tree
+    parts: Iterable[ast.AST] = ast.iter_child_nodes(tree)
+    if isinstance(tree, ast.If) and isinstance(tree.test, ast.Name) and tree.test.id == "TYPE_CHECKING":
+        parts = tree.orelse
+    for part in parts:
+        yield from executed(part)
+
+
+def with_parents(name: str) -> Iterator[str]:
+    """ "a.b.c", "a.b" and "a", whose code runs before it."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
