@@ -222,4 +222,4 @@ def sink_rate(stats: Sequence[AttentionStats], threshold: float = 0.3) -> SinkRa
         counted = (one.n > 1).expand(len(one.sink), -1)  # (B, R)
         heads.append(one.sink.transpose(1, 2)[counted].mean(dim=0))  # (H,)
     by_head = torch.stack(heads)
-    return SinkRate(by_head, float(by_head.mean()), float((by_head > threshold).double().mean()))
+    return SinkRate(by_head, float(by_head.mean()), float((by_head > threshold).cpu().double().mean()))

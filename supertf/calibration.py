@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from supertf.checks import check_vocabulary
+from supertf.device import float64_device
 from supertf.errors import UserError
 from supertf.matrices import HEAD, kind, matrices
 
@@ -17,7 +18,8 @@ from supertf.matrices import HEAD, kind, matrices
 class Calibration:
     """Sums over the tokens of a text, by matrix name; X (tokens, in) is what the matrix was given.
 
-    squares: of each input channel, (in,) float64. products: X^T X, (in, in) float32, if they were asked for.
+    squares: of each input channel, (in,) float64, on the CPU where the device lacks that. products: X^T X,
+    (in, in) float32, if they were asked for.
     """
 
     tokens: int
@@ -90,7 +92,7 @@ def adder(
     def add(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         x = inputs[0].detach().flatten(0, -2)  # (B * T, in)
         x = x if x.dtype == torch.float64 else x.float()
-        here = x.square().sum(0, dtype=torch.float64)
+        here = x.square().to(float64_device(x.device)).sum(0, dtype=torch.float64)
         squares[name] = squares[name] + here if name in squares else here
         if products is not None and name in products:
             products[name].addmm_(x.T.float(), x.float())

@@ -51,6 +51,18 @@ def pick_device_dtype(
     return chosen, chosen_dtype, f"{chosen} ({why}), {str(chosen_dtype).removeprefix('torch.')} ({why_dtype})"
 
 
+def float64_device(device: "torch.device") -> "torch.device":
+    """Where float64 is computed for tensors of a device: there, or on the CPU for Apple GPUs."""
+    import torch
+
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def in_float64(x: "torch.Tensor") -> "torch.Tensor":
+    """x in float64, on its `float64_device`."""
+    return x.to(float64_device(x.device)).double()
+
+
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware (AVX512 or AMX on x86, BF16 on ARM)."""
     import torch

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from supertf.calibration import Calibration, check_finite, windows_of
+from supertf.device import in_float64
 from supertf.errors import UserError
 from supertf.matrices import HEAD, kind, matrices
 from supertf.model import GPT
@@ -144,5 +145,6 @@ def principal_axes(calibration: Calibration, kinds: Iterable[str]) -> dict[str, 
             "`calibrate(model, ids, hessians=True, kinds=...)` keeps them"
         )
     return {
-        name: torch.linalg.eigh(product.double()).eigenvectors.float() for name, product in chosen.items()
+        name: torch.linalg.eigh(in_float64(product)).eigenvectors.float().to(product.device)
+        for name, product in chosen.items()
     }

@@ -151,7 +151,7 @@ def look(model: GPT, rows: Tensor, seed: int) -> dict[str, Any]:
 def loss(model: GPT, rows: Tensor) -> Tensor:
     """Mean loss in nats per token of predicting each row (T + 1 tokens) from its beginning, a scalar."""
     rows = rows.to(model.device)
-    return model(rows[:, :-1], rows[:, 1:]).loss.double()
+    return model(rows[:, :-1], rows[:, 1:]).loss.cpu().double()
 
 
 def strongest_spikes(model: GPT, windows: Tensor) -> list[Spike]:

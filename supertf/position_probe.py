@@ -88,7 +88,7 @@ def batches(
 
 def features(x: Tensor) -> Tensor:
     """States (B, T, C) as rows with a 1 for the intercept, (B * T, C + 1) float64 on the CPU."""
-    return F.pad(x.to("cpu", torch.float64).flatten(0, 1), (0, 1), value=1.0)
+    return F.pad(x.cpu().double().flatten(0, 1), (0, 1), value=1.0)
 
 
 def fit(model: GPT, data: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor]:

@@ -6,6 +6,8 @@
 import torch
 from torch import Tensor
 
+from supertf.device import in_float64
+
 
 def sinusoidal(positions: Tensor, width: int, rms: float = 0.02) -> Tensor:
     """Fixed sine and cosine features of absolute positions (Vaswani et al. 2017, section 3.5).
@@ -15,9 +17,11 @@ def sinusoidal(positions: Tensor, width: int, rms: float = 0.02) -> Tensor:
     `positions`: (..., T) integers; returns (..., T, width) float32.
     """
     half = (width + 1) // 2
-    frequencies = 10000.0 ** (-torch.arange(half, device=positions.device, dtype=torch.float64) / half)
-    angles = positions[..., None].double() * frequencies  # (..., T, half); fp64 keeps far positions exact
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)[..., :width].float() * (rms * 2**0.5)
+    far = in_float64(positions)  # fp64 keeps far positions exact
+    frequencies = 10000.0 ** (-torch.arange(half, device=far.device, dtype=far.dtype) / half)
+    angles = far[..., None] * frequencies  # (..., T, half)
+    table = torch.cat([angles.sin(), angles.cos()], dim=-1)[..., :width].float() * (rms * 2**0.5)
+    return table.to(positions.device)
 
 
 def rotary_angles(positions: Tensor, head_dim: int, base: float, fraction: float) -> tuple[Tensor, Tensor]:
@@ -28,13 +32,14 @@ def rotary_angles(positions: Tensor, head_dim: int, base: float, fraction: float
     `positions`: (..., T) integers.
     """
     half = head_dim // 2
-    index = torch.arange(half, device=positions.device, dtype=torch.float64)
+    far = in_float64(positions)
+    index = torch.arange(half, device=far.device, dtype=far.dtype)
     frequencies = base ** (-index / half)
     frequencies[index >= round(fraction * half)] = 0.0
-    angles = positions[..., None].double() * frequencies  # (..., T, half)
+    angles = far[..., None] * frequencies  # (..., T, half)
     # channel i pairs with channel i + half, as in Llama; the minus of a rotation sits in the first sines
     cos, sin = torch.cat([angles, angles], dim=-1).cos(), torch.cat([-angles, angles], dim=-1).sin()
-    return cos.float(), sin.float()
+    return cos.float().to(positions.device), sin.float().to(positions.device)
 
 
 def rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:

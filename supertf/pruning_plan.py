@@ -160,7 +160,7 @@ def score_of(
     if method == "random":
         return torch.rand(weight.shape, generator=generator).to(weight.device)
     sizes = weight.abs().float()
-    return sizes * calibration.norms(name) if method == "wanda" else sizes
+    return sizes * calibration.norms(name).to(sizes.device) if method == "wanda" else sizes
 
 
 def group_size(scope: str, weight: Tensor) -> int:

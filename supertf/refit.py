@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from supertf.attention import Layout
 from supertf.calibration import check_finite, windows_of
+from supertf.device import in_float64
 from supertf.dynamic_pruning import DynamicPruning, dynamically_pruned
 from supertf.errors import UserError
 from supertf.linear import Linear
@@ -73,7 +74,7 @@ def refit(
                         half(block, streams[i], where)
                 if kind in kinds:
                     weight = fitted(f"h.{layer}.{kind}", projection, inputs, streams, wanted, prior)
-                    projection.weight.copy_(weight)
+                    projection.weight.copy_(weight.to(projection.weight.dtype))
                 for i, x in enumerate(inputs):
                     streams[i] = streams[i] + F.linear(x, projection.weight, projection.bias)
     return copy
@@ -107,14 +108,14 @@ def fitted(
 ) -> Tensor:
     """The weights (out, in), float64, that minimize `refit`'s sum; of each batch x (B, T, in), s and h
     (B, T, C)."""
-    start = projection.weight.double()
+    start = in_float64(projection.weight)
     gram, cross = start.new_zeros(start.shape[1], start.shape[1]), torch.zeros_like(start)
     for x, s, h in zip(inputs, streams, wanted, strict=True):
         goal = h - s if projection.bias is None else h - s - projection.bias
         size = h.square().mean(-1, keepdim=True)
         x, goal, weighted = x.flatten(0, 1), goal.flatten(0, 1), (x / size).flatten(0, 1)
-        gram += weighted.T @ x  # (in, in)
-        cross += goal.T @ weighted  # (out, in)
+        gram += (weighted.T @ x).to(gram.device)  # (in, in)
+        cross += (goal.T @ weighted).to(cross.device)  # (out, in)
     check_finite(name, gram)
     tokens = sum(x[..., 0].numel() for x in inputs)
     held = prior / tokens * gram.diagonal().mean()

@@ -76,7 +76,7 @@ def residual_stats(model: GPT, idx: Tensor) -> list[ResidualStats]:
 
 def measure(layer: int, x: Tensor) -> ResidualStats:
     """`ResidualStats` of states (B, T, C), counted in float64 on the CPU."""
-    x = x.to("cpu", torch.float64)
+    x = x.cpu().double()
     power = x.square().mean(dim=(0, 1))  # (C,), s_j^2
     size = x.abs()
     median = size.flatten(1).median(dim=1).values  # (B,)

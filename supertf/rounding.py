@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from supertf.device import in_float64
 from supertf.errors import UserError
 
 Block = str | int | tuple[int, int]
@@ -136,7 +137,7 @@ def importance(weight: Tensor, squares: Tensor | None, name: str) -> Tensor:
             f"clip=output needs a calibration that has the {weight.shape[1]} inputs of {name}, got {inputs}: "
             "give `calibrate(model, ids)` of a short text, or choose clip=error"
         )
-    return squares.to(weight).expand_as(weight).contiguous()
+    return squares.to(weight.dtype).to(weight.device).expand_as(weight).contiguous()
 
 
 def check_block(name: str, shape: Sequence[int], block: Block) -> None:
@@ -212,7 +213,7 @@ def limits(blocks: Tensor, free: Tensor | None, clip: str, value: float) -> Tens
     count = free.sum(1, keepdim=True).clamp(min=1)
     if clip == "p":
         order = sizes.masked_fill(~free, torch.inf).sort(dim=1).values
-        rank = (count.double() * value / 100).ceil().long().clamp(min=1)
+        rank = (in_float64(count) * value / 100).ceil().long().clamp(min=1).to(order.device)
         return order.gather(1, rank - 1)
     mean = sizes.mul(free).sum(1, keepdim=True) / count
     squares = (sizes - mean).square_().mul_(free).sum(1, keepdim=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from supertf.device import in_float64
 from supertf.weight_groups import lowest_of
 
 BLOCK = 128  # columns whose removals are chosen together; the paper's
@@ -45,9 +46,9 @@ def sparsegpt(
     their values, and the columns to their right make up for that too. The result has the dtype of `weight`;
     the factor is computed in float64, since a channel of massive activations makes H badly conditioned.
     """
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    w = weight.to(wide, copy=True)
-    root = inverse_root(products, damping).to(wide)
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    w = weight.to(dtype, copy=True)
+    root = inverse_root(products, damping).to(dtype).to(w.device)
     alive = products.diagonal() > 0  # a channel that was always zero costs nothing, whatever the damping says
     removed = torch.zeros_like(w, dtype=torch.bool)
     scores = torch.empty_like(w)
@@ -64,7 +65,7 @@ def sparsegpt(
                 removed[:, now] = lowest_of(scores[:, now], every, sparsity, held)
             target = w[:, j].masked_fill(removed[:, j], 0.0)
             if protected is not None:
-                target = torch.where(protected[:, j], weight[:, j].to(wide), target)
+                target = torch.where(protected[:, j], weight[:, j].to(dtype), target)
             error = (w[:, j] - target) / root[j, j]
             w[:, j:stop].addr_(error, root[j, j:stop], alpha=-1)
             w[:, j] = target  # it is that but for rounding
@@ -74,12 +75,12 @@ def sparsegpt(
 
 
 def inverse_root(products: Tensor, damping: float) -> Tensor:
-    """Upper triangular U (in, in) float64 with U^T U = (H + damping * mean(diag H) * I)^-1.
+    """Upper triangular U (in, in) (`in_float64`) with U^T U = (H + damping * mean(diag H) * I)^-1.
 
     Its row j over its diagonal entry is the j-th row of the inverse of H without the columns before j, over
     that row's first entry: all that Optimal Brain Surgeon needs. Inputs that are all zero make H = I.
     """
-    h = products.double()
+    h = in_float64(products)
     amount = damping * h.diagonal().mean()
     h = h + torch.eye(len(h), dtype=h.dtype, device=h.device) * (amount if amount > 0 else 1.0)
     reverse = torch.linalg.cholesky(h.flip(0, 1)).flip(0, 1)  # R, upper, with R R^T = H
