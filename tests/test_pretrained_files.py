@@ -195,8 +195,6 @@ def tiny_mistral(**changes):
 @pytest.mark.parametrize(
     ("make", "changes"),
     [
-        (tiny_llama, {"is_causal": False}),
-        (tiny_gpt2, {"is_causal": False}),
         (tiny_gpt2, {"scale_attn_by_inverse_layer_idx": True}),
         (tiny_gpt2, {"activation_function": "relu"}),
         (tiny_gpt2, {"unheard_of": 1}),
@@ -214,6 +212,16 @@ def test_a_setting_that_the_lab_does_not_know_is_left_to_transformers(tmp_path, 
     with pytest.raises(UserError, match=f"the checkpoint's {name} is"):
         load_model(tmp_path)
     compare(tmp_path, kind=HFModel)
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
+def test_a_model_that_looks_ahead_is_refused_whoever_reads_it(tmp_path, make):
+    random_model(make).save_pretrained(tmp_path)
+    change(tmp_path, is_causal=False)
+    with pytest.raises(UserError, match="the checkpoint's is_causal is False"):
+        load_model(tmp_path)
+    with pytest.raises(UserError, match="is not a causal language model"):
+        load_any(tmp_path, tokenizer="bytes")
 
 
 def test_a_mistral_without_a_sliding_window_says_so(tmp_path):
