@@ -111,7 +111,7 @@ def execute(
                 cwd=NOTEBOOKS,
                 timeout=cell_seconds,
                 on_cell_execute=begins,
-                config=transport(folder),
+                config=kernels(folder),
                 progress_bar=False,
             )
         except PapermillExecutionError as error:
@@ -135,12 +135,15 @@ def check_known(notebook: NotebookNode, name: str, parameters: dict[str, Any]) -
         raise UserError(f"{name} has no parameter {', '.join(sorted(unknown))}; it has {', '.join(known)}")
 
 
-def transport(folder: str) -> Config:
-    """Kernels answer through files in `folder` where the system can: without even the loopback network.
+def kernels(folder: str) -> Config:
+    """How kernels are spoken to: by `PatientClient`, and through files in `folder` where the system can.
 
-    A folder for each, as notebooks that run at the same time would share the files.
+    That needs not even the loopback network. Notebooks that run at the same time have a folder each.
     """
-    return Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/k"}} if os.name == "posix" else {})
+    settings = {"AsyncKernelManager": {"client_class": "supertf.book_kernel.PatientClient"}}
+    if os.name == "posix":
+        settings["KernelManager"] = {"transport": "ipc", "ip": f"{folder}/k"}
+    return Config(settings)
 
 
 def run(paths: list[Path]) -> list[Result]:
