@@ -13,6 +13,8 @@ from supertf.matrices import kind, matrices
 from supertf.quantization import quantize, quantized
 from supertf.superweights import candidates, find_spikes
 
+pytestmark = pytest.mark.kernels
+
 DOWN = "h.1.mlp.c_proj"
 PLANTED = (1, 7, 21)  # planted_model's
 

@@ -23,6 +23,8 @@ from supertf.fetch import is_present
 from supertf.model import GPT
 from supertf.packed import PACKINGS, missing_kernel
 
+pytestmark = pytest.mark.kernels
+
 TINY = {"tiny": ({"vocab_size": 40, "n_ctx": 8, "n_layer": 1, "n_head": 2, "n_embd": 8}, 2)}
 
 

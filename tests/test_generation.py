@@ -10,6 +10,8 @@ from supertf.errors import UserError
 from supertf.generation import choose, generate, stream
 from supertf.model import GPT, KVCache
 
+pytestmark = pytest.mark.kernels
+
 TINY = GPTConfig(
     vocab_size=50, n_ctx=24, n_layer=2, n_head=4, n_kv_head=2, n_embd=32, n_inner=48, tie_head=False
 )

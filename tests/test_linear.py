@@ -21,6 +21,8 @@ from supertf.packed import (
     quantize_rows,
 )
 
+pytestmark = pytest.mark.kernels
+
 CONFIG = GPTConfig(
     vocab_size=64, n_ctx=24, n_layer=2, n_head=2, n_embd=64, n_inner=96, mlp="swiglu", bias=False
 )

@@ -9,6 +9,8 @@ from supertf.config import preset
 from supertf.linear_cross_entropy import linear_cross_entropy
 from supertf.model import GPT
 
+pytestmark = pytest.mark.kernels
+
 
 @pytest.fixture(autouse=True)
 def short_slices(monkeypatch):

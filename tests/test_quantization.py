@@ -20,6 +20,8 @@ from supertf.pruning_plan import plan
 from supertf.quantization import Scheme, holding_out, quantize, quantized, quantized_copy
 from supertf.rounding import round_to_nearest
 
+pytestmark = pytest.mark.kernels
+
 LENGTH = 12
 IDS = torch.randint(0, 50, (20 * LENGTH,), generator=torch.Generator().manual_seed(1))
 PLANTED = (1, 7, 21)

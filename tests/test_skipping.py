@@ -33,7 +33,7 @@ from supertf.skipping import Skipping, skipping
 from supertf.weight_edits import scaled_weights
 from supertf.weight_groups import how_many
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.kernels, pytest.mark.usefixtures("one_thread")]
 KINDS = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
 LENGTH = 12
 IDS = torch.randint(0, 50, (20 * LENGTH,), generator=torch.Generator().manual_seed(1))

@@ -21,7 +21,7 @@ from supertf.skipping import skipping
 from supertf.skipping_kernels import counting
 from supertf.svd_softmax import rough_head, svd_softmax
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.kernels, pytest.mark.usefixtures("one_thread")]
 LENGTH = 12
 IDS = torch.randint(0, 50, (20 * LENGTH,), generator=torch.Generator().manual_seed(1))
 V, C = CONFIG.vocab_size, CONFIG.n_embd
