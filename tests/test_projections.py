@@ -62,7 +62,7 @@ def test_layers_are_ordered_by_number_not_by_name_or_by_creation():
     "config",
     [
         lambda: transformers.MixtralConfig(**SMALL, num_local_experts=2),
-        lambda: transformers.Qwen2MoeConfig(**SMALL, num_experts=2, shared_expert_intermediate_size=8),
+        lambda: transformers.Qwen2MoeConfig(**SMALL, num_experts=4, shared_expert_intermediate_size=8),
     ],
     ids=["Mixtral", "Qwen2-MoE, with a shared expert"],
 )
