@@ -296,7 +296,8 @@ def test_cleaning_keeps_folded_cells_and_the_wish_for_a_gpu():
 
 def test_cleaning_makes_pictures_smaller_and_not_different():
     buffer = io.BytesIO()
-    with plt.rc_context(matplotlib.rcParamsDefault):  # whatever a test before has set
+    hinting = matplotlib.rcParamsDefault["text.hinting"]  # whatever a test before has set
+    with plt.rc_context({"text.hinting": hinting}):
         figure, ax = plt.subplots()
         ax.plot([1, 3, 2])
         figure.savefig(buffer, format="png")
