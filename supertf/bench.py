@@ -45,8 +45,7 @@ def too_slow(one_call: Mapping[str, float], calls: int) -> list[str]:
 
 def interleave(rivals: Mapping[str, Callable[[], Any]], repeats: int, warmup: int = 1) -> Seconds:
     """Seconds of each call after all `rounds`."""
-    for seconds in rounds(rivals, repeats, warmup):  # noqa: B007, the last one is wanted
-        pass
+    *_, seconds = rounds(rivals, repeats, warmup)
     return seconds
 
 

@@ -226,7 +226,7 @@ class GPT(nn.Module):
     def loss(self, x: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy in nats of normed hidden states (B, T, C) against targets (B, T).
 
-        Training takes a leaner road than the head's own forward to the same number.
+        In training the same number is computed without keeping all logits, see `linear_cross_entropy`.
         """
         if torch.is_grad_enabled():
             return linear_cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten())

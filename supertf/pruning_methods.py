@@ -58,7 +58,7 @@ def make_plan(
     kinds: Iterable[str] | None = None,
     progress: bool = True,
 ) -> Pruning | DynamicPruning:
-    """The plan of any method: `plan`, `plan_structured` or `plan_dynamic`, which see.
+    """The plan of any method: `plan`, `plan_structured` or `plan_dynamic`.
 
     prepared: from `prepare`, of the same model. watch: for the fates of a static or structured plan; a
     dynamic one is watched at work. Options that a method does not have are not to be given.

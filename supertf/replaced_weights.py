@@ -74,8 +74,8 @@ def replaced_weights(model: nn.Module, replacement: Replacement) -> Iterator[Non
             if lost:
                 done, doing = replacement.done, replacement.doing
                 raise UserError(
-                    f"{lost[0]} was changed while it was {done}, so the {doing} is not undone, lest the "
-                    f"change is lost: train a `{done}_copy` instead"
+                    f"{lost[0]} was changed while it was {done}, so the {doing} is not undone: the "
+                    f"change would be lost; train a `{done}_copy` instead"
                 )
 
 

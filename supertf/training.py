@@ -273,7 +273,7 @@ def make_accelerator(settings: TrainSettings, output_dir: str | Path | None) -> 
 
 
 def start_tracker(accelerator: Accelerator, settings: TrainSettings) -> None:
-    """Begin logging to the tracker; `UserError` when it will not, for want of a login or network say."""
+    """Begin logging to the tracker; `UserError` when it does not start, without a login or network say."""
     name = settings.tracker
     try:
         accelerator.init_trackers("supertf", config=dataclasses.asdict(settings))
