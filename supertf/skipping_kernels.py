@@ -80,8 +80,10 @@ def threads() -> int:
 
 @contextlib.contextmanager
 def limited_threads() -> Iterator[None]:
-    """Let Numba use no more threads than PyTorch while the context lasts."""
-    before = numba.get_num_threads()
+    """Let Numba use no more threads than PyTorch while the context lasts, and PyTorch as many as before."""
+    wanted = torch.get_num_threads()
+    before = numba.get_num_threads()  # the first call starts its threads, and sets OpenMP's number: PyTorch's
+    torch.set_num_threads(wanted)
     numba.set_num_threads(threads())
     try:
         yield

@@ -70,6 +70,19 @@ def test_training_on_a_task_is_small_work(two_threads, monkeypatch):
     assert seen == [1, 1] and torch.get_num_threads() == 2
 
 
+def test_numba_leaves_pytorch_its_number_of_threads_when_it_starts_its_own():
+    code = """
+import numba, torch
+from supertf.skipping_kernels import limited_threads
+with limited_threads():
+    print(torch.get_num_threads(), numba.get_num_threads())
+print(torch.get_num_threads())
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
+    printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert printed.stdout.split() == ["1", "1", "1"]
+
+
 def test_the_busy_benchmark_ends_its_busy_process_and_says_how_threads_wait(monkeypatch):
     monkeypatch.setattr(bench_busy, "SHAPES", {"one": {"n_layer": 1}})
     found = bench_busy.run(repeats=1, steps=1)
