@@ -117,8 +117,7 @@ def ablate(
     layer, out, into = coordinate
     projections = output_projections(model)
     check_coordinate(projections, coordinate)
-    for projection in projections:
-        check_editable(model, projection)
+    check_editable(model, projections)
     chosen = random_weights(model, coordinate, controls, seed)
     rival = largest_of_row(model, coordinate)
     steps = [

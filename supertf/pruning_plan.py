@@ -60,8 +60,7 @@ def plan(
     """
     found = matrices(model, kinds)
     scope, sparsity, m = groups(method, sparsity, scope, pattern)
-    for matrix in found.values():
-        check_matrix(model, matrix, m)
+    check_matrices(model, found, m)
     if method in CALIBRATED:
         check_calibration(method, found, calibration)
     protect, watch = list(protect), list(watch)
@@ -128,14 +127,15 @@ def groups(
     return None, 1 - kept / m, m
 
 
-def check_matrix(model: nn.Module, matrix: Projection, m: int | None) -> None:
-    """`UserError` on a matrix that cannot be changed, is damaged, or does not divide into groups of m."""
-    check_editable(model, matrix)
-    if not matrix.weight.isfinite().all():
-        raise UserError(f"{matrix.name} has weights that are not finite: the model is damaged")
-    inputs = matrix.weight.shape[1]
-    if m and inputs % m:
-        raise UserError(f"{matrix.name} has {inputs} inputs, which do not divide into groups of {m}")
+def check_matrices(model: nn.Module, found: dict[str, Projection], m: int | None) -> None:
+    """`UserError` on one that cannot be changed, is damaged, or does not divide into groups of m."""
+    check_editable(model, found.values())
+    for name, matrix in found.items():
+        if not torch.stack(matrix.weight.aminmax()).isfinite().all():  # NaN is least and largest
+            raise UserError(f"{name} has weights that are not finite: the model is damaged")
+        inputs = matrix.weight.shape[1]
+        if m and inputs % m:
+            raise UserError(f"{name} has {inputs} inputs, which do not divide into groups of {m}")
 
 
 def check_calibration(method: str, found: dict[str, Projection], calibration: Calibration | None) -> None:

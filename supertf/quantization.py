@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from supertf.calibration import Calibration
 from supertf.matrices import kind, marks, matrices, places
 from supertf.projections import Coordinate, output_projections
-from supertf.pruning_plan import check_matrix
+from supertf.pruning_plan import check_matrices
 from supertf.replaced_weights import Model, Replacement, replaced_copy, replaced_weights
 from supertf.rounding import Scheme, block_count, check_block, round_to_nearest
 
@@ -89,7 +89,7 @@ def quantize(
     found = matrices(model, kinds)
     for name, matrix in found.items():
         check_block(name, matrix.weight.shape, scheme.block)
-        check_matrix(model, matrix, None)
+    check_matrices(model, found, None)
     hold_out, watch = list(dict.fromkeys(hold_out)), list(watch)
     masks, watched = marks(model, hold_out), places(model, watch)
     squares = calibration.squares if calibration else {}

@@ -94,6 +94,8 @@ def replaced_copy(model: Model, replacement: Replacement) -> Model:
 def fitting(model: nn.Module, replacement: Replacement) -> dict[str, Projection]:
     """The matrices that a replacement is for; `UserError` unless they fit it and can be changed now."""
     known = matrices(model) | heads(model)
+    fits = {name: known[name] for name in replacement.shapes if name in known}
+    check_editable(model, fits.values())
     verb, done, doing = replacement.verb, replacement.done, replacement.doing
     for name, expected in replacement.shapes.items():
         shape = tuple(known[name].weight.shape) if name in known else None
@@ -103,13 +105,12 @@ def fitting(model: nn.Module, replacement: Replacement) -> dict[str, Projection]
                 f"the plan {verb}s {name}, a matrix of {expected[0]} x {expected[1]}, and the model has "
                 f"{here}: plan for this model"
             )
-        check_editable(model, known[name])
         others = [one.what for one in changes(known[name].module, WEIGHTS) if one.what != EDITED]
         if others:
             before = others[0]
             again = f"{doing} again" if before == done else f"{doing} it, or work on a copy"
             raise UserError(f"{name} is {before} already: leave that context before {again}")
-    return {name: known[name] for name in replacement.shapes}
+    return fits
 
 
 def install(matrix: Projection, own: Tensor, replacement: Replacement) -> None:

@@ -27,7 +27,7 @@ from supertf.positions import alibi_slopes
 from supertf.pretrained import build
 from supertf.projections import Coordinate, Projection, show
 from supertf.pruning import Fate, Pruning, pruned_copy
-from supertf.pruning_plan import check_calibration, check_matrix
+from supertf.pruning_plan import check_calibration, check_matrices
 from supertf.weight_groups import check_sparsity, how_many, lowest, rank
 
 KINDS = {"channels": ("mlp.c_fc", "mlp.c_proj"), "heads": ("attn.c_attn", "attn.c_proj")}  # into, out of
@@ -69,8 +69,7 @@ def plan_structured(
     groups, size = units(model.config, what)
     going = size - rounded(size - how_many(sparsity, size), multiple, size)
     found = matrices(model, KINDS[what])
-    for matrix in found.values():
-        check_matrix(model, matrix, None)
+    check_matrices(model, found, None)
     if score == "activation":
         outputs = {name: matrix for name, matrix in found.items() if name.endswith(KINDS[what][1])}
         check_calibration(score, outputs, calibration)

@@ -30,8 +30,7 @@ def scaled_weights(
         check_coordinate(projections, coordinate)
         layer, out, into = coordinate
         places.setdefault(layer, []).append((out, into))
-    for layer in places:
-        check_editable(model, projections[layer])
+    check_editable(model, [projections[layer] for layer in places])
     saved: dict[str, tuple[Projection, tuple[Tensor, ...], Tensor]] = {}
 
     def put_back(name: str) -> None:
@@ -49,23 +48,22 @@ def scaled_weights(
         yield
 
 
-def check_editable(model: nn.Module, projection: Projection) -> None:
-    """`UserError` when changing this matrix would not work, or would change more than this matrix."""
-    weight = projection.weight
-    if weight.device.type == "meta":
-        raise UserError(f"{projection.name} is on disk, not in memory: load the whole model to change it")
-    if getattr(projection.module, "product", None) is not None:
-        raise UserError(
-            f"{projection.name} is packed, or laid out for skipping, and a change of its weights would not "
-            "show: change them first, then pack or skip"
-        )
-    parameter = projection.module.weight
-    sharing = [
-        name
-        for name, other in model.named_parameters(remove_duplicate=False)
-        if other.data_ptr() == parameter.data_ptr() and name != f"{projection.name}.weight"
-    ]
-    if sharing:
-        raise UserError(
-            f"{projection.name} is tied to {sharing[0]}: changing a weight of one would change both"
-        )
+def check_editable(model: nn.Module, projections: Iterable[Projection]) -> None:
+    """`UserError` when changing one of these matrices would not work, or would change more than it."""
+    names: dict[int, list[str]] = {}  # of parameters, by where their numbers are
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter.data_ptr(), []).append(name)
+    for projection in projections:
+        if projection.weight.device.type == "meta":
+            raise UserError(f"{projection.name} is on disk, not in memory: load the whole model to change it")
+        if getattr(projection.module, "product", None) is not None:
+            raise UserError(
+                f"{projection.name} is packed, or laid out for skipping, and a change of its weights would "
+                "not show: change them first, then pack or skip"
+            )
+        own = f"{projection.name}.weight"
+        sharing = [name for name in names[projection.module.weight.data_ptr()] if name != own]
+        if sharing:
+            raise UserError(
+                f"{projection.name} is tied to {sharing[0]}: changing a weight of one would change both"
+            )
