@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from scipy.special import stdtrit  # Student's t, whose inverse `scipy.stats` takes seconds to import
+from scipy.special import stdtrit  # Student's t: `scipy.stats` has it from here, and takes longer to import
 
 from supertf.errors import UserError
 
