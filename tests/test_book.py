@@ -65,16 +65,26 @@ def lab(tmp_path, monkeypatch):
 
 # --- running ----------------------------------------------------------------------------------------------
 
+
+@pytest.fixture
+def one_process(monkeypatch):
+    """Notebooks run one after the other from the test's process: a lane first imports the book anew.
+
+    Kernels are real all the same, and lanes are in the tests of what runs at the same time.
+    """
+    monkeypatch.setattr(book, "side_by_side", lambda call, jobs: (call(*job) for job in jobs))
+
+
 WIDGET = "from ipywidgets import interact\ninteract(lambda k: 1 / 0, k=(1, 3));"
 
 
 @pytest.mark.slow
-def test_run_reports_every_kind_of_failure_and_continues(lab, capsys, monkeypatch):
+def test_run_reports_every_kind_of_failure_and_continues(lab, one_process, capsys, monkeypatch):
     monkeypatch.setattr(book, "CELL_SECONDS", 5)
     lab("00_raises", "assert STEPS > 99, 'too few'")
     lab("01_widget", WIDGET)
     lab("02_exits", "raise SystemExit(0)")
-    lab("03_hangs", "while True: pass")
+    lab("03_hangs", "import time; time.sleep(3600)")
     lab("04_dies", "import os; os._exit(1)")
     lab("05_good")
     assert book.main(["run"]) == 1
@@ -125,7 +135,7 @@ def test_the_first_page_can_be_read_while_the_others_run(lab, tmp_path, capsys, 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_an_interrupt_ends_the_run_and_the_index_says_so(lab, tmp_path):
-    lab("00_hangs", "open('begun', 'w').close()\nwhile True: pass")
+    lab("00_hangs", "open('begun', 'w').close()\nimport time; time.sleep(3600)")
     lab("01_good")
     command = [sys.executable, "-m", "supertf.book", "run"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -142,7 +152,7 @@ def test_an_interrupt_ends_the_run_and_the_index_says_so(lab, tmp_path):
 
 
 @pytest.mark.slow
-def test_smoke_injects_parameters_and_runs_the_solutions(lab, capsys):
+def test_smoke_injects_parameters_and_runs_the_solutions(lab, one_process, capsys):
     source = lab("00_good", parameters="[{STEPS: 2}, {}, {STEPS: 3}]")
     before = source.read_bytes()
     assert book.main(["smoke"]) == 0

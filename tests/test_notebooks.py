@@ -5,8 +5,6 @@ import copy
 import os
 import re
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -289,13 +287,19 @@ def test_each_rule_catches_its_fault(expected, break_it):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stored", "failed"), [("4\n", 0), ("5\n", 1)])
-def test_an_output_that_nbval_compares_can_fail(tmp_path, stored, failed):
-    cell = new_code_cell("print(2 + 2)", metadata={"tags": ["nbval-check-output"]}, execution_count=1)
-    cell.outputs = [new_output("stream", name="stdout", text=stored)]
-    nbformat.write(new_notebook(cells=[cell], metadata={"kernelspec": KERNELSPEC}), tmp_path / "sum.ipynb")
-    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--nbval-lax", str(tmp_path / "sum.ipynb")]
-    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == failed
+def test_an_output_that_nbval_compares_can_fail(tmp_path, capsys, monkeypatch):
+    for name, stored in (("same", "4\n"), ("other", "5\n")):
+        cell = new_code_cell("print(2 + 2)", metadata={"tags": ["nbval-check-output"]}, execution_count=1)
+        cell.outputs = [new_output("stream", name="stdout", text=stored)]
+        notebook = new_notebook(cells=[cell], metadata={"kernelspec": KERNELSPEC})
+        nbformat.write(notebook, tmp_path / f"{name}.ipynb")
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)  # in this process, where all that pytest and nbval need is imported already
+        options = ["-c", os.devnull, "-p", "no:cacheprovider", "--nbval-lax", "-rA"]
+        status = pytest.main([*options, "other.ipynb", "same.ipynb"])
+    lines = capsys.readouterr().out.splitlines()
+    told = [line.split(" - ")[0] for line in lines if line.startswith(("PASSED", "FAILED"))]
+    assert sorted(told) == ["FAILED other.ipynb::Cell 0", "PASSED same.ipynb::Cell 0"] and status == 1
 
 
 def test_a_notebook_has_outputs_that_nbval_compares():
