@@ -2,9 +2,11 @@
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from supertf.cli import main
 from supertf.config import GPTConfig, preset
@@ -41,4 +43,5 @@ def command_here(arguments: list[str], said: Path) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process would leave behind
     sys.exit(main(arguments))
