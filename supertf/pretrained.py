@@ -5,11 +5,12 @@ Every tensor's name and shape is checked; nothing is skipped silently. `load_mod
 
 import dataclasses
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from supertf.attention import AttentionScale
 from supertf.config import GPTConfig
@@ -209,13 +210,25 @@ def write_tensors(path: Path, tensors: State, metadata: dict[str, str] | None = 
             raise OSError(str(error)) from error
 
 
+class LeftEmpty(TorchFunctionMode):
+    """While it lasts, modules do not fill their weights: on the meta device that imports PyTorch's compiler,
+    which takes seconds."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        filling = getattr(function, "__module__", None) == torch.nn.init.__name__
+        return given["tensor"] if filling else function(*args, **given)
+
+
 def build(config: GPTConfig, state: State) -> GPT:
     """A model that holds exactly these tensors; `UserError` names every one that does not fit."""
     if not any(name.startswith(f"h.{config.n_layer - 1}.") for name in state):  # before millions are built
         raise UserError(
             f"the weights do not fit the config: layer {config.n_layer} of {config.n_layer} is missing"
         )
-    with torch.device("meta"):  # no memory and no random numbers for weights that get replaced
+    with torch.device("meta"), LeftEmpty():  # no memory and no random numbers for weights that get replaced
         model = GPT(config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if config.tie_head:  # either may be stored for both

@@ -2,10 +2,12 @@
 
 import supertf  # isort: skip  # noqa: F401  # before torch loads: it sets how threads wait
 
+import functools
 import shutil
 import sys
 from pathlib import Path
 
+import gguf
 import hypothesis
 import pytest
 import torch
@@ -35,6 +37,16 @@ def smollm2():
     if not is_present("smollm2-135m"):
         pytest.skip("run `supertf fetch smollm2-135m` first")
     return load_model("smollm2-135m")
+
+
+@pytest.fixture(scope="module")
+def read_once():
+    """transformers has `gguf` read all fields of a file three times, and make its table of names anew for
+    every tensor, which takes half a minute: here the second call gives what the first one gave."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("GGUFReader", "get_tensor_name_map"):
+            patch.setattr(gguf, name, functools.cache(getattr(gguf, name)))
+        yield
 
 
 @pytest.fixture

@@ -231,29 +231,22 @@ def test_weights_and_biases_is_asked_for_only_with_true(capsys, tmp_path, monkey
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_with_twice_the_accumulation(tmp_path):
+def test_two_processes_train_as_one_with_twice_the_accumulation(capsys, tmp_path):
     """Data parallel: same windows, same mean gradient, one checkpoint."""
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(cli_train.__file__).parents[1]),
-    }
-    common = ["train", "--max_len", "16", "--batch_size", "2", "--steps", "4", "--device", "cpu", "--json"]
+    flags = ["--steps", "4", "--device", "cpu"]
+    train(capsys, tmp_path / "one", *flags, "--grad_accumulation", "2")
+    small = ["--max_len", "16", "--batch_size", "2", "--json", "--output_dir", str(tmp_path / "two")]
     launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "supertf.cli"]
-    commands = {
-        "two": [*launch, *common],
-        "one": ["-m", "supertf.cli", *common, "--grad_accumulation", "2"],
-    }
-    for name, command in commands.items():
-        done = subprocess.run(
-            [sys.executable, *command, "--output_dir", str(tmp_path / name)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["steps"] == 4
+    package = str(Path(cli_train.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, *launch, "train", *flags, *small],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": package},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == 4
     one, two = (load_model(tmp_path / name / "last").state_dict() for name in ("one", "two"))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from supertf.bench_generate import load_peer
 from supertf.config import PRESETS, GPTConfig
 from supertf.errors import UserError
 from supertf.fetch import places
@@ -226,14 +227,9 @@ def test_the_preset_describes_the_real_model(smollm2):
 
 
 @pytest.fixture(scope="module")
-def real_reference():
-    """transformers' own reading of the same GGUF file."""
-    place = places("smollm2-135m")[0]
-    return transformers.AutoModelForCausalLM.from_pretrained(
-        place.parent,
-        gguf_file=place.name,
-        quantization_config=transformers.GgufConfig(dequantize=True),
-    ).eval()
+def real_reference(read_once):
+    """transformers' own reading of the same GGUF file, as the benchmark of generation takes it."""
+    return load_peer()
 
 
 @real_model
@@ -253,7 +249,7 @@ def test_real_logits_equal_those_of_transformers(smollm2, real_reference):
 
 @real_model
 @pytest.mark.real_model
-def test_real_token_ids_equal_those_of_hugging_face_on_a_thousand_documents():
+def test_real_token_ids_equal_those_of_hugging_face_on_a_thousand_documents(read_once):
     """The reference is transformers' reading of the GGUF vocabulary and merges, run by `tokenizers`.
 
     transformers overlooks the file's field `tokenizer.ggml.pre` = "smollm", which says that digits are
@@ -273,10 +269,10 @@ def test_real_token_ids_equal_those_of_hugging_face_on_a_thousand_documents():
         True  # a document that mentions <filename> means the text, not the token
     )
     ours = load_tokenizer("smollm2-135m")
-    documents = list(iter_documents("python-docs:stdlib"))
+    documents = [document[:4000] for document in iter_documents("python-docs:stdlib")]
     stdlib = Path(sysconfig.get_paths()["stdlib"])
-    sources = sorted([*stdlib.glob("*.py"), *stdlib.glob("[a-r]*/*.py")])  # code tokenizes unlike prose
-    documents += [source.read_text(encoding="utf-8") for source in sources[: 1000 - len(documents)]]
+    sources = sorted([*stdlib.glob("*.py"), *stdlib.glob("[a-r]*/*.py")])[: 1000 - len(documents)]
+    documents += [source.read_text(encoding="utf-8")[-4000:] for source in sources]  # code, unlike prose
     documents = documents[:1000]
     assert len(documents) == 1000
     documents += ["a  1\n\n 23 4  x", "\t 7", "naïve café 東京 🙂 12345", "don't I'LL we've", " \n\n  end "]

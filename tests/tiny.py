@@ -1,7 +1,14 @@
 """A corpus and a model small enough to train in a second, for the tests of training."""
 
+import os
+import sys
+import threading
 from pathlib import Path
 
+import torch
+from tqdm import tqdm
+
+from supertf.cli import main
 from supertf.config import GPTConfig, preset
 from supertf.data import TokenFile, prepare
 from supertf.tokenizer import load_tokenizer
@@ -28,3 +35,13 @@ def tiny_settings(**changes) -> TrainSettings:
     """A few steps on the CPU."""
     quick = {"steps": 12, "batch_size": 4, "validation_windows": 4, "validate_every": 4, "save_every": 4}
     return TrainSettings(**{**quick, "lr": 1e-2, "device": "cpu", "progress": False, **changes})
+
+
+def command_here(arguments: list[str], said: Path) -> None:
+    """`supertf` with these arguments as all that this process does; what it says is added to a file."""
+    with open(said, "ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process would leave behind
+    sys.exit(main(arguments))
