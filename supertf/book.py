@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +197,7 @@ def smoke(paths: list[Path]) -> list[Result]:
     """Execute the notebooks with quick parameters and their exercises solved."""
     wanted = smoke_parameters()
     results = []
-    jobs = [(path, number, p) for path in paths for number, p in enumerate(wanted[path.stem])]
+    jobs = [(path, wanted[path.stem]) for path in paths]
     with contextlib.closing(side_by_side(smoke_one, jobs)) as found:
         for result in found:
             print(result.line(), flush=True)
@@ -205,19 +205,14 @@ def smoke(paths: list[Path]) -> list[Result]:
     return results
 
 
-def smoke_one(path: Path, number: int, parameters: dict[str, Any]) -> Result:
-    """Execute one notebook with its exercises solved, and with its set of parameters of this number."""
+def smoke_one(path: Path, parameters: dict[str, Any]) -> Result:
+    """Execute one notebook with its exercises solved."""
     notebook = solved(nbformat.read(path, as_version=4))
-    target = Path("build/smoke" if number == 0 else f"build/smoke-{number + 1}") / path.name
-    result = execute(notebook, target, parameters, {"passed"})
-    return replace(result, name=f"{result.name} ({number + 1})") if number else result
+    return execute(notebook, Path("build/smoke") / path.name, parameters, {"passed"})
 
 
-def smoke_parameters() -> dict[str, list[dict[str, Any]]]:
-    """Quick parameters of every notebook, one set or several; `UserError` unless all names are known.
-
-    Of several, the others are run on top of the first.
-    """
+def smoke_parameters() -> dict[str, dict[str, Any]]:
+    """Quick parameters of every notebook; `UserError` unless all names are known."""
     text = SMOKE_PARAMETERS.read_text(encoding="utf-8") if SMOKE_PARAMETERS.exists() else ""
     entries = {name: entry or {} for name, entry in (yaml.safe_load(text) or {}).items()}
     paths = find([])
@@ -225,41 +220,48 @@ def smoke_parameters() -> dict[str, list[dict[str, Any]]]:
         raise UserError(
             f"{SMOKE_PARAMETERS} and {NOTEBOOKS} disagree on {', '.join(sorted(odd))}: one entry each"
         )
-    wanted = {}
     for path in paths:
-        first, *others = entries[path.stem] if isinstance(entries[path.stem], list) else [entries[path.stem]]
-        wanted[path.stem] = [first, *(first | other for other in others)]
-        for parameters in wanted[path.stem]:
-            check_known(nbformat.read(path, as_version=4), path.stem, parameters)
-    return wanted
+        check_known(nbformat.read(path, as_version=4), path.stem, entries[path.stem])
+    return entries
 
 
 def save(paths: list[Path]) -> list[Result]:
     """Re-execute the notebooks and store them in place, cleaned; a failed or too large one is left alone."""
     results = []
-    for path in paths:
-        print(f"{path.stem} ...", flush=True)
-        result = execute(path, Path("build/save") / path.name, {}, {"unsolved"})
-        notebook = cleaned(result.notebook)
-        text = nbformat.writes(notebook)
-        if (size := len(text.encode())) > MAX_BYTES:
-            result.problems.append(
-                f"{size / 1000:.0f} kB exceed {MAX_BYTES / 1000:.0f} kB: make its pictures smaller"
-            )
-        pictures = outputs_of(notebook, "image/png")
-        number, picture = PICTURES.get(path.stem, (-1, None))
-        if number >= len(pictures):
-            result.problems.append(f"it has {len(pictures)} pictures, none for {picture}")
-        if not result.problems:
-            with atomic_path(path) as temporary:
-                temporary.write_text(text + "\n", encoding="utf-8")
-            if picture is not None:
-                with atomic_path(picture) as temporary:
-                    temporary.write_bytes(base64.b64decode(pictures[number]))
-            write_json(SECONDS, usual_seconds() | {path.stem: round(result.seconds)})
-        print(result.line(), flush=True)
-        results.append(result)
+    with contextlib.closing(side_by_side(save_one, [(path,) for path in paths])) as found:
+        for result in found:
+            results.append(store(result))
+            print(result.line(), flush=True)
     return results
+
+
+def save_one(path: Path) -> Result:
+    """Execute one notebook as shipped, its exercises unsolved."""
+    return execute(path, Path("build/save") / path.name, {}, {"unsolved"})
+
+
+def store(result: Result) -> Result:
+    """Put a notebook, its picture and its seconds where they are kept, unless there is a problem, which is
+    noted on the result."""
+    path = NOTEBOOKS / f"{result.name}.ipynb"
+    notebook = cleaned(result.notebook)
+    text = nbformat.writes(notebook)
+    if (size := len(text.encode())) > MAX_BYTES:
+        result.problems.append(
+            f"{size / 1000:.0f} kB exceed {MAX_BYTES / 1000:.0f} kB: make its pictures smaller"
+        )
+    pictures = outputs_of(notebook, "image/png")
+    number, picture = PICTURES.get(path.stem, (-1, None))
+    if number >= len(pictures):
+        result.problems.append(f"it has {len(pictures)} pictures, none for {picture}")
+    if not result.problems:
+        with atomic_path(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+        if picture is not None:
+            with atomic_path(picture) as temporary:
+                temporary.write_bytes(base64.b64decode(pictures[number]))
+        write_json(SECONDS, usual_seconds() | {path.stem: round(result.seconds)})
+    return result
 
 
 def main(argv: list[str] | None = None) -> int:

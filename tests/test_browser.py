@@ -222,7 +222,7 @@ def _pictures(widget) -> list[str]:
 
 @pytest.mark.parametrize("name", WITH_SLIDERS)
 def test_widgets_show_one_picture_that_follows_their_slider(server, name):
-    parameters = smoke_parameters()[name][0] | MORE_TO_CHOOSE_FROM.get(name, {})
+    parameters = smoke_parameters()[name] | MORE_TO_CHOOSE_FROM.get(name, {})
     notebook = load_notebook_node(str(ROOT / "notebooks" / f"{name}.ipynb"))
     notebook = parameterize_notebook(notebook, parameters)
     for cell in code_cells(notebook):

@@ -234,7 +234,7 @@ def test_a_run_killed_ten_times_ends_with_the_same_weights(tmp_path):
     tiny_tokens(tmp_path)
     peace, run = tmp_path / "peace", tmp_path / "killed"
     process = start(tmp_path, peace)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=1800)
     assert process.returncode == 0, errors.decode()
     random = torch.Generator().manual_seed(1)
     steps = sorted(torch.randperm(STEPS - 2, generator=random)[:10].tolist())
@@ -245,7 +245,7 @@ def test_a_run_killed_ten_times_ends_with_the_same_weights(tmp_path):
         resumed.kill()
         resumed.join()
     resumed = resume(tmp_path, run)
-    resumed.join(timeout=300)
+    resumed.join(timeout=1800)
     assert resumed.exitcode == 0, errors_of(run).read_text()
     assert weights(run) == weights(peace)
 
@@ -257,7 +257,7 @@ def test_ctrl_c_saves_and_leaves_cleanly(tmp_path, number):
     process = start(tmp_path, tmp_path / "run", "--steps", "100000", "--save_model", "0", "--json")
     wait_for(tmp_path / "run", 5, lambda: process.poll() is None, lambda: process.stderr.read())
     process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=1800)
     assert process.returncode == 130
     assert "Traceback" not in errors.decode()
     result = json.loads(output)

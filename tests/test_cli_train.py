@@ -243,7 +243,7 @@ def test_two_processes_train_as_one_with_twice_the_accumulation(capsys, tmp_path
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": package},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["steps"] == 4
@@ -257,5 +257,5 @@ def test_a_process_of_several_ends_without_the_interpreter_shutdown_that_gloo_th
         "import atexit, supertf.cli_train as c; atexit.register(print, 'shut down'); "
         "print('flushed', end=''); c.leave(3)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=1800)
     assert (done.returncode, done.stdout) == (3, "flushed")

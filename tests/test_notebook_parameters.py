@@ -21,8 +21,10 @@ from supertf.experiment_runner import run
 from supertf.notebook import CHECK_MIME, FIGURES_MIME
 
 ROOT = Path(__file__).parent.parent
-# what is run by a test below and not by `supertf.book smoke`
+# what is run by tests below and not by `supertf.book smoke`
 RUN_BELOW = {
+    "01_a_small_gpt": {"POSITION": ["none", "learned", "sinusoidal", "alibi"]},
+    "03_no_positions": {"PROFILE": "full"},
     "04_longer_than_trained": {"PROFILE": "full"},
     "06_pruning": {"METHODS": list(recorded("pruning").variants)},
 }
@@ -49,7 +51,7 @@ NAMES = [path.stem for path in sorted((ROOT / NOTEBOOKS).glob("[0-9]*.ipynb"))]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_defaults_and_quick_parameters_are_in_range(name):
-    for parameters in ({}, *smoke_parameters()[name]):
+    for parameters in ({}, smoke_parameters()[name]):
         declared(name, **parameters)
 
 
@@ -64,10 +66,10 @@ def test_every_value_offered_is_run(name, monkeypatch):
     monkeypatch.setattr(helpers, "one_of", one_of)
     defaults = declared(name)
     for parameter, choices in offered.items():
-        values = [quick.get(parameter, defaults[parameter]) for quick in smoke_parameters()[name]]
+        values = [smoke_parameters()[name].get(parameter, defaults[parameter])]
         values.append(RUN_BELOW.get(name, {}).get(parameter))
         tried = [one for value in values for one in (value if isinstance(value, list | dict) else [value])]
-        assert set(choices) <= set(tried), f"{parameter}: a run for each in tests/smoke.yaml"
+        assert set(choices) <= set(tried), f"{parameter}: a run for each, quick or below"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,7 @@ def run_here(monkeypatch):
     monkeypatch.setattr(ipywidgets, "interact", lambda call, **k: call(**{n: w.value for n, w in k.items()}))
 
     def run_cells(name: str, without: tuple = (), given: dict | None = None, **parameters) -> dict[str, Any]:
-        parameters = smoke_parameters()[name][0] | parameters
+        parameters = smoke_parameters()[name] | parameters
         namespace = dict(given or {})
         for cell in code_cells(nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)):
             if any(text in cell.source for text in ("google.colab", *without)):
@@ -139,6 +141,23 @@ def draw_all() -> None:
     for number in plt.get_fignums():
         plt.figure(number).canvas.draw()
     plt.close("all")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("position", RUN_BELOW["01_a_small_gpt"]["POSITION"])
+def test_01_runs_with_every_position_code(run_here, position):
+    assert run_here("01_a_small_gpt", POSITION=position, LAYERS=1)["validation_loss"] > 0
+
+
+@pytest.mark.slow
+def test_03_trains_all_position_codes_where_that_is_asked_for(run_here):
+    assert "cost_against_rope" in run_here("03_no_positions", PROFILE="full", PERMUTATIONS=2)
+
+
+@pytest.mark.slow
+@pytest.mark.real_model
+def test_07_rounds_matrices_of_all_kinds_and_goes_without_most_packings(smollm2, run_here):
+    assert "worst_nothing_held" in run_here("07_quantization", KINDS=None, PACKINGS=["int8"])
 
 
 @pytest.mark.slow

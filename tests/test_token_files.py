@@ -185,7 +185,7 @@ def test_a_write_that_the_system_refuses_is_a_clear_line(tmp_path):
 def test_a_killed_run_leaves_no_corpus_and_the_next_run_cleans_up(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", CHILD.format(count=10**9), str(tmp_path)])
     staged = tmp_path / token_writer.STAGING / "train.bin"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 1800
     while not (staged.exists() and staged.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)
