@@ -20,12 +20,12 @@ run: fetch  ## execute every notebook and write the book: build/book/index.html
 test: fetch  ## lint, unit tests, notebooks with quick parameters and solved exercises, nbval
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:nbval -n 2 --dist worksteal -m "not browser"
 	$(BIN)/python -m supertf.book smoke
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=1800 build/smoke/01_a_small_gpt.ipynb
 
 test-lesser: fetch  ## what uses kernels, on one thread of a processor that has fewer of them, pretended
-	$(LESSER) $(BIN)/python -m pytest -n 2 --dist loadfile -m "kernels and not browser"
+	$(LESSER) $(BIN)/python -m pytest -p no:nbval -n 2 --dist worksteal -m "kernels and not browser"
 	$(LESSER) $(BIN)/python -m supertf.book smoke 06_pruning 07_quantization
 
 test-browser: fetch  ## open notebooks in JupyterLab and Chromium, and move their sliders

@@ -151,7 +151,7 @@ def test_01_runs_with_every_position_code(run_here, position):
 
 @pytest.mark.slow
 def test_03_trains_all_position_codes_where_that_is_asked_for(run_here):
-    assert "cost_against_rope" in run_here("03_no_positions", PROFILE="full", PERMUTATIONS=2)
+    assert "cost_against_rope" in run_here("03_no_positions", PROFILE="full", PERMUTATIONS=2, LENGTH=32)
 
 
 @pytest.mark.slow
