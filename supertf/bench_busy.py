@@ -21,8 +21,9 @@ SHAPES = {  # notebook 03's decoder, and one whose operations are shared out to 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
 
 
-def run(repeats: int = 5, steps: int = 40) -> dict[str, Any]:
-    """Milliseconds of a training step alone and beside one process that never rests, in turns.
+def run(repeats: int = 5, steps: int = 40) -> Iterator[dict[str, Any]]:
+    """Milliseconds of a training step alone and beside one process that never rests, in turns;
+    the result so far after each model.
 
     Batches of 32 windows of 64 bytes, as in notebook 03. `ratio`: busy over quiet, by round: median and
     quartiles. To compare ways of waiting, set `GOMP_SPINCOUNT` (GNU's OpenMP, as in Linux' PyTorch) or
@@ -49,7 +50,7 @@ def run(repeats: int = 5, steps: int = 40) -> dict[str, Any]:
             "ratio_lower_quartile": low,
             "ratio_upper_quartile": high,
         }
-    return result
+        yield result
 
 
 def step_milliseconds(shape: dict[str, Any], steps: int) -> float:

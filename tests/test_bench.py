@@ -223,8 +223,10 @@ def test_what_was_measured_is_printed_also_when_the_rest_was_not(monkeypatch, ca
 @pytest.mark.parametrize("name", list(cli_bench.BENCHMARKS))
 def test_every_benchmark_takes_its_options_and_help_tells_its_defaults(name):
     module, options = cli_bench.BENCHMARKS[name]
-    parameters = inspect.signature(importlib.import_module(f"supertf.{module}").run).parameters
+    run = importlib.import_module(f"supertf.{module}").run
+    parameters = inspect.signature(run).parameters
     assert set(options) == set(parameters)
+    assert inspect.isgeneratorfunction(run)  # so that what was measured is told, whatever ends the rest
     parser = argparse.ArgumentParser()
     cli_bench.add_arguments(parser)
     text = " ".join(parser.format_help().split())

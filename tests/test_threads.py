@@ -11,6 +11,7 @@ import torch
 from tiny import T, tiny_config, tiny_settings, tiny_tokens
 
 from supertf import bench_busy
+from supertf.cli import main
 from supertf.device import SMALL, threads_for
 from supertf.errors import UserError
 from supertf.task_training import TaskSettings, task_config, train_on_task
@@ -83,9 +84,10 @@ print(torch.get_num_threads())
     assert printed.stdout.split() == ["1", "1", "1"]
 
 
-def test_the_busy_benchmark_ends_its_busy_process_and_says_how_threads_wait(monkeypatch):
+def test_the_busy_benchmark_ends_its_busy_process_and_says_how_threads_wait(monkeypatch, capsys):
     monkeypatch.setattr(bench_busy, "SHAPES", {"one": {"n_layer": 1}})
-    found = bench_busy.run(repeats=1, steps=1)
+    assert main(["bench", "busy", "--repeats", "1", "--steps", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
     assert found["one"]["ratio"] == pytest.approx(found["one"]["busy_ms"] / found["one"]["quiet_ms"])
     assert set(WAITING) < set(found["waiting"])
     with pytest.raises(UserError), bench_busy.one_core_busy():
