@@ -131,7 +131,8 @@ def check_matrices(model: nn.Module, found: dict[str, Projection], m: int | None
     """`UserError` on one that cannot be changed, is damaged, or does not divide into groups of m."""
     check_editable(model, found.values())
     for name, matrix in found.items():
-        if not torch.stack(matrix.weight.aminmax()).isfinite().all():  # NaN is least and largest
+        total = matrix.weight.sum(dtype=torch.float32)  # finite only if every weight is; it may overflow
+        if not total.isfinite() and not matrix.weight.isfinite().all():
             raise UserError(f"{name} has weights that are not finite: the model is damaged")
         inputs = matrix.weight.shape[1]
         if m and inputs % m:
