@@ -4,6 +4,7 @@ import supertf  # isort: skip  # noqa: F401  # before torch loads: it sets how t
 
 import functools
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,8 @@ hypothesis.settings.register_profile(  # by default an example must end in 0.2 s
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("any machine")
+# A shell starts background jobs with Ctrl-C ignored, and so would be all processes that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

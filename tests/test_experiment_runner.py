@@ -216,15 +216,7 @@ def test_the_first_ctrl_c_finishes_the_cell_and_the_next_run_goes_on(toy, capfd)
     assert measured() == ORDER[3:]
 
 
-@pytest.fixture
-def python_handles_ctrl_c():
-    """A shell starts background jobs with Ctrl-C ignored, and the tests' own process may be one."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_the_second_ctrl_c_leaves_the_cell_at_once(toy, python_handles_ctrl_c):
+def test_the_second_ctrl_c_leaves_the_cell_at_once(toy):
     with pytest.raises(SweepInterrupted, match="after 2 of 6"):
         run(toy, changes={"mishap": ["interrupt twice", 1]}, progress=False)
     assert measured() == ORDER[:3]
@@ -268,9 +260,8 @@ def sleeping_sweep(toy, tmp_path):
     description = tmp_path / "toy.json"
     description.write_text(json.dumps(toy.to_dict()))
     code = f"""
-import json, signal, sys
+import json, sys
 from supertf import cli, experiments
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 toy = experiments.Experiment.from_dict(json.load(open({str(description)!r})))
 experiments.EXPERIMENTS["toy"] = toy
 sys.exit(cli.main(["experiment", "run", "toy", "--jobs", "2", "--set", 'mishap=["sleep", 1]']))
