@@ -55,9 +55,9 @@ def python(*arguments: str, **options) -> str:
 
 def imported(folder: str) -> set[str]:
     """Names of the packages on PyPI that the modules of a folder import, anywhere in them."""
-    own = {path.stem for path in (ROOT / folder).glob("*.py")} | {"supertf"}
+    own = {path.stem for path in (ROOT / folder).rglob("*.py")} | {"supertf"}
     modules = set()
-    for path in (ROOT / folder).glob("*.py"):
+    for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 modules |= {alias.name.split(".")[0] for alias in node.names}
@@ -118,8 +118,7 @@ def test_a_wheel_builds_offline_holds_every_module_and_recorded_result_and_impor
     offline = ("--no-deps", "--no-index", "--quiet", "--disable-pip-version-check")
     python("-m", "pip", "wheel", *offline, "--no-build-isolation", "-w", str(tmp_path), str(source))
     (wheel,) = tmp_path.glob("supertf-*-py3-none-any.whl")
-    patterns = ("*.py", "*.json", "recorded/*.json")
-    files = [path for pattern in patterns for path in (ROOT / "supertf").glob(pattern)]
+    files = [path for pattern in ("*.py", "*.json") for path in (ROOT / "supertf").rglob(pattern)]
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert held == {path.relative_to(ROOT).as_posix() for path in files}
     site = tmp_path / "site"
