@@ -19,7 +19,7 @@ _EXPORTS = {  # public name: module; imported on first use so that `import super
     "TrainSettings": "training",
     "generate": "generation",
     "load_model": "pretrained",
-    "load_tokenizer": "tokenizer",
+    "load_tokenizer": "data.tokenizer",
     "perplexity": "evaluate",
     "train": "training",
 }

@@ -16,11 +16,11 @@ from typing import Any
 import tiktoken
 
 from supertf.bench import Seconds, machine, rounds
-from supertf.corpus import iter_documents
-from supertf.data import prepare
+from supertf.data.corpus import iter_documents
+from supertf.data.fetch import is_present
+from supertf.data.token_files import prepare
+from supertf.data.tokenizer import bytes_to_unicode, load_tokenizer, train_bpe
 from supertf.errors import UserError
-from supertf.fetch import is_present
-from supertf.tokenizer import bytes_to_unicode, load_tokenizer, train_bpe
 
 CORES = ("1_core", "2_cores")
 

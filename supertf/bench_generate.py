@@ -13,15 +13,15 @@ from torch import Tensor
 
 from supertf.bench import Seconds, interleave, limits, machine, rounds, speedup
 from supertf.cli_eval import read_ids
+from supertf.data.fetch import smollm2_path
+from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.evaluate import perplexity
-from supertf.fetch import smollm2_path
 from supertf.generation import generate
 from supertf.linear import linear_one_row
 from supertf.model import GPT
 from supertf.packed import PACKINGS, Packed, missing_kernel, packed_weights
 from supertf.pretrained import load_model
-from supertf.tokenizer import load_tokenizer
 
 PROMPT = "The capital of France is"
 TEXT = "python-docs:stdlib"  # its first tokens show what fewer bits cost in quality

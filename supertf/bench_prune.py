@@ -19,6 +19,7 @@ from supertf.bench import limits, machine, rounds, speedup
 from supertf.bench_generate import PROMPT, TEXT, weight_bytes
 from supertf.calibration import calibrate
 from supertf.cli_eval import read_ids
+from supertf.data.tokenizer import load_tokenizer
 from supertf.dynamic_pruning import DynamicPruning, dynamically_pruned, plan_dynamic
 from supertf.evaluate import perplexity
 from supertf.generation import generate
@@ -33,7 +34,6 @@ from supertf.share_search import kind_costs, most_spared
 from supertf.skipping import skipping
 from supertf.structured import in_smaller, plan_structured, smaller
 from supertf.svd_softmax import rough_head, svd_softmax
-from supertf.tokenizer import load_tokenizer
 
 LENGTH, WINDOWS = 512, 8
 CALIBRATION = (4, 8, 64)  # windows for thresholds, for all other plans, and to fit weights to

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from supertf.bench import machine, rounds, speedup
 from supertf.cli_eval import read_ids
+from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.files import write_json
 from supertf.model import GPT
 from supertf.pretrained import load_model, write_tensors
 from supertf.projections import show
 from supertf.superweights import PROMPT, candidates, find_spikes
-from supertf.tokenizer import load_tokenizer
 
 TEXT = "python-docs:stdlib"
 LENGTHS = (10, 128, 1024)  # tokens of the prompts

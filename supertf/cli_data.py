@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     """Write the token files and print what they hold."""
     import time
 
-    from supertf.corpus import describe, iter_documents
-    from supertf.data import prepare
+    from supertf.data.corpus import describe, iter_documents
+    from supertf.data.token_files import prepare
 
     start = time.perf_counter()
     tokenizer = _tokenizer(args)
@@ -86,8 +86,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _tokenizer(args: argparse.Namespace) -> "tiktoken.Encoding":
     """The tokenizer asked for, trained on the front of the corpus if it is `bpe:SIZE`."""
-    from supertf.corpus import iter_documents
-    from supertf.tokenizer import load_tokenizer, train_bpe
+    from supertf.data.corpus import iter_documents
+    from supertf.data.tokenizer import load_tokenizer, train_bpe
 
     kind, _, size = args.tokenizer.partition(":")
     if kind != "bpe":

@@ -76,9 +76,9 @@ def read_ids(data: str, tokenizer: "tiktoken.Encoding", max_tokens: int) -> "np.
     end-of-text token. `UserError` when it cannot be read, was changed, or was tokenized otherwise."""
     import numpy as np
 
-    from supertf.corpus import iter_documents
-    from supertf.data import TokenFile
-    from supertf.tokenizer import tokenizer_spec
+    from supertf.data.corpus import iter_documents
+    from supertf.data.token_files import TokenFile
+    from supertf.data.tokenizer import tokenizer_spec
 
     if data.endswith(".bin"):
         file = TokenFile(data)

@@ -49,10 +49,10 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from supertf.cli_model import Subject
+    from supertf.data.tokenizer import valid_unicode
     from supertf.generation import stream
     from supertf.model import GPT
     from supertf.packed import packed_weights
-    from supertf.tokenizer import valid_unicode
 
     only_cpu = args.weights in ("int8", "int4")
     if only_cpu and args.device not in (None, "cpu"):

@@ -12,11 +12,11 @@ from supertf.ablation import Loss, text_loss
 from supertf.bench import machine
 from supertf.checkpoint import trained_with_bos
 from supertf.cli_eval import read_ids
+from supertf.data.tokenizer import special_ids, unused_ids
 from supertf.device import pick_device_dtype
 from supertf.errors import Note, UserError
 from supertf.hf_model import ENDLESS, HFModel, load_any
 from supertf.hf_tokenizer import HFTokenizer
-from supertf.tokenizer import special_ids, unused_ids
 
 if TYPE_CHECKING:
     import numpy as np

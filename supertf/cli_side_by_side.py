@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from supertf.ablation import measured, ratio, text_loss
 from supertf.cli_model import Subject
+from supertf.data.tokenizer import save_tokenizer
 from supertf.errors import UserError
 from supertf.evaluate import perplexity
 from supertf.generation import check, generate
@@ -31,7 +32,6 @@ from supertf.projections import Coordinate, check_coordinate, output_projections
 from supertf.published import published, recorded_checks
 from supertf.superweights import PROMPT, Spike, candidates, find_spikes
 from supertf.tables import number, print_table
-from supertf.tokenizer import save_tokenizer
 
 
 class SideBySide:

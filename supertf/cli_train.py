@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from accelerate import PartialState
     from tqdm.auto import tqdm
 
-    from supertf.data import TokenFile
+    from supertf.data.token_files import TokenFile
     from supertf.device import pick_device_dtype
     from supertf.training import open_data, train
 
@@ -141,7 +141,7 @@ def choose(
 def train_settings(args: argparse.Namespace, config: GPTConfig, train_file: Any) -> "TrainSettings":
     """The settings that the flags describe; epochs become steps, those done by a run to resume included."""
     from supertf import checkpoint
-    from supertf.data import Windows
+    from supertf.data.token_files import Windows
     from supertf.run_folder import data_position, window_order
     from supertf.training import TrainSettings
 

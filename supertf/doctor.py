@@ -6,10 +6,10 @@ import platform
 from typing import Any
 
 from supertf import __version__
-from supertf.corpus import hub_trouble
+from supertf.data.corpus import hub_trouble
+from supertf.data.fetch import WHEELS, is_present, places
 from supertf.device import pick_device_dtype
 from supertf.errors import UserError
-from supertf.fetch import WHEELS, is_present, places
 
 SHOWN = ("torch", "numpy", "accelerate", "datasets", "tiktoken", "transformers", "ipywidgets", "matplotlib")
 

@@ -26,7 +26,7 @@ from supertf.files import is_sealed, read_json, seal, write_json
 
 FORMAT = "supertf experiment cell 1"
 SAME = ("supertf", "torch", "numpy", "device", "dtype")  # what a kept cell must have been made with, and code
-TEXTS = "supertf.python_docs"  # the code of the built-in text, which is the documentation of this very Python
+TEXTS = "supertf.data.python_docs"  # the built-in text is the documentation of this very Python
 
 
 def measure_of(reference: str) -> Callable[..., dict[str, Any]]:

@@ -111,7 +111,7 @@ def gguf_tokenizer(path: Path) -> "tiktoken.Encoding":
     """The tokenizer in a GGUF file as a tiktoken `Encoding`; `UserError` unless it splits text as SmolLM2."""
     import gguf
 
-    from supertf.tokenizer import bpe_encoding  # which imports this module
+    from supertf.data.tokenizer import bpe_encoding  # which imports this module
 
     with readable(path):
         reader = gguf.GGUFReader(path)

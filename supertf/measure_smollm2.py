@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from supertf.corpus import iter_documents
+from supertf.data.corpus import iter_documents
+from supertf.data.tokenizer import load_tokenizer
 from supertf.evaluate import loss_by_position
 from supertf.hf_model import Tokenizer
 from supertf.model import with_changes
 from supertf.pretrained import load_model
-from supertf.tokenizer import load_tokenizer
 
 MODEL = "smollm2-135m"
 PIECE = 1024  # positions whose losses are averaged

@@ -14,8 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 from supertf.attention import AttentionScale
 from supertf.config import GPTConfig
+from supertf.data.fetch import smollm2_path
 from supertf.errors import UserError
-from supertf.fetch import smollm2_path
 from supertf.files import atomic_path, read_json, write_json
 from supertf.gguf_weights import read_gguf
 from supertf.hf_weights import (

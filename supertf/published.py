@@ -15,8 +15,8 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from supertf.ablation import Loss, Proof, ablate
+from supertf.data.fetch import is_present
 from supertf.errors import UserError
-from supertf.fetch import is_present
 from supertf.files import read_json
 from supertf.projections import Coordinate, output_projections, parse, show
 from supertf.superweights import search

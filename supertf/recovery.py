@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from supertf.checks import check_vocabulary
-from supertf.data import batches
+from supertf.data.token_files import batches
 from supertf.errors import UserError
 from supertf.matrices import matrices
 from supertf.model import GPT, with_changes

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from supertf import checkpoint
 from supertf.checkpoint import Checkpoint
-from supertf.data import Windows
+from supertf.data.token_files import Windows
 from supertf.errors import UserError
 from supertf.files import atomic_path
 

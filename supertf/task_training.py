@@ -12,11 +12,11 @@ from tqdm.auto import tqdm
 from supertf.attention import add_zero_key, layout
 from supertf.attention_stats import attention_stats
 from supertf.config import GPTConfig
+from supertf.data.tasks import Batch, Task
 from supertf.device import threads_for
 from supertf.errors import UserError
 from supertf.model import GPT
 from supertf.optimizer import learning_rate, make_optimizer
-from supertf.tasks import Batch, Task
 
 DEPTHS = 8  # parts of the sequence by which accuracy is told
 FREE_LR = 10.0  # of a free scale p_n, in learning rates: it learns only from queries that see n keys

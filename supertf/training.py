@@ -24,7 +24,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from supertf.config import GPTConfig
-from supertf.data import TokenFile, Windows, batches, check_vocab
+from supertf.data.token_files import TokenFile, Windows, batches, check_vocab
+from supertf.data.tokenizer import unused_ids
 from supertf.device import pick_device_dtype, threads_for
 from supertf.errors import UserError
 from supertf.generation import generate
@@ -32,7 +33,6 @@ from supertf.interrupt import StopRequest
 from supertf.model import GPT
 from supertf.optimizer import learning_rate, make_optimizer, mean_s
 from supertf.run_folder import RunFolder
-from supertf.tokenizer import unused_ids
 
 
 @dataclass(frozen=True)

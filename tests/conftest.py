@@ -13,8 +13,8 @@ import hypothesis
 import pytest
 import torch
 
+from supertf.data.fetch import is_present
 from supertf.experiment_description import Experiment
-from supertf.fetch import is_present
 from supertf.pretrained import load_model
 
 hypothesis.settings.register_profile(  # by default an example must end in 0.2 s, and be drawn fast

@@ -8,10 +8,10 @@ import torch
 from supertf import checkpoint
 from supertf.changes import INPUTS, ROUNDING, WEIGHTS, changes
 from supertf.config import GPTConfig
+from supertf.data.tokenizer import load_tokenizer
 from supertf.input_sizes import input_sizes
 from supertf.model import GPT
 from supertf.recovery import recover
-from supertf.tokenizer import load_tokenizer
 
 CONFIG = GPTConfig(
     vocab_size=50, n_ctx=24, n_layer=3, n_head=2, n_embd=16, n_inner=40, mlp="swiglu", position="none"

@@ -20,10 +20,10 @@ from supertf.ablation import (
     without,
 )
 from supertf.config import GPTConfig
+from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.evaluate import perplexity
 from supertf.model import GPT
-from supertf.tokenizer import load_tokenizer
 
 TEXT = torch.randint(CONFIG.vocab_size, (60,), generator=torch.Generator().manual_seed(1)).tolist()
 

@@ -16,6 +16,7 @@ from supertf.activation_quantization import quantized_activations
 from supertf.attention_stats import attention_stats, sink_rate
 from supertf.calibration import calibrate
 from supertf.config import ATTENTIONS, POSITIONS
+from supertf.data.tasks import Task
 from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.evaluate import perplexity
 from supertf.generation import generate
@@ -33,7 +34,6 @@ from supertf.structured import plan_structured, smaller
 from supertf.superweight_effects import activation_path, next_tokens, restoration, unigram
 from supertf.superweights import find_spikes
 from supertf.task_training import TaskSettings, score, train_on_task
-from supertf.tasks import Task
 
 IDS = TEXT[:160]
 TASK = Task(keys=24, values=12, queries=3)

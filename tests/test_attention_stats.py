@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from supertf.attention import explicit_attention, layout
 from supertf.attention_stats import attention_stats, blockwise_stats, sink_rate
 from supertf.config import ATTENTIONS, POSITIONS, GPTConfig
+from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.model import GPT
 from supertf.residual_stats import hidden_states, token_layout
-from supertf.tokenizer import load_tokenizer
 
 TINY = GPTConfig(vocab_size=50, n_ctx=24, n_layer=3, n_head=4, n_kv_head=2, n_embd=32, n_inner=48)
 PACKED = torch.tensor([[1] * 7 + [2] * 13, [0, 0] + [1] * 5 + [2] * 9 + [0] * 4])

@@ -7,7 +7,7 @@ from planted import PROMPT, planted_model
 from supertf import bench_superweights
 from supertf.bench import Seconds
 from supertf.bench_superweights import compare, from_disk, generate_checkpoint
-from supertf.fetch import is_present
+from supertf.data.fetch import is_present
 
 pytest.importorskip("transformers")
 SMALL = {

@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from tiny import command_here, tiny_config, tiny_tokens
 
 from supertf import checkpoint
+from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.model import GPT
 from supertf.optimizer import make_optimizer
 from supertf.pretrained import load_model
-from supertf.tokenizer import load_tokenizer
 
 
 def make(seed: int = 0):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from supertf.cli import main
-from supertf.data import TokenFile, prepare
-from supertf.tokenizer import load_tokenizer
+from supertf.data.token_files import TokenFile, prepare
+from supertf.data.tokenizer import load_tokenizer
 
 ORIGINAL_FLAGS = shlex.split(
     "--max_length 1024 --sample_size 100000 --data_name eliplutchok/fineweb-small-sample --stride 256 "
@@ -44,8 +44,8 @@ def test_the_original_flags_work_verbatim(book, capsys, monkeypatch):
         return datasets.IterableDatasetDict({"train": datasets.Dataset.from_list(rows).to_iterable_dataset()})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr("supertf.corpus.hub_trouble", lambda: None)
-    monkeypatch.setattr("supertf.corpus._hub_license", lambda name: "odc-by")
+    monkeypatch.setattr("supertf.data.corpus.hub_trouble", lambda: None)
+    monkeypatch.setattr("supertf.data.corpus._hub_license", lambda name: "odc-by")
     code, out, _ = run(capsys, *ORIGINAL_FLAGS, "--tokenizer", "bytes", "--json")
     assert code == 0
     assert asked == {
@@ -187,7 +187,7 @@ def test_wrong_types_are_refused_by_the_parser(options, capsys):
 
 def test_the_command_line_and_the_library_write_the_same(book, capsys, tmp_path):
     run(capsys, "--data_name", "book.txt", "--tokenizer", "bytes")
-    from supertf.corpus import iter_documents
+    from supertf.data.corpus import iter_documents
 
     train, _ = prepare(
         iter_documents("book.txt"), load_tokenizer("bytes"), tmp_path / "library", progress=False

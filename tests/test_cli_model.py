@@ -12,12 +12,12 @@ from planted import CONFIG, planted_model
 
 from supertf.cli import main
 from supertf.cli_model import Subject
+from supertf.data.tokenizer import load_tokenizer, save_tokenizer
 from supertf.evaluate import loss_by_position, perplexity
 from supertf.generation import generate
 from supertf.hf_model import load_any
 from supertf.hf_tokenizer import HFTokenizer
 from supertf.pretrained import save_model
-from supertf.tokenizer import load_tokenizer, save_tokenizer
 
 transformers = pytest.importorskip("transformers")
 BYTES = dataclasses.replace(CONFIG, vocab_size=257, n_ctx=64)

@@ -252,7 +252,7 @@ def test_a_hugging_face_model_is_pruned_but_not_saved(here, capsys, monkeypatch)
 
 @pytest.mark.real_model
 def test_wanda_on_smollm2_keeps_its_super_weight_either_way(smollm2, one_thread, capsys, monkeypatch):
-    from supertf.tokenizer import load_tokenizer
+    from supertf.data.tokenizer import load_tokenizer
 
     loaded = (smollm2, load_tokenizer("smollm2-135m"))
     monkeypatch.setattr("supertf.cli_model.load_any", lambda *_, **__: loaded)

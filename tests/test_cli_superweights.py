@@ -8,12 +8,12 @@ from families import PROMPT, plant, tiny
 from planted import CONFIG, planted_model
 
 from supertf.cli import main
-from supertf.data import prepare
+from supertf.data.token_files import prepare
+from supertf.data.tokenizer import load_tokenizer
 from supertf.evaluate import perplexity
 from supertf.model import GPT
 from supertf.pretrained import save_model
 from supertf.published import Published
-from supertf.tokenizer import load_tokenizer
 from supertf.weight_edits import scaled_weights
 
 BYTES = dataclasses.replace(CONFIG, vocab_size=257)

@@ -105,7 +105,7 @@ def test_named_options_and_switches_agree_or_are_refused(capsys):
 
 
 def test_epochs_become_steps_and_steps_win(folder, capsys, tmp_path):
-    from supertf.data import TokenFile, Windows
+    from supertf.data.token_files import TokenFile, Windows
 
     args = parse("--max_len", "16", "--batch_size", "8", "--grad_accumulation", "2", "--epoch", "3")
     file = TokenFile("train.bin")

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from supertf.cli import main
+from supertf.data.fetch import WHEELS, places
 from supertf.device import cpu_has_bf16, pick_device_dtype
 from supertf.doctor import report
 from supertf.errors import UserError
-from supertf.fetch import WHEELS, places
 
 
 @pytest.fixture(autouse=True)

@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from supertf import evaluate
 from supertf.cli import main
-from supertf.data import prepare
+from supertf.data.fetch import is_present
+from supertf.data.token_files import prepare
+from supertf.data.tokenizer import train_bpe
 from supertf.errors import UserError
 from supertf.evaluate import loss_by_position, perplexity
-from supertf.fetch import is_present
 from supertf.model import GPT
 from supertf.pretrained import save_model
-from supertf.tokenizer import train_bpe
 
 V, BOS = 257, 256
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from test_gguf import CONFIG, write_gguf
 
 from supertf import gguf_weights
+from supertf.data.tokenizer import load_tokenizer
 from supertf.expanded import read_expanded, read_tokenizer
 from supertf.gguf_weights import read_gguf
 from supertf.model import GPT
-from supertf.tokenizer import load_tokenizer
 
 
 def source(folder, seed=0):

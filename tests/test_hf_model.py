@@ -7,6 +7,7 @@ import torch
 from families import FAMILIES, LAYERS, PROMPT, SMALL, WIDTH, hugging_face, plant, tiny
 
 from supertf import evaluate, hf_model
+from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import Note, UserError
 from supertf.evaluate import loss_by_position, perplexity
 from supertf.generation import generate
@@ -16,7 +17,6 @@ from supertf.model import GPT
 from supertf.pretrained import save_model
 from supertf.projections import output_projections
 from supertf.superweights import candidates, find_spikes, search
-from supertf.tokenizer import load_tokenizer
 from supertf.weight_edits import scaled_weights
 
 transformers = pytest.importorskip("transformers")

@@ -11,10 +11,7 @@ from own_tokenizers import SENTENCE, SPECIAL, own_tokenizer
 
 from supertf import checkpoint
 from supertf.cli_model import Subject
-from supertf.errors import Note, UserError
-from supertf.hf_tokenizer import HFTokenizer, hf_tokenizer, named_tokenizer, tokenizer_of
-from supertf.pretrained import save_model
-from supertf.tokenizer import (
+from supertf.data.tokenizer import (
     ENDOFTEXT,
     GPT2_PATTERN,
     bpe_encoding,
@@ -25,6 +22,9 @@ from supertf.tokenizer import (
     train_hf_bpe,
     unused_ids,
 )
+from supertf.errors import Note, UserError
+from supertf.hf_tokenizer import HFTokenizer, hf_tokenizer, named_tokenizer, tokenizer_of
+from supertf.pretrained import save_model
 
 transformers = pytest.importorskip("transformers")
 GPT2_SIZE = 50257

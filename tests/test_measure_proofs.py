@@ -8,13 +8,13 @@ from planted import byte_model, saved
 
 from supertf import measure_proofs
 from supertf.ablation import random_weights
+from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.evaluate import perplexity
 from supertf.experiments import EXPERIMENTS
 from supertf.measure_proofs import proof
 from supertf.measure_smollm2 import text
 from supertf.projections import parse
-from supertf.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PROOFS = EXPERIMENTS["proofs"]

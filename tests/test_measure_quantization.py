@@ -7,6 +7,7 @@ from planted import byte_model, saved
 
 from supertf.activation_quantization import quantized_activations, super_activations
 from supertf.calibration import calibrate
+from supertf.data.tokenizer import load_tokenizer
 from supertf.evaluate import perplexity
 from supertf.experiments import EXPERIMENTS
 from supertf.measure_proofs import APART
@@ -15,7 +16,6 @@ from supertf.measure_smollm2 import text
 from supertf.projections import parse
 from supertf.quantization import quantize, quantized
 from supertf.rounding import Scheme
-from supertf.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUANTIZING = EXPERIMENTS["quantizing"]

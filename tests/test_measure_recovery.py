@@ -7,6 +7,7 @@ import pytest
 from planted import CONFIG, planted_model, saved
 
 from supertf.calibration import calibrate
+from supertf.data.tokenizer import load_tokenizer
 from supertf.evaluate import perplexity
 from supertf.experiments import EXPERIMENTS
 from supertf.measure_proofs import APART
@@ -16,7 +17,6 @@ from supertf.measure_smollm2 import text
 from supertf.pruning import pruned_copy
 from supertf.recovery import recover
 from supertf.structured import plan_structured, smaller
-from supertf.tokenizer import load_tokenizer
 from supertf.weight_edits import scaled_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,6 +8,7 @@ import torch
 from planted import CONFIG, planted_model, saved
 
 from supertf.calibration import calibrate
+from supertf.data.tokenizer import load_tokenizer
 from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.evaluate import perplexity
 from supertf.experiments import EXPERIMENTS
@@ -17,7 +18,6 @@ from supertf.measure_refit import refitted
 from supertf.measure_smollm2 import text
 from supertf.refit import refit
 from supertf.structured import plan_structured, smaller
-from supertf.tokenizer import load_tokenizer
 from supertf.weight_edits import scaled_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")

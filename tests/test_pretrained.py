@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from supertf.bench_generate import load_peer
 from supertf.config import PRESETS, GPTConfig
+from supertf.data.fetch import places
 from supertf.errors import UserError
-from supertf.fetch import places
 from supertf.files import read_json, write_json
 from supertf.model import GPT
 from supertf.pretrained import load_model, save_model
@@ -236,7 +236,7 @@ def real_reference(read_once):
 @pytest.mark.real_model
 @pytest.mark.slow
 def test_real_logits_equal_those_of_transformers(smollm2, real_reference):
-    from supertf.tokenizer import load_tokenizer
+    from supertf.data.tokenizer import load_tokenizer
 
     ids = load_tokenizer("smollm2-135m").encode(
         "Apple Inc. is a worldwide tech company. The capital of France is"
@@ -257,8 +257,8 @@ def test_real_token_ids_equal_those_of_hugging_face_on_a_thousand_documents(read
     """
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 
-    from supertf.corpus import iter_documents
-    from supertf.tokenizer import load_tokenizer
+    from supertf.data.corpus import iter_documents
+    from supertf.data.tokenizer import load_tokenizer
 
     place = places("smollm2-135m")[0]
     reference = transformers.AutoTokenizer.from_pretrained(

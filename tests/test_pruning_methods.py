@@ -7,6 +7,7 @@ import torch
 from planted import byte_model, saved
 
 from supertf.calibration import calibrate
+from supertf.data.tokenizer import load_tokenizer
 from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.errors import UserError
 from supertf.evaluate import perplexity
@@ -19,7 +20,6 @@ from supertf.pruning_methods import applied, make_plan, prepare
 from supertf.pruning_names import FAMILY, needs_text
 from supertf.pruning_plan import plan
 from supertf.structured import plan_structured
-from supertf.tokenizer import load_tokenizer
 from supertf.weight_edits import scaled_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")

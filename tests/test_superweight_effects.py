@@ -12,6 +12,7 @@ from planted import CONFIG, planted_model
 
 from supertf.ablation import text_loss
 from supertf.attention_stats import attention_stats, sink_rate
+from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.generation import generate
 from supertf.residual_stats import hidden_states
@@ -26,7 +27,6 @@ from supertf.superweight_effects import (
     token_groups,
     unigram,
 )
-from supertf.tokenizer import load_tokenizer
 from supertf.weight_edits import scaled_weights
 
 TEXT = torch.randint(CONFIG.vocab_size, (60,), generator=torch.Generator().manual_seed(1)).tolist()

@@ -11,11 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from supertf import superweights
+from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.model import GPT
 from supertf.projections import block_name, output_projections
 from supertf.superweights import candidates, find_spikes, peak, search
-from supertf.tokenizer import load_tokenizer
 from supertf.weight_edits import scaled_weights
 
 pytest.importorskip("transformers")

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from supertf.config import ATTENTIONS, POSITIONS
+from supertf.data.tasks import Task
 from supertf.errors import UserError
 from supertf.model import GPT, with_changes
 from supertf.task_training import (
@@ -16,7 +17,6 @@ from supertf.task_training import (
     task_config,
     train_on_task,
 )
-from supertf.tasks import Task
 
 TASK = Task(keys=16, values=4, queries=3)
 SMALL = {"n_embd": 16, "n_head": 2, "init_std": 0.3}

@@ -12,10 +12,10 @@ from tiny import T, tiny_config, tiny_settings, tiny_tokens
 
 from supertf import bench_busy
 from supertf.cli import main
+from supertf.data.tasks import Task
 from supertf.device import SMALL, threads_for
 from supertf.errors import UserError
 from supertf.task_training import TaskSettings, task_config, train_on_task
-from supertf.tasks import Task
 from supertf.training import train
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")

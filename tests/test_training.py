@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from supertf import checkpoint
 from supertf.config import ATTENTIONS
-from supertf.data import Windows, batches, prepare
+from supertf.data.token_files import Windows, batches, prepare
+from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.model import GPT
 from supertf.optimizer import learning_rate, make_optimizer, mean_s, parameter_groups
 from supertf.pretrained import load_model
-from supertf.tokenizer import load_tokenizer
 from supertf.training import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from supertf.cli import main
 from supertf.config import GPTConfig, preset
-from supertf.data import TokenFile, prepare
-from supertf.tokenizer import load_tokenizer
+from supertf.data.token_files import TokenFile, prepare
+from supertf.data.tokenizer import load_tokenizer
 from supertf.training import TrainSettings
 
 T = 16

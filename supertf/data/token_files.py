@@ -22,9 +22,7 @@ import tiktoken
 from tqdm.auto import tqdm
 
 from supertf import __version__
-from supertf.errors import UserError
-from supertf.files import is_sealed, read_json, sha256
-from supertf.token_writer import (
+from supertf.data.token_writer import (
     FORMAT,
     SPLITS,
     TokenWriter,
@@ -33,7 +31,9 @@ from supertf.token_writer import (
     publish,
     staging_folder,
 )
-from supertf.tokenizer import tokenizer_from_spec, tokenizer_spec, valid_unicode
+from supertf.data.tokenizer import tokenizer_from_spec, tokenizer_spec, valid_unicode
+from supertf.errors import UserError
+from supertf.files import is_sealed, read_json, sha256
 
 if TYPE_CHECKING:
     import torch  # imported where it is used, so that `supertf data` starts without it

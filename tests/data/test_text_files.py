@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supertf.corpus import describe, iter_documents
+from supertf.data.corpus import describe, iter_documents
 from supertf.errors import UserError
 
 ROWS = ["first row", 'second, "quoted"\nrow with é', "third\twith a tab"]

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supertf import data, token_writer
-from supertf.data import TokenFile, prepare
+from supertf.data import token_files as data
+from supertf.data import token_writer
+from supertf.data.token_files import TokenFile, prepare
+from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.files import seal
-from supertf.tokenizer import load_tokenizer
 
 BYTES = load_tokenizer("bytes")
 DOCUMENTS = [f"Document {i}: " + "text " * (i % 7) for i in range(200)]
@@ -157,8 +158,8 @@ class FullFile:
 
 CHILD = """
 import sys
-from supertf.data import prepare
-from supertf.tokenizer import load_tokenizer
+from supertf.data.token_files import prepare
+from supertf.data.tokenizer import load_tokenizer
 def documents():
     for i in range({count}):
         yield f"document {{i}} " + "some text " * 50

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supertf import python_docs
-from supertf.corpus import describe, iter_documents
+from supertf.data import python_docs
+from supertf.data.corpus import describe, iter_documents
+from supertf.data.text_files import DOCUMENT_CHARS
 from supertf.errors import UserError
-from supertf.text_files import DOCUMENT_CHARS
 
 ROWS = ["first row", "second\nrow with é", "third"]
 
@@ -150,7 +150,7 @@ def test_a_folder_without_text_says_what_was_looked_for(tmp_path):
     ["missing.txt", "no/such/file.jsonl", "/no/such/folder", "", "what is this?", "a/b.ndjson", "b.jsonl.GZ"],
 )
 def test_a_missing_file_is_not_looked_for_on_the_hub(name, monkeypatch):
-    monkeypatch.setattr("supertf.corpus.hub_trouble", lambda: pytest.fail("asked the hub"))
+    monkeypatch.setattr("supertf.data.corpus.hub_trouble", lambda: pytest.fail("asked the hub"))
     with pytest.raises(UserError, match="no file or folder"):
         list(iter_documents(name))
 
@@ -162,7 +162,7 @@ def test_a_dataset_on_the_hub_is_streamed_by_datasets(monkeypatch, tmp_path):
     (tmp_path / "owner" / "name" / "data").mkdir(parents=True)
     write_kind(tmp_path / "owner" / "name" / "data" / "train-00000-of-00001.parquet")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("supertf.corpus.hub_trouble", lambda: None)
+    monkeypatch.setattr("supertf.data.corpus.hub_trouble", lambda: None)
     load_dataset = datasets.load_dataset
     monkeypatch.setattr(datasets, "load_dataset", lambda n, c, **o: load_dataset(str(tmp_path / n), c, **o))
     assert list(iter_documents("owner/name")) == ROWS

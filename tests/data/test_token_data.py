@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supertf.data import TokenFile, Windows, batches, check_vocab, prepare
+from supertf.data.token_files import TokenFile, Windows, batches, check_vocab, prepare
+from supertf.data.tokenizer import load_tokenizer, train_bpe
 from supertf.errors import UserError
-from supertf.tokenizer import load_tokenizer, train_bpe
 
 BYTES = load_tokenizer("bytes")
 DOCUMENTS = [f"Document {i}: " + "text " * (i % 7) for i in range(200)]
