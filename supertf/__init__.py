@@ -13,12 +13,12 @@ if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys(
 __version__ = "0.1.0"
 
 _EXPORTS = {  # public name: module; imported on first use so that `import supertf` stays fast
-    "GPT": "model",
-    "GPTConfig": "config",
-    "PRESETS": "config",
+    "GPT": "model.gpt",
+    "GPTConfig": "model.config",
+    "PRESETS": "model.config",
     "TrainSettings": "training",
-    "generate": "generation",
-    "load_model": "pretrained",
+    "generate": "model.generation",
+    "load_model": "model.pretrained",
     "load_tokenizer": "data.tokenizer",
     "perplexity": "evaluate",
     "train": "training",

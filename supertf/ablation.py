@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from supertf.checks import check_finite
 from supertf.errors import UserError
 from supertf.evaluate import perplexity
-from supertf.projections import Coordinate, check_coordinate, output_projections, show
+from supertf.model.projections import Coordinate, check_coordinate, output_projections, show
 from supertf.weight_edits import check_editable, scaled_weights
 
 Loss = Callable[[nn.Module], float]  # nats per token, the same for the same model

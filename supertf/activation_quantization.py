@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from supertf.changes import ROUNDING, Hook, changed, changes
 from supertf.errors import UserError
-from supertf.matrices import kind, matrices, places
-from supertf.projections import Coordinate
+from supertf.model.changes import ROUNDING, Hook, changed, changes
+from supertf.model.matrices import kind, matrices, places
+from supertf.model.projections import Coordinate
 
 STREAM = re.compile(  # kinds of matrices that read the residual stream, through a norm
     r"(?:.*\.)?(?:c_attn|q_proj|k_proj|v_proj|qkv_proj|query_key_value|Wqkv"

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from supertf.attention import Layout
 from supertf.errors import UserError
-from supertf.model import GPT
+from supertf.model.attention import Layout
+from supertf.model.gpt import GPT
 from supertf.residual_stats import hidden_states, token_layout
 
 BLOCK_ELEMENTS = 2**22  # logits held at once: 16 MiB in float32

@@ -17,11 +17,11 @@ from supertf.data.fetch import smollm2_path
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.evaluate import perplexity
-from supertf.generation import generate
-from supertf.linear import linear_one_row
-from supertf.model import GPT
+from supertf.model.generation import generate
+from supertf.model.gpt import GPT
+from supertf.model.linear import linear_one_row
+from supertf.model.pretrained import load_model
 from supertf.packed import PACKINGS, Packed, missing_kernel, packed_weights
-from supertf.pretrained import load_model
 
 PROMPT = "The capital of France is"
 TEXT = "python-docs:stdlib"  # its first tokens show what fewer bits cost in quality

@@ -22,13 +22,13 @@ from supertf.cli_eval import read_ids
 from supertf.data.tokenizer import load_tokenizer
 from supertf.dynamic_pruning import DynamicPruning, dynamically_pruned, plan_dynamic
 from supertf.evaluate import perplexity
-from supertf.generation import generate
 from supertf.input_sizes import input_sizes
-from supertf.matrices import HEAD
-from supertf.model import GPT
+from supertf.model.generation import generate
+from supertf.model.gpt import GPT
+from supertf.model.matrices import HEAD
+from supertf.model.pretrained import load_model
+from supertf.model.projections import Coordinate, parse
 from supertf.packed import PACKINGS, missing_kernel, packed_weights
-from supertf.pretrained import load_model
-from supertf.projections import Coordinate, parse
 from supertf.refit import refit
 from supertf.share_search import kind_costs, most_spared
 from supertf.skipping import skipping

@@ -18,9 +18,9 @@ from supertf.cli_eval import read_ids
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.files import write_json
-from supertf.model import GPT
-from supertf.pretrained import load_model, write_tensors
-from supertf.projections import show
+from supertf.model.gpt import GPT
+from supertf.model.pretrained import load_model, write_tensors
+from supertf.model.projections import show
 from supertf.superweights import PROMPT, candidates, find_spikes
 
 TEXT = "python-docs:stdlib"
@@ -118,7 +118,7 @@ def from_disk(folder: Path, gigabytes: float) -> dict[str, Any]:
 
 def search_from_disk(folder: str) -> None:
     """Print what a streamed search of a folder finds, its seconds, and this process's peak memory."""
-    from supertf.hf_model import load_hf_model
+    from supertf.model.hf_model import load_hf_model
 
     started = time.perf_counter()
     model = load_hf_model(folder, stream=True)

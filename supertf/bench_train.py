@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from supertf.bench import limits, machine, ratios, rounds, speedup
-from supertf.config import GPTConfig, preset
 from supertf.errors import UserError
-from supertf.linear_cross_entropy import SLICE
-from supertf.model import GPT
+from supertf.model.config import GPTConfig, preset
+from supertf.model.gpt import GPT
+from supertf.model.linear_cross_entropy import SLICE
 from supertf.optimizer import make_optimizer
 
 SHAPES = {  # a small vocabulary, and GPT-2's, whose output head is most of the work

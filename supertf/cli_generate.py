@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
 
     from supertf.cli_model import Subject
     from supertf.data.tokenizer import valid_unicode
-    from supertf.generation import stream
-    from supertf.model import GPT
+    from supertf.model.generation import stream
+    from supertf.model.gpt import GPT
     from supertf.packed import packed_weights
 
     only_cpu = args.weights in ("int8", "int4")

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from supertf.ablation import Loss, text_loss
 from supertf.bench import machine
-from supertf.checkpoint import trained_with_bos
 from supertf.cli_eval import read_ids
 from supertf.data.tokenizer import special_ids, unused_ids
 from supertf.device import pick_device_dtype
 from supertf.errors import Note, UserError
-from supertf.hf_model import ENDLESS, HFModel, load_any
-from supertf.hf_tokenizer import HFTokenizer
+from supertf.model.checkpoint import trained_with_bos
+from supertf.model.hf_model import ENDLESS, HFModel, load_any
+from supertf.model.hf_tokenizer import HFTokenizer
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,8 +13,8 @@ from supertf.pruning_names import FAMILIES, FAMILY, needs_text
 if TYPE_CHECKING:
     from supertf.cli_side_by_side import SideBySide
     from supertf.dynamic_pruning import DynamicPruning
-    from supertf.model import GPT
-    from supertf.projections import Coordinate
+    from supertf.model.gpt import GPT
+    from supertf.model.projections import Coordinate
     from supertf.pruning import Fate, Pruning
     from supertf.pruning_methods import Prepared
 

@@ -89,7 +89,7 @@ def unprotected(
     side: "SideBySide", scheme: "Scheme", calibration: "Calibration | None", values: dict[str, Any]
 ) -> list[float | None]:
     """What each watched weight becomes if none is held out; None where its matrix is not quantized."""
-    from supertf.projections import output_projections
+    from supertf.model.projections import output_projections
     from supertf.rounding import round_to_nearest
 
     projections, done = output_projections(side.model), {}

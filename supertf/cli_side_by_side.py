@@ -23,12 +23,12 @@ from supertf.cli_model import Subject
 from supertf.data.tokenizer import save_tokenizer
 from supertf.errors import UserError
 from supertf.evaluate import perplexity
-from supertf.generation import check, generate
-from supertf.hf_tokenizer import HFTokenizer
-from supertf.matrices import kind
-from supertf.model import GPT
-from supertf.pretrained import save_model
-from supertf.projections import Coordinate, check_coordinate, output_projections, parse, show
+from supertf.model.generation import check, generate
+from supertf.model.gpt import GPT
+from supertf.model.hf_tokenizer import HFTokenizer
+from supertf.model.matrices import kind
+from supertf.model.pretrained import save_model
+from supertf.model.projections import Coordinate, check_coordinate, output_projections, parse, show
 from supertf.published import published, recorded_checks
 from supertf.superweights import PROMPT, Spike, candidates, find_spikes
 from supertf.tables import number, print_table

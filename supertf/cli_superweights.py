@@ -10,7 +10,7 @@ from supertf.tables import number, print_table
 if TYPE_CHECKING:
     from supertf.ablation import Ablation
     from supertf.cli_model import Subject
-    from supertf.projections import Coordinate
+    from supertf.model.projections import Coordinate
     from supertf.superweights import Peak, Round, Spike
 
 ACTIONS = {
@@ -181,7 +181,7 @@ def in_order(passes: list["Round"]) -> list[dict[str, Any]]:
 
 def spike_dict(spike: "Spike") -> dict[str, Any]:
     """A `Spike` as JSON."""
-    from supertf.projections import show
+    from supertf.model.projections import show
 
     layer, out, into = spike.coordinate
     return {
@@ -203,7 +203,7 @@ def run_ablate(args: argparse.Namespace) -> int:
     """Print the loss without each candidate beside its controls, and the verdict."""
     from supertf.ablation import ablate
     from supertf.cli_model import Subject
-    from supertf.projections import show
+    from supertf.model.projections import show
 
     subject = Subject(args.model, args.tokenizer, args.bos, args.device)
     weights = chosen(args, subject)
@@ -255,8 +255,8 @@ def run_ablate(args: argparse.Namespace) -> int:
 def run_scale(args: argparse.Namespace) -> int:
     """Print perplexity, and text if asked for, with weights times each factor."""
     from supertf.cli_model import Subject
-    from supertf.generation import generate
-    from supertf.projections import show
+    from supertf.model.generation import generate
+    from supertf.model.projections import show
     from supertf.superweight_effects import scaling_curve
     from supertf.weight_edits import scaled_weights
 
@@ -294,7 +294,7 @@ def run_scale(args: argparse.Namespace) -> int:
 
 def chosen(args: argparse.Namespace, subject: "Subject") -> list["Coordinate"]:
     """The weights asked for, checked, or else the first candidate of a pass over the paper's prompt."""
-    from supertf.projections import check_coordinate, output_projections, parse
+    from supertf.model.projections import check_coordinate, output_projections, parse
     from supertf.superweights import PROMPT, candidates, find_spikes
 
     weights = list(dict.fromkeys(parse(text) for text in args.weight or ()))
@@ -311,7 +311,7 @@ def chosen(args: argparse.Namespace, subject: "Subject") -> list["Coordinate"]:
 
 def ablation_dict(one: "Ablation") -> dict[str, Any]:
     """An `Ablation` as JSON."""
-    from supertf.projections import show
+    from supertf.model.projections import show
 
     weights = [show(coordinate) for coordinate in one.coordinates]
     return {"label": one.label, "loss": one.loss, "ratio": one.ratio, "weights": weights}

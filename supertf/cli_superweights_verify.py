@@ -11,7 +11,7 @@ from supertf.cli_model import Subject
 from supertf.cli_superweights import ablation_dict
 from supertf.errors import UserError
 from supertf.files import write_json
-from supertf.projections import show
+from supertf.model.projections import show
 from supertf.published import CHECKS, LOADED_AS, Check, Published, is_here, published, recorded_checks, verify
 from supertf.superweights import PROMPT
 from supertf.tables import number, print_table

@@ -9,8 +9,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from supertf.cli import boolean, positive_int, print_result, seed
-from supertf.config import ATTENTIONS, POSITIONS, PRESETS, GPTConfig, preset
 from supertf.errors import UserError
+from supertf.model.config import ATTENTIONS, POSITIONS, PRESETS, GPTConfig, preset
 
 if TYPE_CHECKING:
     from supertf.training import TrainResult, TrainSettings
@@ -140,8 +140,8 @@ def choose(
 
 def train_settings(args: argparse.Namespace, config: GPTConfig, train_file: Any) -> "TrainSettings":
     """The settings that the flags describe; epochs become steps, those done by a run to resume included."""
-    from supertf import checkpoint
     from supertf.data.token_files import Windows
+    from supertf.model import checkpoint
     from supertf.run_folder import data_position, window_order
     from supertf.training import TrainSettings
 

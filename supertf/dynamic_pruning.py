@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supertf.changes import INPUTS, Hook, changed, changes
 from supertf.errors import UserError
 from supertf.input_sizes import InputSizes, gates
-from supertf.matrices import kind, matrices
-from supertf.projections import Coordinate, Projection, check_coordinate, output_projections
+from supertf.model.changes import INPUTS, Hook, changed, changes
+from supertf.model.matrices import kind, matrices
+from supertf.model.projections import Coordinate, Projection, check_coordinate, output_projections
 from supertf.weight_groups import check_sparsity, how_many
 
 METHODS = ("inputs", "gate", "top")

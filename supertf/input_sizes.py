@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from supertf.calibration import Calibration, check_finite, windows_of
 from supertf.device import in_float64
 from supertf.errors import UserError
-from supertf.matrices import HEAD, kind, matrices
-from supertf.model import GPT
+from supertf.model.gpt import GPT
+from supertf.model.matrices import HEAD, kind, matrices
 
 STEPS = 1000  # quantiles that are kept
 

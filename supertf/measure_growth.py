@@ -12,8 +12,8 @@ from torch import Tensor
 from supertf.attention_stats import attention_stats, sink_rate
 from supertf.errors import UserError
 from supertf.measure_language import held_out, lab_tokens, language_config
-from supertf.model import GPT
-from supertf.projections import Coordinate, output_projections
+from supertf.model.gpt import GPT
+from supertf.model.projections import Coordinate, output_projections
 from supertf.residual_stats import residual_stats
 from supertf.superweights import Spike, find_spikes
 from supertf.training import TrainSettings, train

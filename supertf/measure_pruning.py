@@ -11,12 +11,12 @@ import torch
 
 from supertf.dynamic_pruning import DynamicPruning, Skipped
 from supertf.evaluate import perplexity
-from supertf.generation import generate
-from supertf.hf_model import HFModel
 from supertf.measure_proofs import APART, loaded
 from supertf.measure_smollm2 import text
-from supertf.model import GPT
-from supertf.projections import Coordinate, output_projections, parse
+from supertf.model.generation import generate
+from supertf.model.gpt import GPT
+from supertf.model.hf_model import HFModel
+from supertf.model.projections import Coordinate, output_projections, parse
 from supertf.pruning import Pruning
 from supertf.pruning_methods import applied, make_plan, prepare
 from supertf.structured import KINDS

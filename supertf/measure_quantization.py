@@ -16,12 +16,12 @@ from supertf.ablation import random_weights
 from supertf.activation_quantization import quantized_activations, super_activations
 from supertf.calibration import Calibration, calibrate
 from supertf.evaluate import perplexity
-from supertf.hf_model import HFModel
-from supertf.matrices import matrices
 from supertf.measure_proofs import APART, loaded
 from supertf.measure_smollm2 import text
-from supertf.model import GPT
-from supertf.projections import Coordinate, output_projections, parse
+from supertf.model.gpt import GPT
+from supertf.model.hf_model import HFModel
+from supertf.model.matrices import matrices
+from supertf.model.projections import Coordinate, output_projections, parse
 from supertf.quantization import Quantization, Scheme, holding_out, quantize, quantized
 
 AWAY = 5  # texts between the one that is evaluated and the one that calibrates

@@ -7,8 +7,8 @@ from supertf.evaluate import perplexity
 from supertf.measure_proofs import APART, loaded
 from supertf.measure_pruning import AWAY
 from supertf.measure_smollm2 import text
-from supertf.model import GPT
-from supertf.projections import output_projections, parse
+from supertf.model.gpt import GPT
+from supertf.model.projections import output_projections, parse
 from supertf.pruning import pruned_copy
 from supertf.recovery import recover
 from supertf.structured import plan_structured, smaller

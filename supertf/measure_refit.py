@@ -9,8 +9,8 @@ from supertf.dynamic_pruning import DynamicPruning, dynamically_pruned
 from supertf.evaluate import perplexity
 from supertf.measure_proofs import APART, loaded
 from supertf.measure_smollm2 import text
-from supertf.model import GPT
-from supertf.projections import output_projections, parse
+from supertf.model.gpt import GPT
+from supertf.model.projections import output_projections, parse
 from supertf.pruning_methods import make_plan, prepare
 from supertf.refit import refit
 from supertf.structured import smaller

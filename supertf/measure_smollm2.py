@@ -5,9 +5,9 @@ from typing import Any
 from supertf.data.corpus import iter_documents
 from supertf.data.tokenizer import load_tokenizer
 from supertf.evaluate import loss_by_position
-from supertf.hf_model import Tokenizer
-from supertf.model import with_changes
-from supertf.pretrained import load_model
+from supertf.model.gpt import with_changes
+from supertf.model.hf_model import Tokenizer
+from supertf.model.pretrained import load_model
 
 MODEL = "smollm2-135m"
 PIECE = 1024  # positions whose losses are averaged

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from supertf.data.tasks import Task
-from supertf.model import GPT, with_changes
+from supertf.model.gpt import GPT, with_changes
 from supertf.task_training import Score, TaskSettings, score, task_config, train_on_task
 
 ITEMS_ASKED = 2**21  # of all questions at one length, so that the longest take minutes and not hours

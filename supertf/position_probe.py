@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from supertf.errors import UserError
-from supertf.model import GPT
+from supertf.model.gpt import GPT
 from supertf.residual_stats import hidden_states
 
 RIDGE = 1e-4  # of each standardised feature's variance

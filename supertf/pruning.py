@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from supertf.projections import Coordinate
+from supertf.model.projections import Coordinate
 from supertf.replaced_weights import Model, Replacement, replaced_copy, replaced_weights
 
 

@@ -12,7 +12,7 @@ from supertf.calibration import Calibration, calibrate
 from supertf.dynamic_pruning import DynamicPruning, Skipped, dynamically_pruned, plan_dynamic
 from supertf.errors import UserError
 from supertf.input_sizes import InputSizes, input_sizes
-from supertf.projections import Coordinate
+from supertf.model.projections import Coordinate
 from supertf.pruning import Pruning, pruned
 from supertf.pruning_names import FAMILY, needs_text
 from supertf.pruning_plan import plan

@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 
 from supertf.calibration import Calibration
 from supertf.errors import UserError
-from supertf.matrices import kind, marks, matrices, places
-from supertf.projections import Coordinate, Projection
+from supertf.model.matrices import kind, marks, matrices, places
+from supertf.model.projections import Coordinate, Projection
 from supertf.pruning import Fate, Pruning
 from supertf.sparsegpt import BLOCK, sparsegpt
 from supertf.weight_edits import check_editable

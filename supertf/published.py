@@ -18,7 +18,7 @@ from supertf.ablation import Loss, Proof, ablate
 from supertf.data.fetch import is_present
 from supertf.errors import UserError
 from supertf.files import read_json
-from supertf.projections import Coordinate, output_projections, parse, show
+from supertf.model.projections import Coordinate, output_projections, parse, show
 from supertf.superweights import search
 
 LIST = Path(__file__).with_name("published.json")

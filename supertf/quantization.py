@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from supertf.calibration import Calibration
-from supertf.matrices import kind, marks, matrices, places
-from supertf.projections import Coordinate, output_projections
+from supertf.model.matrices import kind, marks, matrices, places
+from supertf.model.projections import Coordinate, output_projections
 from supertf.pruning_plan import check_matrices
 from supertf.replaced_weights import Model, Replacement, replaced_copy, replaced_weights
 from supertf.rounding import Scheme, block_count, check_block, round_to_nearest

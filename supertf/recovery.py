@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 from supertf.checks import check_vocabulary
 from supertf.data.token_files import batches
 from supertf.errors import UserError
-from supertf.matrices import matrices
-from supertf.model import GPT, with_changes
+from supertf.model.gpt import GPT, with_changes
+from supertf.model.matrices import matrices
 from supertf.optimizer import learning_rate, make_optimizer
 
 WARMUP = 0.1  # of the steps, from a learning rate of 0

@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from supertf.attention import Layout
 from supertf.calibration import check_finite, windows_of
 from supertf.device import in_float64
 from supertf.dynamic_pruning import DynamicPruning, dynamically_pruned
 from supertf.errors import UserError
-from supertf.linear import Linear
-from supertf.model import GPT, Block, with_changes
+from supertf.model.attention import Layout
+from supertf.model.gpt import GPT, Block, with_changes
+from supertf.model.linear import Linear
 
 BATCH = 8  # windows
 

@@ -13,10 +13,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from supertf.changes import WEIGHTS, changed, changes
 from supertf.errors import UserError
-from supertf.matrices import heads, matrices
-from supertf.projections import Projection
+from supertf.model.changes import WEIGHTS, changed, changes
+from supertf.model.matrices import heads, matrices
+from supertf.model.projections import Projection
 from supertf.weight_edits import EDITED, check_editable
 
 Model = TypeVar("Model", bound=nn.Module)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from supertf.attention import Layout
 from supertf.checks import check_vocabulary
 from supertf.errors import UserError
-from supertf.model import GPT
+from supertf.model.attention import Layout
+from supertf.model.gpt import GPT
 from supertf.superweights import Peak, peak
 
 

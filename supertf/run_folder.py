@@ -12,11 +12,11 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
 
-from supertf import checkpoint
-from supertf.checkpoint import Checkpoint
 from supertf.data.token_files import Windows
 from supertf.errors import UserError
 from supertf.files import atomic_path
+from supertf.model import checkpoint
+from supertf.model.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from supertf.training import TrainResult, TrainSettings

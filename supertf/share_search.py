@@ -18,7 +18,7 @@ from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.errors import UserError
 from supertf.evaluate import perplexity
 from supertf.input_sizes import InputSizes
-from supertf.matrices import kind, matrices
+from supertf.model.matrices import kind, matrices
 
 Costs = dict[str, dict[float, float]]  # by kind and share, in nats per token
 

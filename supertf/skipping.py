@@ -19,8 +19,8 @@ from torch import Tensor
 
 from supertf.dynamic_pruning import Cut, DynamicPruning, claimed, cut_to
 from supertf.errors import UserError
-from supertf.linear import Linear, linear_one_row, one_float32_row_on_cpu, replace_product
-from supertf.model import GPT
+from supertf.model.gpt import GPT
+from supertf.model.linear import Linear, linear_one_row, one_float32_row_on_cpu, replace_product
 from supertf.skipping_kernels import (
     columns_product,
     large_columns_product,

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from supertf.calibration import Calibration
-from supertf.config import GPTConfig
 from supertf.errors import UserError
-from supertf.matrices import matrices, places
-from supertf.model import GPT
-from supertf.positions import alibi_slopes
-from supertf.pretrained import build
-from supertf.projections import Coordinate, Projection, show
+from supertf.model.config import GPTConfig
+from supertf.model.gpt import GPT
+from supertf.model.matrices import matrices, places
+from supertf.model.positions import alibi_slopes
+from supertf.model.pretrained import build
+from supertf.model.projections import Coordinate, Projection, show
 from supertf.pruning import Fate, Pruning, pruned_copy
 from supertf.pruning_plan import check_calibration, check_matrices
 from supertf.weight_groups import check_sparsity, how_many, lowest, rank

@@ -20,16 +20,16 @@ from tqdm.auto import tqdm
 
 from supertf.ablation import Loss, measured, ratio
 from supertf.attention_stats import SinkRate, attention_stats, sink_rate
-from supertf.changes import Hook
 from supertf.checks import check_vocabulary
 from supertf.errors import UserError
-from supertf.model import GPT
-from supertf.projections import Coordinate, block_name, check_coordinate, output_projections
+from supertf.model.changes import Hook
+from supertf.model.gpt import GPT
+from supertf.model.projections import Coordinate, block_name, check_coordinate, output_projections
 from supertf.superweights import Peak, check_prompt, peak
 from supertf.weight_edits import scaled_weights
 
 if TYPE_CHECKING:
-    from supertf.hf_model import Tokenizer
+    from supertf.model.hf_model import Tokenizer
 
 STOP_WORDS = (  # the commonest function words of English
     "a an and are as at be been but by can could did do does for from had has have he her him his how i if "

@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 
 from supertf.ablation import Ablation, Loss, measured, without
 from supertf.errors import UserError
-from supertf.projections import Coordinate, Projection, check_coordinate, output_projections
-from supertf.stream import additions
+from supertf.model.projections import Coordinate, Projection, check_coordinate, output_projections
+from supertf.model.stream import additions
 from supertf.superweights import check_prompt
 
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from supertf.checks import check_vocabulary
 from supertf.errors import UserError
-from supertf.projections import Coordinate, Projection, check_coordinate, output_projections
-from supertf.stream import additions
+from supertf.model.projections import Coordinate, Projection, check_coordinate, output_projections
+from supertf.model.stream import additions
 
 PROMPT = "Apple Inc. is a worldwide tech company."  # the paper's
 BATCH = 1024  # tokens, over all layers, whose activations wait to be reduced together

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from supertf.calibration import Calibration
 from supertf.errors import UserError
-from supertf.linear import Linear, linear_one_row, one_float32_row_on_cpu, replace_product
-from supertf.matrices import HEAD
-from supertf.model import GPT
+from supertf.model.gpt import GPT
+from supertf.model.linear import Linear, linear_one_row, one_float32_row_on_cpu, replace_product
+from supertf.model.matrices import HEAD
 from supertf.skipping import check_skips
 from supertf.skipping_kernels import columns_product, limited_threads, rows_product, threads
 

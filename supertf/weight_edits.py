@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from supertf.changes import WEIGHTS, changed
 from supertf.errors import UserError
-from supertf.projections import Coordinate, Projection, check_coordinate, output_projections
+from supertf.model.changes import WEIGHTS, changed
+from supertf.model.projections import Coordinate, Projection, check_coordinate, output_projections
 
 EDITED = "edited"
 

@@ -15,7 +15,7 @@ import torch
 
 from supertf.data.fetch import is_present
 from supertf.experiment_description import Experiment
-from supertf.pretrained import load_model
+from supertf.model.pretrained import load_model
 
 hypothesis.settings.register_profile(  # by default an example must end in 0.2 s, and be drawn fast
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]

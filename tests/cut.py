@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Any
 
-from supertf.hf_weights import LLAMA_NAMES
-from supertf.model import GPT
-from supertf.pretrained import build
+from supertf.model.gpt import GPT
+from supertf.model.hf_weights import LLAMA_NAMES
+from supertf.model.pretrained import build
 
 WITH_SUPER_WEIGHT = 12  # layers: it is in layer 11
 

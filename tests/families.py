@@ -3,9 +3,9 @@
 import torch
 from planted import CONFIG
 
-from supertf.hf_model import HFModel
-from supertf.model import GPT
-from supertf.projections import Coordinate, block_name, output_projections
+from supertf.model.gpt import GPT
+from supertf.model.hf_model import HFModel
+from supertf.model.projections import Coordinate, block_name, output_projections
 
 LAYERS, WIDTH, INNER = 3, 16, 40
 PROMPT = [3, 1, 4, 1, 5]

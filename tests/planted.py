@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
-from supertf import checkpoint
-from supertf.changes import INPUTS, ROUNDING, WEIGHTS, changes
-from supertf.config import GPTConfig
 from supertf.data.tokenizer import load_tokenizer
 from supertf.input_sizes import input_sizes
-from supertf.model import GPT
+from supertf.model import checkpoint
+from supertf.model.changes import INPUTS, ROUNDING, WEIGHTS, changes
+from supertf.model.config import GPTConfig
+from supertf.model.gpt import GPT
 from supertf.recovery import recover
 
 CONFIG = GPTConfig(

@@ -19,11 +19,11 @@ from supertf.ablation import (
     whole_row,
     without,
 )
-from supertf.config import GPTConfig
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.evaluate import perplexity
-from supertf.model import GPT
+from supertf.model.config import GPTConfig
+from supertf.model.gpt import GPT
 
 TEXT = torch.randint(CONFIG.vocab_size, (60,), generator=torch.Generator().manual_seed(1)).tolist()
 

@@ -9,7 +9,7 @@ from planted import PROMPT, planted_model
 
 from supertf.activation_quantization import quantize_tokens, quantized_activations, super_activations
 from supertf.errors import UserError
-from supertf.matrices import kind, matrices
+from supertf.model.matrices import kind, matrices
 from supertf.quantization import quantize, quantized
 from supertf.superweights import candidates, find_spikes
 

@@ -15,14 +15,14 @@ from supertf.ablation import ablate, text_loss
 from supertf.activation_quantization import quantized_activations
 from supertf.attention_stats import attention_stats, sink_rate
 from supertf.calibration import calibrate
-from supertf.config import ATTENTIONS, POSITIONS
 from supertf.data.tasks import Task
 from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.evaluate import perplexity
-from supertf.generation import generate
 from supertf.input_sizes import input_sizes, principal_axes
 from supertf.measure_growth import loss
-from supertf.model import GPT
+from supertf.model.config import ATTENTIONS, POSITIONS
+from supertf.model.generation import generate
+from supertf.model.gpt import GPT
 from supertf.optimizer import make_optimizer
 from supertf.position_probe import probe_positions
 from supertf.pruning import pruned_copy

@@ -11,12 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supertf.attention import explicit_attention, layout
 from supertf.attention_stats import attention_stats, blockwise_stats, sink_rate
-from supertf.config import ATTENTIONS, POSITIONS, GPTConfig
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
-from supertf.model import GPT
+from supertf.model.attention import explicit_attention, layout
+from supertf.model.config import ATTENTIONS, POSITIONS, GPTConfig
+from supertf.model.gpt import GPT
 from supertf.residual_stats import hidden_states, token_layout
 
 TINY = GPTConfig(vocab_size=50, n_ctx=24, n_layer=3, n_head=4, n_kv_head=2, n_embd=32, n_inner=48)
@@ -202,8 +202,8 @@ LONG = """
 import torch
 from supertf.attention_stats import attention_stats
 from supertf.bench_superweights import peak_bytes
-from supertf.config import preset
-from supertf.model import GPT
+from supertf.model.config import preset
+from supertf.model.gpt import GPT
 torch.set_num_threads(1)
 torch.manual_seed(0)
 sizes = {"n_layer": 1, "n_head": 3, "n_kv_head": 1, "n_embd": 192, "vocab_size": 100}

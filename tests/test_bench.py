@@ -18,9 +18,9 @@ from supertf import bench, bench_generate, bench_prune, bench_train, cli_bench
 from supertf.bench import interleave, matmul_gflops, read_gbps, rounds, speedup, spread
 from supertf.bench_train import SHAPES, flops_per_token
 from supertf.cli import main
-from supertf.config import GPTConfig
 from supertf.errors import UserError
-from supertf.model import GPT
+from supertf.model.config import GPTConfig
+from supertf.model.gpt import GPT
 from supertf.packed import PACKINGS, missing_kernel
 
 pytestmark = pytest.mark.kernels
@@ -148,8 +148,8 @@ def test_operations_are_six_per_matrix_weight_and_causal_attention(shape):
 def test_the_peer_has_the_same_number_of_parameters_and_the_same_loss():
     """Given the same weights, transformers' step computes what ours does."""
     transformers = pytest.importorskip("transformers")
-    from supertf.hf_weights import from_gpt2
-    from supertf.pretrained import build
+    from supertf.model.hf_weights import from_gpt2
+    from supertf.model.pretrained import build
 
     shape, _ = TINY["tiny"]
     torch.manual_seed(0)

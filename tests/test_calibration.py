@@ -6,8 +6,8 @@ from planted import CONFIG, planted_model
 
 from supertf.calibration import calibrate, windows_of
 from supertf.errors import UserError
-from supertf.matrices import matrices
-from supertf.model import GPT
+from supertf.model.gpt import GPT
+from supertf.model.matrices import matrices
 
 LENGTH = 8
 

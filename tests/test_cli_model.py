@@ -14,10 +14,10 @@ from supertf.cli import main
 from supertf.cli_model import Subject
 from supertf.data.tokenizer import load_tokenizer, save_tokenizer
 from supertf.evaluate import loss_by_position, perplexity
-from supertf.generation import generate
-from supertf.hf_model import load_any
-from supertf.hf_tokenizer import HFTokenizer
-from supertf.pretrained import save_model
+from supertf.model.generation import generate
+from supertf.model.hf_model import load_any
+from supertf.model.hf_tokenizer import HFTokenizer
+from supertf.model.pretrained import save_model
 
 transformers = pytest.importorskip("transformers")
 BYTES = dataclasses.replace(CONFIG, vocab_size=257, n_ctx=64)
@@ -202,7 +202,7 @@ def test_a_bidirectional_model_gives_no_verdict(models, capsys, one_thread, monk
 
 
 def test_a_guess_is_a_note_on_stderr_and_not_in_the_result(models, capsys, one_thread, monkeypatch):
-    monkeypatch.setattr("supertf.checkpoint.load_tokenizer", load_tokenizer_of_bytes)
+    monkeypatch.setattr("supertf.model.checkpoint.load_tokenizer", load_tokenizer_of_bytes)
     save_model(planted_model(config=dataclasses.replace(BYTES, vocab_size=50257)), models / "gpt2")
     assert run(models, "eval", "gpt2", *COMMANDS["eval"], "--json") == 0
     printed = capsys.readouterr()

@@ -13,9 +13,9 @@ from supertf.calibration import calibrate
 from supertf.cli import main
 from supertf.dynamic_pruning import METHODS as DYNAMIC
 from supertf.evaluate import perplexity
-from supertf.generation import generate
-from supertf.hf_model import load_any
-from supertf.pretrained import save_model
+from supertf.model.generation import generate
+from supertf.model.hf_model import load_any
+from supertf.model.pretrained import save_model
 from supertf.pruning import pruned
 from supertf.pruning_names import FAMILIES
 from supertf.pruning_plan import METHODS as STATIC

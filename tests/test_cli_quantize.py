@@ -11,8 +11,8 @@ from planted import CONFIG, planted_model
 
 from supertf.cli import main
 from supertf.evaluate import perplexity
-from supertf.hf_model import load_any
-from supertf.pretrained import save_model
+from supertf.model.hf_model import load_any
+from supertf.model.pretrained import save_model
 from supertf.quantization import quantize, quantized
 
 BYTES = dataclasses.replace(CONFIG, vocab_size=257, n_ctx=64)

@@ -11,8 +11,8 @@ from supertf.cli import main
 from supertf.data.token_files import prepare
 from supertf.data.tokenizer import load_tokenizer
 from supertf.evaluate import perplexity
-from supertf.model import GPT
-from supertf.pretrained import save_model
+from supertf.model.gpt import GPT
+from supertf.model.pretrained import save_model
 from supertf.published import Published
 from supertf.weight_edits import scaled_weights
 

@@ -14,9 +14,9 @@ from tiny import tiny_config, tiny_tokens
 
 from supertf import cli_train, training
 from supertf.cli import main
-from supertf.config import PRESETS
-from supertf.generation import generate as library_generate
-from supertf.pretrained import load_model, read_checkpoint
+from supertf.model.config import PRESETS
+from supertf.model.generation import generate as library_generate
+from supertf.model.pretrained import load_model, read_checkpoint
 
 ORIGINAL = shlex.split(
     "--size default --ssmax True --use_pos_enc False --wandb False --batch_size 6 --generating_step 2000 "

@@ -14,7 +14,7 @@ from supertf.calibration import calibrate
 from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.errors import UserError
 from supertf.input_sizes import gates, input_sizes, principal_axes
-from supertf.matrices import matrices
+from supertf.model.matrices import matrices
 from supertf.packed import packed_weights
 from supertf.pruning import pruned, pruned_copy
 from supertf.pruning_plan import plan

@@ -9,7 +9,7 @@ from supertf.calibration import calibrate
 from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.errors import UserError
 from supertf.input_sizes import input_sizes, principal_axes
-from supertf.model import GPT
+from supertf.model.gpt import GPT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LENGTH = 12

@@ -17,8 +17,8 @@ from supertf.data.token_files import prepare
 from supertf.data.tokenizer import train_bpe
 from supertf.errors import UserError
 from supertf.evaluate import loss_by_position, perplexity
-from supertf.model import GPT
-from supertf.pretrained import save_model
+from supertf.model.gpt import GPT
+from supertf.model.pretrained import save_model
 
 V, BOS = 257, 256
 

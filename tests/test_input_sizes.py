@@ -13,8 +13,8 @@ from planted import CONFIG, planted_model
 from supertf.calibration import calibrate
 from supertf.errors import UserError
 from supertf.input_sizes import STEPS, input_sizes, principal_axes, quantiles_of
-from supertf.matrices import matrices
-from supertf.model import GPT
+from supertf.model.gpt import GPT
+from supertf.model.matrices import matrices
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LENGTH = 12

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from supertf import measure_growth
 from supertf.experiments import EXPERIMENTS
-from supertf.generation import generate
 from supertf.measure_growth import growth, log_spaced, look
-from supertf.model import GPT
+from supertf.model.generation import generate
+from supertf.model.gpt import GPT
 from supertf.training import TrainResult
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,7 +14,7 @@ from supertf.evaluate import perplexity
 from supertf.experiments import EXPERIMENTS
 from supertf.measure_proofs import proof
 from supertf.measure_smollm2 import text
-from supertf.projections import parse
+from supertf.model.projections import parse
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PROOFS = EXPERIMENTS["proofs"]

@@ -13,7 +13,7 @@ from supertf.experiments import EXPERIMENTS
 from supertf.measure_proofs import APART
 from supertf.measure_quantization import AWAY, columns, quantized_quality
 from supertf.measure_smollm2 import text
-from supertf.projections import parse
+from supertf.model.projections import parse
 from supertf.quantization import quantize, quantized
 from supertf.rounding import Scheme
 

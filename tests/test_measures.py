@@ -8,7 +8,7 @@ import torch
 from supertf import measure_language, measure_tasks
 from supertf.experiments import EXPERIMENTS
 from supertf.measure_smollm2 import text
-from supertf.model import GPT
+from supertf.model.gpt import GPT
 from supertf.training import TrainResult
 
 TINY = {"steps": 3, "questions": 8}

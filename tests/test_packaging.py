@@ -125,7 +125,7 @@ def test_a_wheel_builds_offline_holds_every_module_and_recorded_result_and_impor
     python("-m", "pip", "install", *offline, "--target", str(site), str(wheel))
     code = "import supertf, supertf.cli; print(supertf.__file__); print(supertf.GPT.__module__)"
     where, module = python("-c", code, cwd=tmp_path, env={"PYTHONPATH": str(site)}).split()
-    assert Path(where) == site / "supertf" / "__init__.py" and module == "supertf.model"
+    assert Path(where) == site / "supertf" / "__init__.py" and module == "supertf.model.gpt"
     assert (site / "bin" / "supertf").exists() or sys.platform == "win32"
 
 

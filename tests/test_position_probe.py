@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from supertf.config import GPTConfig
 from supertf.errors import UserError
-from supertf.model import GPT
+from supertf.model.config import GPTConfig
+from supertf.model.gpt import GPT
 from supertf.position_probe import probe_positions
 from supertf.residual_stats import hidden_states
 

@@ -15,8 +15,8 @@ from planted import planted_model
 from supertf.calibration import calibrate
 from supertf.errors import UserError
 from supertf.evaluate import perplexity
-from supertf.matrices import matrices
 from supertf.measure_smollm2 import text
+from supertf.model.matrices import matrices
 from supertf.pruning import pruned, pruned_copy
 from supertf.pruning_plan import METHODS
 from supertf.pruning_plan import plan as make_plan

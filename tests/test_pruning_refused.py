@@ -8,8 +8,8 @@ from planted import CONFIG, planted_model
 
 from supertf.calibration import calibrate
 from supertf.errors import UserError
-from supertf.matrices import matrices
-from supertf.model import GPT
+from supertf.model.gpt import GPT
+from supertf.model.matrices import matrices
 from supertf.packed import packed_weights
 from supertf.pruning import pruned, pruned_copy
 from supertf.pruning_plan import plan as make_plan

@@ -10,11 +10,11 @@ from planted import CONFIG, planted_model
 from supertf.ablation import text_loss
 from supertf.calibration import calibrate
 from supertf.errors import UserError
-from supertf.matrices import matrices
 from supertf.measure_smollm2 import text
-from supertf.model import GPT
+from supertf.model.gpt import GPT
+from supertf.model.matrices import matrices
+from supertf.model.projections import parse
 from supertf.packed import packed_weights
-from supertf.projections import parse
 from supertf.pruning import pruned, pruned_copy
 from supertf.pruning_plan import plan
 from supertf.quantization import Scheme, holding_out, quantize, quantized, quantized_copy

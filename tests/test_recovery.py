@@ -8,8 +8,8 @@ from planted import CONFIG, TEXT, learned_model, planted_model
 
 from supertf.errors import UserError
 from supertf.evaluate import perplexity
-from supertf.matrices import matrices
-from supertf.model import GPT
+from supertf.model.gpt import GPT
+from supertf.model.matrices import matrices
 from supertf.pruning import pruned, pruned_copy
 from supertf.pruning_plan import plan
 from supertf.recovery import divergence

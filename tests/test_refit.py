@@ -11,7 +11,7 @@ from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.errors import UserError
 from supertf.evaluate import perplexity
 from supertf.input_sizes import input_sizes
-from supertf.model import GPT
+from supertf.model.gpt import GPT
 from supertf.pruning import pruned_copy
 from supertf.pruning_plan import plan as static_plan
 from supertf.refit import refit as fit_anew

@@ -5,7 +5,7 @@ import torch
 from planted import planted_model
 
 from supertf.errors import UserError
-from supertf.matrices import matrices
+from supertf.model.matrices import matrices
 from supertf.replaced_weights import Replacement, replaced_copy, replaced_weights
 
 NAME = "h.1.mlp.c_proj"

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supertf.config import GPTConfig
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
-from supertf.model import GPT
+from supertf.model.config import GPTConfig
+from supertf.model.gpt import GPT
 from supertf.residual_stats import hidden_states, measure, residual_stats, token_layout
 
 TINY = GPTConfig(vocab_size=40, n_ctx=16, n_layer=3, n_head=4, n_embd=32)

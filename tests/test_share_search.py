@@ -10,7 +10,7 @@ from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.errors import UserError
 from supertf.evaluate import perplexity
 from supertf.input_sizes import input_sizes
-from supertf.model import GPT
+from supertf.model.gpt import GPT
 from supertf.share_search import kind_costs, most_spared
 
 IDS = torch.randint(0, 50, (65,), generator=torch.Generator().manual_seed(0))

@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from planted import held
 
 from supertf.calibration import calibrate
-from supertf.config import GPTConfig
 from supertf.dynamic_pruning import Cut, cut_to, dynamically_pruned, plan_dynamic
 from supertf.errors import UserError
-from supertf.generation import generate
 from supertf.input_sizes import input_sizes, principal_axes
-from supertf.linear import Linear
-from supertf.matrices import matrices
 from supertf.measure_smollm2 import text
-from supertf.model import GPT
+from supertf.model.config import GPTConfig
+from supertf.model.generation import generate
+from supertf.model.gpt import GPT
+from supertf.model.linear import Linear
+from supertf.model.matrices import matrices
+from supertf.model.projections import parse
 from supertf.packed import packed_weights
-from supertf.projections import parse
 from supertf.pruning import pruned, pruned_copy
 from supertf.pruning_plan import plan
 from supertf.quantization import quantize, quantized

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from planted import planted_model
 
 from supertf.calibration import calibrate
-from supertf.config import GPTConfig
 from supertf.errors import UserError
-from supertf.generation import generate
-from supertf.matrices import matrices
-from supertf.model import GPT
-from supertf.pretrained import load_model, save_model
+from supertf.model.config import GPTConfig
+from supertf.model.generation import generate
+from supertf.model.gpt import GPT
+from supertf.model.matrices import matrices
+from supertf.model.pretrained import load_model, save_model
 from supertf.pruning import Pruning, pruned
 from supertf.pruning_plan import plan
 from supertf.structured import SCORES, in_smaller, smaller

@@ -14,7 +14,7 @@ from supertf.ablation import text_loss
 from supertf.attention_stats import attention_stats, sink_rate
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
-from supertf.generation import generate
+from supertf.model.generation import generate
 from supertf.residual_stats import hidden_states
 from supertf.superweight_effects import (
     Restoration,

@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves
 from supertf import superweights
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
-from supertf.model import GPT
-from supertf.projections import block_name, output_projections
+from supertf.model.gpt import GPT
+from supertf.model.projections import block_name, output_projections
 from supertf.superweights import candidates, find_spikes, peak, search
 from supertf.weight_edits import scaled_weights
 

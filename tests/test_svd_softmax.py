@@ -14,9 +14,9 @@ from planted import CONFIG, planted_model
 from supertf.calibration import calibrate
 from supertf.dynamic_pruning import plan_dynamic
 from supertf.errors import UserError
-from supertf.generation import generate
-from supertf.linear import Linear
-from supertf.model import GPT
+from supertf.model.generation import generate
+from supertf.model.gpt import GPT
+from supertf.model.linear import Linear
 from supertf.skipping import skipping
 from supertf.skipping_kernels import counting
 from supertf.svd_softmax import rough_head, svd_softmax

@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from supertf.config import ATTENTIONS, POSITIONS
 from supertf.data.tasks import Task
 from supertf.errors import UserError
-from supertf.model import GPT, with_changes
+from supertf.model.config import ATTENTIONS, POSITIONS
+from supertf.model.gpt import GPT, with_changes
 from supertf.task_training import (
     TaskSettings,
     query_logits,

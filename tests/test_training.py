@@ -12,14 +12,14 @@ from tiny import tiny_config, tiny_tokens
 from tiny import tiny_settings as settings
 from torch.nn import functional as F
 
-from supertf import checkpoint
-from supertf.config import ATTENTIONS
 from supertf.data.token_files import Windows, batches, prepare
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
-from supertf.model import GPT
+from supertf.model import checkpoint
+from supertf.model.config import ATTENTIONS
+from supertf.model.gpt import GPT
+from supertf.model.pretrained import load_model
 from supertf.optimizer import learning_rate, make_optimizer, mean_s, parameter_groups
-from supertf.pretrained import load_model
 from supertf.training import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,7 +11,7 @@ from tiny import tiny_settings as settings
 
 from supertf import training
 from supertf.errors import UserError
-from supertf.model import GPT
+from supertf.model.gpt import GPT
 from supertf.training import TrainSettings, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,9 +9,9 @@ import torch
 from tqdm import tqdm
 
 from supertf.cli import main
-from supertf.config import GPTConfig, preset
 from supertf.data.token_files import TokenFile, prepare
 from supertf.data.tokenizer import load_tokenizer
+from supertf.model.config import GPTConfig, preset
 from supertf.training import TrainSettings
 
 T = 16

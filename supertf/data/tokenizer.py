@@ -41,7 +41,7 @@ def load_tokenizer(name: str | Path) -> tiktoken.Encoding:
     if name == "bytes":
         return _bytes()
     if name == "smollm2-135m":
-        from supertf.expanded import read_tokenizer  # which imports this module
+        from supertf.model.expanded import read_tokenizer  # which imports this module
 
         return read_tokenizer(smollm2_path())
     if not os.path.isfile(name):

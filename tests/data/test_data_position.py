@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_config, tiny_settings, tiny_tokens
 
-from supertf import checkpoint
 from supertf.cli import main
 from supertf.data import token_files as data
 from supertf.data.token_files import TokenFile
 from supertf.data.token_writer import manifest_path
 from supertf.files import read_json, seal, write_json
+from supertf.model import checkpoint
 from supertf.training import micro_batches, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")

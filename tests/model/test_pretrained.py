@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from supertf.bench_generate import load_peer
-from supertf.config import PRESETS, GPTConfig
 from supertf.data.fetch import places
 from supertf.errors import UserError
 from supertf.files import read_json, write_json
-from supertf.model import GPT
-from supertf.pretrained import load_model, save_model
+from supertf.model.config import PRESETS, GPTConfig
+from supertf.model.gpt import GPT
+from supertf.model.pretrained import load_model, save_model
 
 ODD = st.one_of(
     st.none(),

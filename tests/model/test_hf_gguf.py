@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from supertf.errors import UserError
-from supertf.hf_gguf import ARCHITECTURES
-from supertf.hf_model import HFModel, load_any, load_hf_model
-from supertf.model import GPT
+from supertf.model.gpt import GPT
+from supertf.model.hf_gguf import ARCHITECTURES
+from supertf.model.hf_model import HFModel, load_any, load_hf_model
 
 transformers = pytest.importorskip("transformers")
 SMALL = {

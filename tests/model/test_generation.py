@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from supertf.config import ATTENTIONS, POSITIONS, GPTConfig
 from supertf.errors import UserError
-from supertf.generation import choose, generate, stream
-from supertf.model import GPT, KVCache
+from supertf.model.config import ATTENTIONS, POSITIONS, GPTConfig
+from supertf.model.generation import choose, generate, stream
+from supertf.model.gpt import GPT, KVCache
 
 pytestmark = pytest.mark.kernels
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_gguf import CONFIG, write_gguf
 
-from supertf import gguf_weights
 from supertf.data.tokenizer import load_tokenizer
-from supertf.expanded import read_expanded, read_tokenizer
-from supertf.gguf_weights import read_gguf
-from supertf.model import GPT
+from supertf.model import gguf_weights
+from supertf.model.expanded import read_expanded, read_tokenizer
+from supertf.model.gguf_weights import read_gguf
+from supertf.model.gpt import GPT
 
 
 def source(folder, seed=0):
@@ -53,7 +53,7 @@ def test_a_copy_made_by_other_code_is_made_anew(tmp_path, monkeypatch):
     expected = read_expanded(path)
     copy_of(path).touch()
     made = copy_of(path).stat().st_mtime_ns
-    monkeypatch.setattr("supertf.expanded.sha256", lambda _: "another version")
+    monkeypatch.setattr("supertf.model.expanded.sha256", lambda _: "another version")
     assert equal(read_expanded(path), expected) and copy_of(path).stat().st_mtime_ns != made
 
 

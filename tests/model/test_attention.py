@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import supertf.attention
-from supertf.attention import AttentionScale, explicit_attention, initial_s, layout
-from supertf.config import ATTENTIONS, POSITIONS, GPTConfig
+import supertf.model.attention
 from supertf.errors import UserError
-from supertf.model import GPT, KVCache
+from supertf.model.attention import AttentionScale, explicit_attention, initial_s, layout
+from supertf.model.config import ATTENTIONS, POSITIONS, GPTConfig
+from supertf.model.gpt import GPT, KVCache
 
 pytestmark = pytest.mark.kernels
 
@@ -83,11 +83,13 @@ def test_a_zero_key_takes_the_weight_of_one_more_logit_of_zero(position, segment
 @pytest.mark.parametrize("segments", [None, PACKED], ids=["plain", "packed"])
 def test_the_bias_of_alibi_is_made_once_a_pass_and_changes_no_bit(monkeypatch, segments):
     model, made = tiny_model(position="alibi"), []
-    slopes = supertf.attention.alibi_slopes
-    monkeypatch.setattr("supertf.attention.alibi_slopes", lambda heads: made.append(heads) or slopes(heads))
+    slopes = supertf.model.attention.alibi_slopes
+    monkeypatch.setattr(
+        "supertf.model.attention.alibi_slopes", lambda heads: made.append(heads) or slopes(heads)
+    )
     shared = model(tokens(), segments=segments).logits
     assert made == [4] and len(model.h) == 2
-    monkeypatch.setattr(supertf.attention.Layout, "once", lambda self, key, make: make())
+    monkeypatch.setattr(supertf.model.attention.Layout, "once", lambda self, key, make: make())
     assert torch.equal(model(tokens(), segments=segments).logits, shared)
     assert len(made) == 3
 

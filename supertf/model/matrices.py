@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from supertf.errors import UserError
-from supertf.projections import (
+from supertf.model.projections import (
     LAYER,
     OTHER_SENSES,
     PLAIN,

@@ -6,8 +6,8 @@ from families import tiny
 from planted import CONFIG, planted_model
 
 from supertf.errors import UserError
-from supertf.matrices import kind, marks, matrices
-from supertf.model import GPT
+from supertf.model.gpt import GPT
+from supertf.model.matrices import kind, marks, matrices
 from supertf.pruning import pruned
 from supertf.pruning_plan import plan
 

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from own_tokenizers import SENTENCE, SPECIAL, own_tokenizer
 
-from supertf import checkpoint
 from supertf.cli_model import Subject
 from supertf.data.tokenizer import (
     ENDOFTEXT,
@@ -23,8 +22,9 @@ from supertf.data.tokenizer import (
     unused_ids,
 )
 from supertf.errors import Note, UserError
-from supertf.hf_tokenizer import HFTokenizer, hf_tokenizer, named_tokenizer, tokenizer_of
-from supertf.pretrained import save_model
+from supertf.model import checkpoint
+from supertf.model.hf_tokenizer import HFTokenizer, hf_tokenizer, named_tokenizer, tokenizer_of
+from supertf.model.pretrained import save_model
 
 transformers = pytest.importorskip("transformers")
 GPT2_SIZE = 50257

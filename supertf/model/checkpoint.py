@@ -26,8 +26,8 @@ from torch import Tensor
 from supertf.data.tokenizer import load_tokenizer, save_tokenizer
 from supertf.errors import Note, UserError
 from supertf.files import is_sealed, read_json, seal, sha256, write_json
-from supertf.gguf_weights import gguf_tokenizer
-from supertf.pretrained import read_tensors, save_model, write_tensors
+from supertf.model.gguf_weights import gguf_tokenizer
+from supertf.model.pretrained import read_tensors, save_model, write_tensors
 
 FORMAT = "supertf checkpoint 1"
 POINTER = "checkpoints.json"

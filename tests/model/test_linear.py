@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from supertf import packed
-from supertf.config import GPTConfig
 from supertf.errors import UserError
-from supertf.linear import Linear
-from supertf.model import GPT, RMSNorm
+from supertf.model.config import GPTConfig
+from supertf.model.gpt import GPT, RMSNorm
+from supertf.model.linear import Linear
 from supertf.packed import (
     FEW,
     PACKINGS,

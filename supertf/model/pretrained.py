@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from supertf.attention import AttentionScale
-from supertf.config import GPTConfig
 from supertf.data.fetch import smollm2_path
 from supertf.errors import UserError
 from supertf.files import atomic_path, read_json, write_json
-from supertf.gguf_weights import read_gguf
-from supertf.hf_weights import (
+from supertf.model.attention import AttentionScale
+from supertf.model.config import GPTConfig
+from supertf.model.gguf_weights import read_gguf
+from supertf.model.gpt import GPT
+from supertf.model.hf_weights import (
     LLAMA_NAMES,
     State,
     from_gpt2,
@@ -28,7 +29,6 @@ from supertf.hf_weights import (
     mistral_config,
     with_prefix,
 )
-from supertf.model import GPT
 
 MODEL_TYPE = "supertf"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -66,8 +66,8 @@ def save_model(model: GPT, folder: str | Path) -> None:
 
 def read_checkpoint(name: str | Path) -> tuple[GPTConfig, State]:
     """Find `name` (see `load_model`) and return its config and float32 weights under this package's names."""
-    from supertf.checkpoint import find  # which imports this module, as does the next
-    from supertf.expanded import read_expanded
+    from supertf.model.checkpoint import find  # which imports this module, as does the next
+    from supertf.model.expanded import read_expanded
 
     if str(name) == "smollm2-135m":
         return read_expanded(smollm2_path())

@@ -12,7 +12,7 @@ from supertf.activation_quantization import quantized_activations
 from supertf.calibration import calibrate
 from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.errors import UserError
-from supertf.linear import Linear
+from supertf.model.linear import Linear
 from supertf.pruning import pruned
 from supertf.pruning_plan import plan
 from supertf.quantization import quantize, quantized

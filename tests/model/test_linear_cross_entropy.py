@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from supertf import linear_cross_entropy as module
-from supertf.config import preset
-from supertf.linear_cross_entropy import linear_cross_entropy
-from supertf.model import GPT
+from supertf.model import linear_cross_entropy as module
+from supertf.model.config import preset
+from supertf.model.gpt import GPT
+from supertf.model.linear_cross_entropy import linear_cross_entropy
 
 pytestmark = pytest.mark.kernels
 

@@ -15,16 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supertf.checkpoint import locate
 from supertf.errors import Note, UserError
 from supertf.files import read_json
-from supertf.gguf_header import read_header
-from supertf.gguf_weights import llama_config
-from supertf.hf_gguf import gguf_options
-from supertf.hf_library import LOADING_ERRORS, first_line, quiet_transformers
-from supertf.hf_tokenizer import Tokenizer, named_tokenizer, tokenizer_of
-from supertf.model import GPT, Output
-from supertf.pretrained import (
+from supertf.model.checkpoint import locate
+from supertf.model.gguf_header import read_header
+from supertf.model.gguf_weights import llama_config
+from supertf.model.gpt import GPT, Output
+from supertf.model.hf_gguf import gguf_options
+from supertf.model.hf_library import LOADING_ERRORS, first_line, quiet_transformers
+from supertf.model.hf_tokenizer import Tokenizer, named_tokenizer, tokenizer_of
+from supertf.model.pretrained import (
     CONFIG,
     MODEL_TYPE,
     fetch_from_hub,

@@ -14,12 +14,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from supertf import gguf_weights, hf_weights, pretrained
-from supertf.config import GPTConfig
 from supertf.data import tokenizer
 from supertf.errors import UserError
 from supertf.files import read_json, sha256, write_json
-from supertf.hf_weights import State
+from supertf.model import gguf_weights, hf_weights, pretrained
+from supertf.model.config import GPTConfig
+from supertf.model.hf_weights import State
 
 if TYPE_CHECKING:
     import tiktoken

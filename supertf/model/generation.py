@@ -7,7 +7,7 @@ from torch import Tensor
 
 from supertf.checks import check_finite, check_vocabulary
 from supertf.errors import UserError
-from supertf.model import GPT
+from supertf.model.gpt import GPT
 
 
 def stream(

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from supertf.config import GPTConfig
 from supertf.errors import UserError
-from supertf.gguf_header import Header, read_header, readable
-from supertf.hf_weights import State, from_llama
+from supertf.model.config import GPTConfig
+from supertf.model.gguf_header import Header, read_header, readable
+from supertf.model.hf_weights import State, from_llama
 
 if TYPE_CHECKING:
     import tiktoken

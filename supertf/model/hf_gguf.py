@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from supertf.errors import UserError
-from supertf.gguf_header import read_header, readable
+from supertf.model.gguf_header import read_header, readable
 
 # Architectures that transformers reads as they were written: held against the logits of models of each.
 ARCHITECTURES = (

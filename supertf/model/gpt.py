@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supertf.attention import CausalSelfAttention, Layout, layout
-from supertf.config import GPTConfig
 from supertf.errors import UserError
-from supertf.linear import Linear, one_float32_row_on_cpu
-from supertf.linear_cross_entropy import linear_cross_entropy
-from supertf.positions import rotary_angles, sinusoidal
+from supertf.model.attention import CausalSelfAttention, Layout, layout
+from supertf.model.config import GPTConfig
+from supertf.model.linear import Linear, one_float32_row_on_cpu
+from supertf.model.linear_cross_entropy import linear_cross_entropy
+from supertf.model.positions import rotary_angles, sinusoidal
 
 
 def make_norm(config: GPTConfig) -> nn.Module:

@@ -6,16 +6,17 @@ import pytest
 import torch
 from families import FAMILIES, LAYERS, PROMPT, SMALL, WIDTH, hugging_face, plant, tiny
 
-from supertf import evaluate, hf_model
+from supertf import evaluate
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import Note, UserError
 from supertf.evaluate import loss_by_position, perplexity
-from supertf.generation import generate
-from supertf.hf_model import HFModel, load_any, load_hf_model
-from supertf.hf_tokenizer import HFTokenizer
-from supertf.model import GPT
-from supertf.pretrained import save_model
-from supertf.projections import output_projections
+from supertf.model import hf_model
+from supertf.model.generation import generate
+from supertf.model.gpt import GPT
+from supertf.model.hf_model import HFModel, load_any, load_hf_model
+from supertf.model.hf_tokenizer import HFTokenizer
+from supertf.model.pretrained import save_model
+from supertf.model.projections import output_projections
 from supertf.superweights import candidates, find_spikes, search
 from supertf.weight_edits import scaled_weights
 

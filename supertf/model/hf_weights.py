@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supertf.config import GPTConfig
 from supertf.errors import UserError
+from supertf.model.config import GPTConfig
 
 State = dict[str, Tensor]
 

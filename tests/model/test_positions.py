@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supertf.attention import layout
-from supertf.config import GPTConfig
-from supertf.model import GPT
-from supertf.positions import alibi_slopes, rotary_angles, rotate, sinusoidal
+from supertf.model.attention import layout
+from supertf.model.config import GPTConfig
+from supertf.model.gpt import GPT
+from supertf.model.positions import alibi_slopes, rotary_angles, rotate, sinusoidal
 
 TINY = GPTConfig(vocab_size=50, n_ctx=24, n_layer=2, n_head=2, n_embd=32)
 

@@ -11,13 +11,13 @@ from planted import byte_model, saved
 from safetensors.torch import load_file, save_file, save_model
 from test_pretrained import tiny_gpt2, tiny_llama
 
-from supertf import checkpoint
 from supertf.errors import UserError
 from supertf.files import read_json, sha256, write_json
-from supertf.hf_model import HFModel, load_any
-from supertf.hf_weights import gpt2_config, llama_config, mistral_config
-from supertf.model import GPT
-from supertf.pretrained import load_model
+from supertf.model import checkpoint
+from supertf.model.gpt import GPT
+from supertf.model.hf_model import HFModel, load_any
+from supertf.model.hf_weights import gpt2_config, llama_config, mistral_config
+from supertf.model.pretrained import load_model
 
 transformers = pytest.importorskip("transformers")
 IDS = torch.arange(24)[None]

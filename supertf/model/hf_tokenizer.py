@@ -5,12 +5,12 @@ from typing import Any
 
 import tiktoken
 
-from supertf.checkpoint import guess_tokenizer, load_tokenizer_of, locate
 from supertf.data.tokenizer import load_tokenizer, valid_unicode
 from supertf.errors import UserError
-from supertf.hf_gguf import check_split
-from supertf.hf_library import LOADING_ERRORS, first_line, quiet_transformers
-from supertf.pretrained import may_be_hub_id
+from supertf.model.checkpoint import guess_tokenizer, load_tokenizer_of, locate
+from supertf.model.hf_gguf import check_split
+from supertf.model.hf_library import LOADING_ERRORS, first_line, quiet_transformers
+from supertf.model.pretrained import may_be_hub_id
 
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "spiece*", "sentencepiece*", "tekken*", "*.tiktoken")
 EXPECTED = "expected its files beside the weights, or one named with --tokenizer"

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from supertf.errors import UserError
-from supertf.hf_model import HFModel
-from supertf.projections import check_coordinate, output_projections, parse, show
+from supertf.model.hf_model import HFModel
+from supertf.model.projections import check_coordinate, output_projections, parse, show
 
 transformers = pytest.importorskip("transformers")
 

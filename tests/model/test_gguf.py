@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supertf.config import GPTConfig
 from supertf.errors import UserError
-from supertf.gguf_weights import GGUF_NAMES, pair_halves
-from supertf.hf_model import load_any
-from supertf.model import GPT
-from supertf.pretrained import load_model
+from supertf.model.config import GPTConfig
+from supertf.model.gguf_weights import GGUF_NAMES, pair_halves
+from supertf.model.gpt import GPT
+from supertf.model.hf_model import load_any
+from supertf.model.pretrained import load_model
 
 CONFIG = GPTConfig(
     vocab_size=40,

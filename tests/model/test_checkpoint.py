@@ -18,12 +18,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from tiny import command_here, tiny_config, tiny_tokens
 
-from supertf import checkpoint
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
-from supertf.model import GPT
+from supertf.model import checkpoint
+from supertf.model.gpt import GPT
+from supertf.model.pretrained import load_model
 from supertf.optimizer import make_optimizer
-from supertf.pretrained import load_model
 
 
 def make(seed: int = 0):
@@ -187,7 +187,7 @@ def flags(tokens: Path, run: Path, *more: str) -> list[str]:
 def start(tokens: Path, run: Path, *more: str) -> subprocess.Popen:
     """The command as users start it."""
     command = [sys.executable, "-m", "supertf.cli", *flags(tokens, run, *more)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
 
 

@@ -24,9 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supertf.config import GPTConfig
-from supertf.linear import Linear
-from supertf.positions import alibi_slopes, rotate
+from supertf.model.config import GPTConfig
+from supertf.model.linear import Linear
+from supertf.model.positions import alibi_slopes, rotate
 
 
 @dataclass
