@@ -20,7 +20,7 @@ _EXPORTS = {  # public name: module; imported on first use so that `import super
     "generate": "model.generation",
     "load_model": "model.pretrained",
     "load_tokenizer": "data.tokenizer",
-    "perplexity": "evaluate",
+    "perplexity": "analysis.losses",
     "train": "training",
 }
 __all__ = [*_EXPORTS, "__version__"]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from supertf.analysis.losses import perplexity
 from supertf.checks import check_finite
 from supertf.errors import UserError
-from supertf.evaluate import perplexity
 from supertf.model.projections import Coordinate, check_coordinate, output_projections, show
 from supertf.weight_edits import check_editable, scaled_weights
 
@@ -26,7 +26,7 @@ HARMFUL = 1.01
 def text_loss(
     ids: Sequence[int] | Tensor, length: int = 256, batch_size: int = 8, bos_id: int | None = None
 ) -> Loss:
-    """A measure of models: mean loss in nats on one text's windows, see `evaluate.perplexity`."""
+    """A measure of models: mean loss in nats on one text's windows, see `analysis.losses.perplexity`."""
     return lambda model: perplexity(model, ids, length, batch_size=batch_size, bos_id=bos_id).loss
 
 

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from supertf.analysis.losses import perplexity
 from supertf.bench import Seconds, interleave, limits, machine, rounds, speedup
 from supertf.cli_eval import read_ids
 from supertf.data.fetch import smollm2_path
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
-from supertf.evaluate import perplexity
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
 from supertf.model.linear import linear_one_row

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from supertf.analysis.losses import perplexity
 from supertf.bench import limits, machine, rounds, speedup
 from supertf.bench_generate import PROMPT, TEXT, weight_bytes
 from supertf.calibration import calibrate
 from supertf.cli_eval import read_ids
 from supertf.data.tokenizer import load_tokenizer
 from supertf.dynamic_pruning import DynamicPruning, dynamically_pruned, plan_dynamic
-from supertf.evaluate import perplexity
 from supertf.input_sizes import input_sizes
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT

@@ -40,9 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print loss, perplexity and what they were measured on."""
+    from supertf.analysis.losses import loss_by_position, perplexity
     from supertf.checks import check_finite
     from supertf.cli_model import Subject
-    from supertf.evaluate import loss_by_position, perplexity
 
     subject = Subject(args.model, args.tokenizer, args.bos, args.device)
     model, bos_id = subject.model, subject.bos_id

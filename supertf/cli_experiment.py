@@ -179,7 +179,7 @@ def print_summary(results: "Results") -> None:
 
 def means(results: "Results", variant: str) -> Iterator[tuple[str, str]]:
     """The name of each number in a variant's results, and its mean over seeds; lists are left out."""
-    from supertf.intervals import mean_interval
+    from supertf.analysis.intervals import mean_interval
 
     paths = dict.fromkeys(path for result in results.values(variant) for path in number_paths(result))
     for path in paths:

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from supertf.ablation import measured, ratio, text_loss
+from supertf.analysis.losses import perplexity
 from supertf.cli_model import Subject
 from supertf.data.tokenizer import save_tokenizer
 from supertf.errors import UserError
-from supertf.evaluate import perplexity
 from supertf.model.generation import check, generate
 from supertf.model.gpt import GPT
 from supertf.model.hf_tokenizer import HFTokenizer

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supertf.attention_stats import attention_stats, sink_rate
+from supertf.analysis.attention_stats import attention_stats, sink_rate
+from supertf.analysis.residual_stats import residual_stats
 from supertf.errors import UserError
 from supertf.measure_language import held_out, lab_tokens, language_config
 from supertf.model.gpt import GPT
 from supertf.model.projections import Coordinate, output_projections
-from supertf.residual_stats import residual_stats
 from supertf.superweights import Spike, find_spikes
 from supertf.training import TrainSettings, train
 from supertf.weight_edits import scaled_weights

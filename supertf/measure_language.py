@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supertf.attention_stats import attention_stats, sink_rate
+from supertf.analysis.attention_stats import attention_stats, sink_rate
+from supertf.analysis.losses import loss_by_position
+from supertf.analysis.position_probe import probe_positions
+from supertf.analysis.residual_stats import residual_stats
 from supertf.data.corpus import describe, iter_documents
 from supertf.data.token_files import TokenFile, Windows, prepare
 from supertf.data.tokenizer import train_bpe
-from supertf.evaluate import loss_by_position
 from supertf.files import cache_dir
 from supertf.model.config import GPTConfig
 from supertf.model.gpt import GPT
-from supertf.position_probe import probe_positions
-from supertf.residual_stats import residual_stats
 from supertf.training import TrainSettings, train
 
 CORPUS = "python-docs:stdlib"

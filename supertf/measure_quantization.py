@@ -14,8 +14,8 @@ import torch
 
 from supertf.ablation import random_weights
 from supertf.activation_quantization import quantized_activations, super_activations
+from supertf.analysis.losses import perplexity
 from supertf.calibration import Calibration, calibrate
-from supertf.evaluate import perplexity
 from supertf.measure_proofs import APART, loaded
 from supertf.measure_smollm2 import text
 from supertf.model.gpt import GPT

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from supertf.analysis.losses import perplexity
 from supertf.calibration import calibrate
-from supertf.evaluate import perplexity
 from supertf.measure_proofs import APART, loaded
 from supertf.measure_pruning import AWAY
 from supertf.measure_smollm2 import text

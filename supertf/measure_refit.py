@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from supertf.analysis.losses import perplexity
 from supertf.dynamic_pruning import DynamicPruning, dynamically_pruned
-from supertf.evaluate import perplexity
 from supertf.measure_proofs import APART, loaded
 from supertf.measure_smollm2 import text
 from supertf.model.gpt import GPT

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from supertf.analysis.losses import loss_by_position
 from supertf.data.corpus import iter_documents
 from supertf.data.tokenizer import load_tokenizer
-from supertf.evaluate import loss_by_position
 from supertf.model.gpt import with_changes
 from supertf.model.hf_model import Tokenizer
 from supertf.model.pretrained import load_model

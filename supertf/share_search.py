@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from supertf.analysis.losses import perplexity
 from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.errors import UserError
-from supertf.evaluate import perplexity
 from supertf.input_sizes import InputSizes
 from supertf.model.matrices import kind, matrices
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from supertf.ablation import Loss, measured, ratio
-from supertf.attention_stats import SinkRate, attention_stats, sink_rate
+from supertf.analysis.attention_stats import SinkRate, attention_stats, sink_rate
 from supertf.checks import check_vocabulary
 from supertf.errors import UserError
 from supertf.model.changes import Hook

@@ -19,9 +19,9 @@ from supertf.ablation import (
     whole_row,
     without,
 )
+from supertf.analysis.losses import perplexity
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
-from supertf.evaluate import perplexity
 from supertf.model.config import GPTConfig
 from supertf.model.gpt import GPT
 

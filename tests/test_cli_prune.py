@@ -9,10 +9,10 @@ import torch
 from families import SMALL, hugging_face
 from planted import CONFIG, planted_model
 
+from supertf.analysis.losses import perplexity
 from supertf.calibration import calibrate
 from supertf.cli import main
 from supertf.dynamic_pruning import METHODS as DYNAMIC
-from supertf.evaluate import perplexity
 from supertf.model.generation import generate
 from supertf.model.hf_model import load_any
 from supertf.model.pretrained import save_model

@@ -9,8 +9,8 @@ import pytest
 import torch
 from planted import CONFIG, planted_model
 
+from supertf.analysis.losses import perplexity
 from supertf.cli import main
-from supertf.evaluate import perplexity
 from supertf.model.hf_model import load_any
 from supertf.model.pretrained import save_model
 from supertf.quantization import quantize, quantized

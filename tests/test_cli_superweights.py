@@ -7,10 +7,10 @@ import pytest
 from families import PROMPT, plant, tiny
 from planted import CONFIG, planted_model
 
+from supertf.analysis.losses import perplexity
 from supertf.cli import main
 from supertf.data.token_files import prepare
 from supertf.data.tokenizer import load_tokenizer
-from supertf.evaluate import perplexity
 from supertf.model.gpt import GPT
 from supertf.model.pretrained import save_model
 from supertf.published import Published

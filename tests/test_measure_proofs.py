@@ -8,9 +8,9 @@ from planted import byte_model, saved
 
 from supertf import measure_proofs
 from supertf.ablation import random_weights
+from supertf.analysis.losses import perplexity
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
-from supertf.evaluate import perplexity
 from supertf.experiments import EXPERIMENTS
 from supertf.measure_proofs import proof
 from supertf.measure_smollm2 import text

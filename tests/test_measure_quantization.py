@@ -6,9 +6,9 @@ import pytest
 from planted import byte_model, saved
 
 from supertf.activation_quantization import quantized_activations, super_activations
+from supertf.analysis.losses import perplexity
 from supertf.calibration import calibrate
 from supertf.data.tokenizer import load_tokenizer
-from supertf.evaluate import perplexity
 from supertf.experiments import EXPERIMENTS
 from supertf.measure_proofs import APART
 from supertf.measure_quantization import AWAY, columns, quantized_quality

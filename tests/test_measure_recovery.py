@@ -6,9 +6,9 @@ import json
 import pytest
 from planted import CONFIG, planted_model, saved
 
+from supertf.analysis.losses import perplexity
 from supertf.calibration import calibrate
 from supertf.data.tokenizer import load_tokenizer
-from supertf.evaluate import perplexity
 from supertf.experiments import EXPERIMENTS
 from supertf.measure_proofs import APART
 from supertf.measure_pruning import AWAY

@@ -7,10 +7,10 @@ import pytest
 import torch
 from planted import CONFIG, planted_model, saved
 
+from supertf.analysis.losses import perplexity
 from supertf.calibration import calibrate
 from supertf.data.tokenizer import load_tokenizer
 from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
-from supertf.evaluate import perplexity
 from supertf.experiments import EXPERIMENTS
 from supertf.input_sizes import input_sizes
 from supertf.measure_proofs import APART

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from supertf import plots
-from supertf.intervals import Interval
+from supertf.analysis.intervals import Interval
 
 matplotlib.use("Agg")
 

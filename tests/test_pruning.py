@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import planted_model
 
+from supertf.analysis.losses import perplexity
 from supertf.calibration import calibrate
 from supertf.errors import UserError
-from supertf.evaluate import perplexity
 from supertf.measure_smollm2 import text
 from supertf.model.matrices import matrices
 from supertf.pruning import pruned, pruned_copy

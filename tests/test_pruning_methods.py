@@ -6,11 +6,11 @@ import pytest
 import torch
 from planted import byte_model, saved
 
+from supertf.analysis.losses import perplexity
 from supertf.calibration import calibrate
 from supertf.data.tokenizer import load_tokenizer
 from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.errors import UserError
-from supertf.evaluate import perplexity
 from supertf.input_sizes import input_sizes
 from supertf.measure_proofs import APART
 from supertf.measure_pruning import AWAY, pruned_quality

@@ -6,8 +6,8 @@ import pytest
 import torch
 from planted import CONFIG, TEXT, learned_model, planted_model
 
+from supertf.analysis.losses import perplexity
 from supertf.errors import UserError
-from supertf.evaluate import perplexity
 from supertf.model.gpt import GPT
 from supertf.model.matrices import matrices
 from supertf.pruning import pruned, pruned_copy

@@ -7,9 +7,9 @@ import pytest
 import torch
 from planted import CONFIG, TEXT, learned_model
 
+from supertf.analysis.losses import perplexity
 from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.errors import UserError
-from supertf.evaluate import perplexity
 from supertf.input_sizes import input_sizes
 from supertf.model.gpt import GPT
 from supertf.pruning import pruned_copy

@@ -6,9 +6,9 @@ import pytest
 import torch
 from planted import CONFIG
 
+from supertf.analysis.losses import perplexity
 from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.errors import UserError
-from supertf.evaluate import perplexity
 from supertf.input_sizes import input_sizes
 from supertf.model.gpt import GPT
 from supertf.share_search import kind_costs, most_spared

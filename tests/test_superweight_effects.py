@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from planted import CONFIG, planted_model
 
 from supertf.ablation import text_loss
-from supertf.attention_stats import attention_stats, sink_rate
+from supertf.analysis.attention_stats import attention_stats, sink_rate
+from supertf.analysis.residual_stats import hidden_states
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.model.generation import generate
-from supertf.residual_stats import hidden_states
 from supertf.superweight_effects import (
     Restoration,
     activation_path,

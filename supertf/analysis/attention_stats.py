@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from supertf.analysis.residual_stats import hidden_states, token_layout
 from supertf.errors import UserError
 from supertf.model.attention import Layout
 from supertf.model.gpt import GPT
-from supertf.residual_stats import hidden_states, token_layout
 
 BLOCK_ELEMENTS = 2**22  # logits held at once: 16 MiB in float32
 FAR_BELOW = -1e30  # the logit of a key that is not seen: exp is 0, and so is its product with 0

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
+from supertf.analysis.position_probe import probe_positions
+from supertf.analysis.residual_stats import hidden_states
 from supertf.errors import UserError
 from supertf.model.config import GPTConfig
 from supertf.model.gpt import GPT
-from supertf.position_probe import probe_positions
-from supertf.residual_stats import hidden_states
 
 TINY = GPTConfig(vocab_size=40, n_ctx=32, n_layer=3, n_head=4, n_embd=32, norm="rmsnorm", bias=False)
 T = 32

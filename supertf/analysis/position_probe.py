@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from supertf.analysis.residual_stats import hidden_states
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
-from supertf.residual_stats import hidden_states
 
 RIDGE = 1e-4  # of each standardised feature's variance
 

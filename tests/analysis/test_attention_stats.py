@@ -11,13 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supertf.attention_stats import attention_stats, blockwise_stats, sink_rate
+from supertf.analysis.attention_stats import attention_stats, blockwise_stats, sink_rate
+from supertf.analysis.residual_stats import hidden_states, token_layout
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.model.attention import explicit_attention, layout
 from supertf.model.config import ATTENTIONS, POSITIONS, GPTConfig
 from supertf.model.gpt import GPT
-from supertf.residual_stats import hidden_states, token_layout
 
 TINY = GPTConfig(vocab_size=50, n_ctx=24, n_layer=3, n_head=4, n_kv_head=2, n_embd=32, n_inner=48)
 PACKED = torch.tensor([[1] * 7 + [2] * 13, [0, 0] + [1] * 5 + [2] * 9 + [0] * 4])
@@ -200,7 +200,7 @@ def test_no_query_with_two_keys_has_no_sink_rate():
 
 LONG = """
 import torch
-from supertf.attention_stats import attention_stats
+from supertf.analysis.attention_stats import attention_stats
 from supertf.bench_superweights import peak_bytes
 from supertf.model.config import preset
 from supertf.model.gpt import GPT

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from supertf.analysis.intervals import Interval, mean_interval, paired_difference, two_by_two
 from supertf.errors import UserError
-from supertf.intervals import Interval, mean_interval, paired_difference, two_by_two
 
 numbers = st.floats(-1e3, 1e3).map(lambda value: round(value, 6))
 samples = st.lists(numbers, min_size=2, max_size=8)

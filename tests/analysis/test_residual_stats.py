@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supertf.analysis.residual_stats import hidden_states, measure, residual_stats, token_layout
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.model.config import GPTConfig
 from supertf.model.gpt import GPT
-from supertf.residual_stats import hidden_states, measure, residual_stats, token_layout
 
 TINY = GPTConfig(vocab_size=40, n_ctx=16, n_layer=3, n_head=4, n_embd=32)
 pytestmark = pytest.mark.usefixtures("one_thread")
