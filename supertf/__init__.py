@@ -16,12 +16,12 @@ _EXPORTS = {  # public name: module; imported on first use so that `import super
     "GPT": "model.gpt",
     "GPTConfig": "model.config",
     "PRESETS": "model.config",
-    "TrainSettings": "training",
+    "TrainSettings": "training.loop",
     "generate": "model.generation",
     "load_model": "model.pretrained",
     "load_tokenizer": "data.tokenizer",
     "perplexity": "analysis.losses",
-    "train": "training",
+    "train": "training.loop",
 }
 __all__ = [*_EXPORTS, "__version__"]
 

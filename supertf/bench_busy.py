@@ -12,7 +12,7 @@ import numpy as np
 
 from supertf.bench import machine
 from supertf.measure_language import lab_tokens, language_config
-from supertf.training import TrainSettings, train
+from supertf.training.loop import TrainSettings, train
 
 SHAPES = {  # notebook 03's decoder, and one whose operations are shared out to all threads
     "notebook 03": {"n_layer": 3, "position": "none"},

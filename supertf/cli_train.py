@@ -13,7 +13,7 @@ from supertf.errors import UserError
 from supertf.model.config import ATTENTIONS, POSITIONS, PRESETS, GPTConfig, preset
 
 if TYPE_CHECKING:
-    from supertf.training import TrainResult, TrainSettings
+    from supertf.training.loop import TrainResult, TrainSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
     from supertf.data.token_files import TokenFile
     from supertf.device import pick_device_dtype
-    from supertf.training import open_data, train
+    from supertf.training.loop import open_data, train
 
     train_file = TokenFile(args.train_data)
     config = model_config(args, train_file.vocab_size)
@@ -142,8 +142,8 @@ def train_settings(args: argparse.Namespace, config: GPTConfig, train_file: Any)
     """The settings that the flags describe; epochs become steps, those done by a run to resume included."""
     from supertf.data.token_files import Windows
     from supertf.model import checkpoint
-    from supertf.run_folder import data_position, window_order
-    from supertf.training import TrainSettings
+    from supertf.training.loop import TrainSettings
+    from supertf.training.run_folder import data_position, window_order
 
     settings = TrainSettings(
         steps=args.steps or 1,

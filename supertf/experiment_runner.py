@@ -25,7 +25,7 @@ from supertf.experiment_results import Results
 from supertf.experiments import EXPERIMENTS
 from supertf.experiments import experiment as registered
 from supertf.files import cache_dir
-from supertf.interrupt import StopRequest
+from supertf.training.interrupt import StopRequest
 
 Finished = Callable[[int, dict[str, Any]], None]  # takes a cell's index and its record
 Todo = list[tuple[int, dict[str, Any], Path]]  # index, cell, file of its record

@@ -12,7 +12,7 @@ import numpy as np
 
 from supertf.data.tasks import Task
 from supertf.errors import UserError
-from supertf.task_training import TaskResult, TaskSettings, task_config, train_on_task
+from supertf.training.task_training import TaskResult, TaskSettings, task_config, train_on_task
 
 
 def scale(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:

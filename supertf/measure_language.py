@@ -17,7 +17,7 @@ from supertf.data.tokenizer import train_bpe
 from supertf.files import cache_dir
 from supertf.model.config import GPTConfig
 from supertf.model.gpt import GPT
-from supertf.training import TrainSettings, train
+from supertf.training.loop import TrainSettings, train
 
 CORPUS = "python-docs:stdlib"
 TOKENS_PER_LENGTH = 2**15  # of held-out text read at each length beyond the trained one

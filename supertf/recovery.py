@@ -20,7 +20,7 @@ from supertf.data.token_files import batches
 from supertf.errors import UserError
 from supertf.model.gpt import GPT, with_changes
 from supertf.model.matrices import matrices
-from supertf.optimizer import learning_rate, make_optimizer
+from supertf.training.optimizer import learning_rate, make_optimizer
 
 WARMUP = 0.1  # of the steps, from a learning rate of 0
 

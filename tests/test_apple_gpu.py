@@ -25,7 +25,6 @@ from supertf.measure_growth import loss
 from supertf.model.config import ATTENTIONS, POSITIONS
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
-from supertf.optimizer import make_optimizer
 from supertf.pruning import pruned_copy
 from supertf.pruning_plan import plan
 from supertf.quantization import quantize, quantized
@@ -33,7 +32,8 @@ from supertf.refit import refit
 from supertf.structured import plan_structured, smaller
 from supertf.superweight_effects import activation_path, next_tokens, restoration, unigram
 from supertf.superweights import find_spikes
-from supertf.task_training import TaskSettings, score, train_on_task
+from supertf.training.optimizer import make_optimizer
+from supertf.training.task_training import TaskSettings, score, train_on_task
 
 IDS = TEXT[:160]
 TASK = Task(keys=24, values=12, queries=3)

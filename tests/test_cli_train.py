@@ -12,7 +12,7 @@ import pytest
 import torch
 from tiny import tiny_config, tiny_tokens
 
-from supertf import cli_train, training
+from supertf import cli_train
 from supertf.cli import main
 from supertf.model.config import PRESETS
 from supertf.model.generation import generate as library_generate
@@ -224,7 +224,7 @@ def test_wrong_types_end_with_code_2(capsys, flags):
 
 
 def test_weights_and_biases_is_asked_for_only_with_true(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "get_available_trackers", lambda: ["tensorboard"])
+    monkeypatch.setattr("supertf.training.loop.get_available_trackers", lambda: ["tensorboard"])
     train(capsys, tmp_path / "without", "--wandb", "False")
     assert main(["train", "--wandb", "True", "--output_dir", str(tmp_path / "with"), "--max_len", "16"]) == 2
     assert "pip install wandb" in capsys.readouterr().err

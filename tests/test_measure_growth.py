@@ -14,7 +14,7 @@ from supertf.experiments import EXPERIMENTS
 from supertf.measure_growth import growth, log_spaced, look
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
-from supertf.training import TrainResult
+from supertf.training.loop import TrainResult
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GROWTH = EXPERIMENTS["growth"]

@@ -9,7 +9,7 @@ from supertf import measure_language, measure_tasks
 from supertf.experiments import EXPERIMENTS
 from supertf.measure_smollm2 import text
 from supertf.model.gpt import GPT
-from supertf.training import TrainResult
+from supertf.training.loop import TrainResult
 
 TINY = {"steps": 3, "questions": 8}
 

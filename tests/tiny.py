@@ -12,7 +12,7 @@ from supertf.cli import main
 from supertf.data.token_files import TokenFile, prepare
 from supertf.data.tokenizer import load_tokenizer
 from supertf.model.config import GPTConfig, preset
-from supertf.training import TrainSettings
+from supertf.training.loop import TrainSettings
 
 T = 16
 

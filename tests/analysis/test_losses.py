@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from tiny import tiny_config, tiny_tokens
 from torch.nn import functional as F
 
-from supertf.analysis import losses
 from supertf.analysis.losses import loss_by_position, perplexity
 from supertf.cli import main
 from supertf.data.fetch import is_present
@@ -96,7 +95,7 @@ def test_a_uniform_model_has_the_vocabularys_perplexity():
 
 def test_a_long_window_is_read_in_pieces_to_the_same_losses(model, monkeypatch):
     whole = loss_by_position(model, text(33), 16)
-    monkeypatch.setattr(losses, "CHUNK", 5)
+    monkeypatch.setattr("supertf.analysis.losses.CHUNK", 5)
     assert torch.allclose(loss_by_position(model, text(33), 16), whole, atol=1e-5)
 
 

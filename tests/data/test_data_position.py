@@ -16,7 +16,7 @@ from supertf.data.token_files import TokenFile
 from supertf.data.token_writer import manifest_path
 from supertf.files import read_json, seal, write_json
 from supertf.model import checkpoint
-from supertf.training import micro_batches, train
+from supertf.training.loop import micro_batches, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STAGES = st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.integers(0, 4))

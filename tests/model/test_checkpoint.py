@@ -23,7 +23,7 @@ from supertf.errors import UserError
 from supertf.model import checkpoint
 from supertf.model.gpt import GPT
 from supertf.model.pretrained import load_model
-from supertf.optimizer import make_optimizer
+from supertf.training.optimizer import make_optimizer
 
 
 def make(seed: int = 0):
@@ -196,7 +196,7 @@ def resume(tokens: Path, run: Path) -> BaseProcess:
     forked from one that has."""
     if "forkserver" in multiprocessing.get_all_start_methods():
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["supertf.training", "torch._dynamo"])  # which optimizers import
+        context.set_forkserver_preload(["supertf.training.loop", "torch._dynamo"])  # which optimizers import
     else:
         context = multiprocessing.get_context("spawn")
     arguments = (flags(tokens, run, "--resume"), errors_of(run))

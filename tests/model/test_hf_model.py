@@ -6,7 +6,6 @@ import pytest
 import torch
 from families import FAMILIES, LAYERS, PROMPT, SMALL, WIDTH, hugging_face, plant, tiny
 
-from supertf.analysis import losses
 from supertf.analysis.losses import loss_by_position, perplexity
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import Note, UserError
@@ -280,7 +279,7 @@ def test_a_model_that_ignores_the_cache_forgets_nothing(kind, monkeypatch):
         found = generate(model, PROMPT, 6)
     assert found == generate(model, PROMPT, 6, use_cache=False) == peer_generate(peer, 6)
     whole = loss_by_position(model, TEXT, length=12)
-    monkeypatch.setattr(losses, "CHUNK", 5)
+    monkeypatch.setattr("supertf.analysis.losses.CHUNK", 5)
     with pytest.warns(Note):
         torch.testing.assert_close(loss_by_position(model, TEXT, length=12), whole)
 
@@ -290,7 +289,7 @@ def test_a_long_window_is_read_in_pieces_to_the_same_losses(family, monkeypatch)
     """Mistral's and Gemma's windows are shorter than the pieces."""
     model = tiny(family)
     whole = loss_by_position(model, TEXT, length=12)
-    monkeypatch.setattr(losses, "CHUNK", 5)
+    monkeypatch.setattr("supertf.analysis.losses.CHUNK", 5)
     torch.testing.assert_close(loss_by_position(model, TEXT, length=12), whole)
     assert model.caches
 

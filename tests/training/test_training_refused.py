@@ -9,10 +9,9 @@ import torch
 from tiny import tiny_config, tiny_tokens
 from tiny import tiny_settings as settings
 
-from supertf import training
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
-from supertf.training import TrainSettings, train
+from supertf.training.loop import TrainSettings, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -63,8 +62,8 @@ def test_a_tracker_that_does_not_start_is_one_clear_line(tokens, tmp_path, monke
         raise wandb.Error("api_key not configured (no-tty)")
 
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    monkeypatch.setattr(training, "get_available_trackers", lambda: ["wandb"])
-    monkeypatch.setattr(training.Accelerator, "init_trackers", init_trackers)
+    monkeypatch.setattr("supertf.training.loop.get_available_trackers", lambda: ["wandb"])
+    monkeypatch.setattr("supertf.training.loop.Accelerator.init_trackers", init_trackers)
     with pytest.raises(
         UserError, match=r"wandb did not start \(Error: api_key not configured .*`wandb login`"
     ):

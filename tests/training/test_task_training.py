@@ -10,7 +10,7 @@ from supertf.data.tasks import Task
 from supertf.errors import UserError
 from supertf.model.config import ATTENTIONS, POSITIONS
 from supertf.model.gpt import GPT, with_changes
-from supertf.task_training import (
+from supertf.training.task_training import (
     TaskSettings,
     query_logits,
     score,

@@ -16,7 +16,7 @@ from supertf.errors import UserError
 from supertf.model.attention import add_zero_key, layout
 from supertf.model.config import GPTConfig
 from supertf.model.gpt import GPT
-from supertf.optimizer import learning_rate, make_optimizer
+from supertf.training.optimizer import learning_rate, make_optimizer
 
 DEPTHS = 8  # parts of the sequence by which accuracy is told
 FREE_LR = 10.0  # of a free scale p_n, in learning rates: it learns only from queries that see n keys

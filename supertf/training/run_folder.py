@@ -19,7 +19,7 @@ from supertf.model import checkpoint
 from supertf.model.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from supertf.training import TrainResult, TrainSettings
+    from supertf.training.loop import TrainResult, TrainSettings
 
 METRICS = "metrics.jsonl"
 

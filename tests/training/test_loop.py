@@ -19,8 +19,8 @@ from supertf.model import checkpoint
 from supertf.model.config import ATTENTIONS
 from supertf.model.gpt import GPT
 from supertf.model.pretrained import load_model
-from supertf.optimizer import learning_rate, make_optimizer, mean_s, parameter_groups
-from supertf.training import train
+from supertf.training.loop import train
+from supertf.training.optimizer import learning_rate, make_optimizer, mean_s, parameter_groups
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

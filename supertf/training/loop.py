@@ -27,12 +27,12 @@ from supertf.data.token_files import TokenFile, Windows, batches, check_vocab
 from supertf.data.tokenizer import unused_ids
 from supertf.device import pick_device_dtype, threads_for
 from supertf.errors import UserError
-from supertf.interrupt import StopRequest
 from supertf.model.config import GPTConfig
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
-from supertf.optimizer import learning_rate, make_optimizer, mean_s
-from supertf.run_folder import RunFolder
+from supertf.training.interrupt import StopRequest
+from supertf.training.optimizer import learning_rate, make_optimizer, mean_s
+from supertf.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from supertf.cli import main
 from supertf.data.tasks import Task
 from supertf.device import SMALL, threads_for
 from supertf.errors import UserError
-from supertf.task_training import TaskSettings, task_config, train_on_task
-from supertf.training import train
+from supertf.training.loop import train
+from supertf.training.task_training import TaskSettings, task_config, train_on_task
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 

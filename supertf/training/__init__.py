@@ -1,0 +1,1 @@
+"""Weights are learned: settings, the training loop, its run folders, training on tasks."""
