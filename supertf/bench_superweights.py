@@ -21,7 +21,7 @@ from supertf.files import write_json
 from supertf.model.gpt import GPT
 from supertf.model.pretrained import load_model, write_tensors
 from supertf.model.projections import show
-from supertf.superweights import PROMPT, candidates, find_spikes
+from supertf.superweights.find import PROMPT, candidates, find_spikes
 
 TEXT = "python-docs:stdlib"
 LENGTHS = (10, 128, 1024)  # tokens of the prompts

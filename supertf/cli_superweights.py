@@ -8,10 +8,10 @@ from supertf.errors import UserError
 from supertf.tables import number, print_table
 
 if TYPE_CHECKING:
-    from supertf.ablation import Ablation
+    from supertf.superweights.ablation import Ablation
     from supertf.cli_model import Subject
     from supertf.model.projections import Coordinate
-    from supertf.superweights import Peak, Round, Spike
+    from supertf.superweights.find import Peak, Round, Spike
 
 ACTIONS = {
     "find": "candidates: weights behind a spike before and after their layer's down projection",
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 def run_find(args: argparse.Namespace) -> int:
     """Print candidates in the order found, and every layer's peaks."""
     from supertf.cli_model import Subject
-    from supertf.superweights import PROMPT, THRESHOLD, search
+    from supertf.superweights.find import PROMPT, THRESHOLD, search
 
     prompt = PROMPT if args.prompt is None else args.prompt
     threshold = THRESHOLD if args.threshold is None and args.ratio is None else args.threshold
@@ -201,7 +201,7 @@ def spike_dict(spike: "Spike") -> dict[str, Any]:
 
 def run_ablate(args: argparse.Namespace) -> int:
     """Print the loss without each candidate beside its controls, and the verdict."""
-    from supertf.ablation import ablate
+    from supertf.superweights.ablation import ablate
     from supertf.cli_model import Subject
     from supertf.model.projections import show
 
@@ -257,8 +257,8 @@ def run_scale(args: argparse.Namespace) -> int:
     from supertf.cli_model import Subject
     from supertf.model.generation import generate
     from supertf.model.projections import show
-    from supertf.superweight_effects import scaling_curve
-    from supertf.weight_edits import scaled_weights
+    from supertf.superweights.effects import scaling_curve
+    from supertf.superweights.edit import scaled_weights
 
     subject = Subject(args.model, args.tokenizer, args.bos, args.device)
     prompt = None if args.prompt is None else subject.encode(args.prompt)
@@ -295,7 +295,7 @@ def run_scale(args: argparse.Namespace) -> int:
 def chosen(args: argparse.Namespace, subject: "Subject") -> list["Coordinate"]:
     """The weights asked for, checked, or else the first candidate of a pass over the paper's prompt."""
     from supertf.model.projections import check_coordinate, output_projections, parse
-    from supertf.superweights import PROMPT, candidates, find_spikes
+    from supertf.superweights.find import PROMPT, candidates, find_spikes
 
     weights = list(dict.fromkeys(parse(text) for text in args.weight or ()))
     for one in weights:
@@ -319,7 +319,7 @@ def ablation_dict(one: "Ablation") -> dict[str, Any]:
 
 def perplexity_of(loss: float) -> float:
     """exp of a loss in nats."""
-    from supertf.ablation import ratio
+    from supertf.superweights.ablation import ratio
 
     return ratio(loss, 0.0)
 

@@ -20,7 +20,7 @@ from supertf.model.projections import Coordinate, output_projections, parse
 from supertf.pruning import Pruning
 from supertf.pruning_methods import applied, make_plan, prepare
 from supertf.structured import KINDS
-from supertf.weight_edits import scaled_weights
+from supertf.superweights.edit import scaled_weights
 
 PROMPT = "The capital of France is"
 AWAY = 5  # texts between the one that is evaluated and the one that plans are made from

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from supertf.ablation import random_weights
+from supertf.superweights.ablation import random_weights
 from supertf.activation_quantization import quantized_activations, super_activations
 from supertf.analysis.losses import perplexity
 from supertf.calibration import Calibration, calibrate

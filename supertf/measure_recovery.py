@@ -12,7 +12,7 @@ from supertf.model.projections import output_projections, parse
 from supertf.pruning import pruned_copy
 from supertf.recovery import recover
 from supertf.structured import plan_structured, smaller
-from supertf.weight_edits import scaled_weights
+from supertf.superweights.edit import scaled_weights
 
 
 def recovered(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:

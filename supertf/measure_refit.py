@@ -14,7 +14,7 @@ from supertf.model.projections import output_projections, parse
 from supertf.pruning_methods import make_plan, prepare
 from supertf.refit import refit
 from supertf.structured import smaller
-from supertf.weight_edits import scaled_weights
+from supertf.superweights.edit import scaled_weights
 
 
 def refitted(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:

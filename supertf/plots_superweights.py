@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from supertf.model.projections import Coordinate, show
 from supertf.plots import BLUE, COLORS, GREY, ORANGE, RED, new_figure, plain_ticks
-from supertf.superweights import Spike
+from supertf.superweights.find import Spike
 
 
 def spike_bars(

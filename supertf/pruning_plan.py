@@ -18,7 +18,7 @@ from supertf.model.matrices import kind, marks, matrices, places
 from supertf.model.projections import Coordinate, Projection
 from supertf.pruning import Fate, Pruning
 from supertf.sparsegpt import BLOCK, sparsegpt
-from supertf.weight_edits import check_editable
+from supertf.superweights.edit import check_editable
 from supertf.weight_groups import check_sparsity, how_many, lowest, lowest_of, parse_pattern, rank
 
 METHODS = {  # and the groups that they can compare weights in, their own first

@@ -17,7 +17,7 @@ from supertf.errors import UserError
 from supertf.model.changes import WEIGHTS, changed, changes
 from supertf.model.matrices import heads, matrices
 from supertf.model.projections import Projection
-from supertf.weight_edits import EDITED, check_editable
+from supertf.superweights.edit import EDITED, check_editable
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -11,7 +11,7 @@ from supertf.activation_quantization import quantize_tokens, quantized_activatio
 from supertf.errors import UserError
 from supertf.model.matrices import kind, matrices
 from supertf.quantization import quantize, quantized
-from supertf.superweights import candidates, find_spikes
+from supertf.superweights.find import candidates, find_spikes
 
 pytestmark = pytest.mark.kernels
 

@@ -11,7 +11,7 @@ import torch
 from fake_gpu import OnGPU, gpu
 from planted import CONFIG, PROMPT, TEXT, planted_model
 
-from supertf.ablation import ablate, text_loss
+from supertf.superweights.ablation import ablate, text_loss
 from supertf.activation_quantization import quantized_activations
 from supertf.analysis.attention_stats import attention_stats, sink_rate
 from supertf.analysis.losses import perplexity
@@ -30,8 +30,8 @@ from supertf.pruning_plan import plan
 from supertf.quantization import quantize, quantized
 from supertf.refit import refit
 from supertf.structured import plan_structured, smaller
-from supertf.superweight_effects import activation_path, next_tokens, restoration, unigram
-from supertf.superweights import find_spikes
+from supertf.superweights.effects import activation_path, next_tokens, restoration, unigram
+from supertf.superweights.find import find_spikes
 from supertf.training.optimizer import make_optimizer
 from supertf.training.task_training import TaskSettings, score, train_on_task
 

@@ -7,7 +7,7 @@ import pytest
 from planted import byte_model, saved
 
 from supertf import measure_proofs
-from supertf.ablation import random_weights
+from supertf.superweights.ablation import random_weights
 from supertf.analysis.losses import perplexity
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError

@@ -17,7 +17,7 @@ from supertf.measure_smollm2 import text
 from supertf.pruning import pruned_copy
 from supertf.recovery import recover
 from supertf.structured import plan_structured, smaller
-from supertf.weight_edits import scaled_weights
+from supertf.superweights.edit import scaled_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PLANTED, LENGTH, TRAINING = (1, 7, 21), 16, 600

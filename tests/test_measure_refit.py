@@ -18,7 +18,7 @@ from supertf.measure_refit import refitted
 from supertf.measure_smollm2 import text
 from supertf.refit import refit
 from supertf.structured import plan_structured, smaller
-from supertf.weight_edits import scaled_weights
+from supertf.superweights.edit import scaled_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PLANTED, LENGTH, TOKENS, AWAY = (1, 7, 21), 16, APART + 64, 3

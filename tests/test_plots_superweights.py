@@ -5,7 +5,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from supertf import plots_superweights as plots
-from supertf.superweights import Peak, Spike
+from supertf.superweights.find import Peak, Spike
 
 matplotlib.use("Agg")
 

@@ -20,7 +20,7 @@ from supertf.model.matrices import matrices
 from supertf.pruning import pruned, pruned_copy
 from supertf.pruning_plan import METHODS
 from supertf.pruning_plan import plan as make_plan
-from supertf.weight_edits import scaled_weights
+from supertf.superweights.edit import scaled_weights
 from supertf.weight_groups import how_many
 
 LENGTH = 12

@@ -20,7 +20,7 @@ from supertf.pruning_methods import applied, make_plan, prepare
 from supertf.pruning_names import FAMILY, needs_text
 from supertf.pruning_plan import plan
 from supertf.structured import plan_structured
-from supertf.weight_edits import scaled_weights
+from supertf.superweights.edit import scaled_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PLANTED, LENGTH = (1, 7, 21), 16

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import CONFIG, planted_model
 
-from supertf.ablation import text_loss
+from supertf.superweights.ablation import text_loss
 from supertf.calibration import calibrate
 from supertf.errors import UserError
 from supertf.measure_smollm2 import text

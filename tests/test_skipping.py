@@ -30,7 +30,7 @@ from supertf.pruning import pruned, pruned_copy
 from supertf.pruning_plan import plan
 from supertf.quantization import quantize, quantized
 from supertf.skipping import Skipping, skipping
-from supertf.weight_edits import scaled_weights
+from supertf.superweights.edit import scaled_weights
 from supertf.weight_groups import how_many
 
 pytestmark = [pytest.mark.kernels, pytest.mark.usefixtures("one_thread")]

@@ -15,7 +15,7 @@ from supertf.checks import check_vocabulary
 from supertf.errors import UserError
 from supertf.model.attention import Layout
 from supertf.model.gpt import GPT
-from supertf.superweights import Peak, peak
+from supertf.superweights.find import Peak, peak
 
 
 @torch.no_grad()

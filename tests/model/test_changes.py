@@ -17,9 +17,9 @@ from supertf.pruning import pruned
 from supertf.pruning_plan import plan
 from supertf.quantization import quantize, quantized
 from supertf.skipping import skipping
-from supertf.superweight_effects import restored_activations
+from supertf.superweights.effects import restored_activations
 from supertf.svd_softmax import rough_head, svd_softmax
-from supertf.weight_edits import scaled_weights
+from supertf.superweights.edit import scaled_weights
 
 WEIGHTS = [(1, 7, 21), (1, 7, 3), (2, 0, 5)]
 NAMES = ("scaled", "removed", "restored", "pruned", "some pruned", "quantized")

@@ -16,7 +16,7 @@ from supertf.analysis.losses import perplexity
 from supertf.checks import check_finite
 from supertf.errors import UserError
 from supertf.model.projections import Coordinate, check_coordinate, output_projections, show
-from supertf.weight_edits import check_editable, scaled_weights
+from supertf.superweights.edit import check_editable, scaled_weights
 
 Loss = Callable[[nn.Module], float]  # nats per token, the same for the same model
 SUPER = 2.0  # at least this many times the perplexity

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from planted import planted_model
 
 from supertf.errors import UserError
-from supertf.weight_edits import scaled_weights
+from supertf.superweights.edit import scaled_weights
 
 coordinate = st.tuples(st.integers(0, 2), st.integers(0, 15), st.integers(0, 39))
 

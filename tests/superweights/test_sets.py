@@ -9,7 +9,7 @@ from planted import planted_model, zeroed
 
 from supertf.errors import UserError
 from supertf.model.projections import output_projections
-from supertf.superweight_sets import greedy_set, pair_interactions, random_sets, row_pool
+from supertf.superweights.sets import greedy_set, pair_interactions, random_sets, row_pool
 
 POOL = [(1, 7, into) for into in range(5)]
 A, B, C, *_ = POOL

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import CONFIG, planted_model, zeroed
 
-from supertf.ablation import (
+from supertf.superweights.ablation import (
     ablate,
     largest_elsewhere,
     largest_of_row,
