@@ -14,6 +14,7 @@ from torch import Tensor
 from supertf.analysis.losses import perplexity
 from supertf.bench import Seconds, interleave, limits, machine, rounds, speedup
 from supertf.cli_eval import read_ids
+from supertf.compression.packed import PACKINGS, Packed, missing_kernel, packed_weights
 from supertf.data.fetch import smollm2_path
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
@@ -21,7 +22,6 @@ from supertf.model.generation import generate
 from supertf.model.gpt import GPT
 from supertf.model.linear import linear_one_row
 from supertf.model.pretrained import load_model
-from supertf.packed import PACKINGS, Packed, missing_kernel, packed_weights
 
 PROMPT = "The capital of France is"
 TEXT = "python-docs:stdlib"  # its first tokens show what fewer bits cost in quality

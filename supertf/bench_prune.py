@@ -18,22 +18,22 @@ from tqdm.auto import tqdm
 from supertf.analysis.losses import perplexity
 from supertf.bench import limits, machine, rounds, speedup
 from supertf.bench_generate import PROMPT, TEXT, weight_bytes
-from supertf.calibration import calibrate
 from supertf.cli_eval import read_ids
+from supertf.compression.calibration import calibrate
+from supertf.compression.dynamic_pruning import DynamicPruning, dynamically_pruned, plan_dynamic
+from supertf.compression.input_sizes import input_sizes
+from supertf.compression.packed import PACKINGS, missing_kernel, packed_weights
+from supertf.compression.refit import refit
+from supertf.compression.share_search import kind_costs, most_spared
+from supertf.compression.skipping import skipping
+from supertf.compression.structured import in_smaller, plan_structured, smaller
+from supertf.compression.svd_softmax import rough_head, svd_softmax
 from supertf.data.tokenizer import load_tokenizer
-from supertf.dynamic_pruning import DynamicPruning, dynamically_pruned, plan_dynamic
-from supertf.input_sizes import input_sizes
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
 from supertf.model.matrices import HEAD
 from supertf.model.pretrained import load_model
 from supertf.model.projections import Coordinate, parse
-from supertf.packed import PACKINGS, missing_kernel, packed_weights
-from supertf.refit import refit
-from supertf.share_search import kind_costs, most_spared
-from supertf.skipping import skipping
-from supertf.structured import in_smaller, plan_structured, smaller
-from supertf.svd_softmax import rough_head, svd_softmax
 
 LENGTH, WINDOWS = 512, 8
 CALIBRATION = (4, 8, 64)  # windows for thresholds, for all other plans, and to fit weights to

@@ -49,10 +49,10 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from supertf.cli_model import Subject
+    from supertf.compression.packed import packed_weights
     from supertf.data.tokenizer import valid_unicode
     from supertf.model.generation import stream
     from supertf.model.gpt import GPT
-    from supertf.packed import packed_weights
 
     only_cpu = args.weights in ("int8", "int4")
     if only_cpu and args.device not in (None, "cpu"):

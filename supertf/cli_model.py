@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from supertf.superweights.ablation import Loss, text_loss
 from supertf.bench import machine
 from supertf.cli_eval import read_ids
 from supertf.data.tokenizer import special_ids, unused_ids
@@ -17,6 +16,7 @@ from supertf.errors import Note, UserError
 from supertf.model.checkpoint import trained_with_bos
 from supertf.model.hf_model import ENDLESS, HFModel, load_any
 from supertf.model.hf_tokenizer import HFTokenizer
+from supertf.superweights.ablation import Loss, text_loss
 
 if TYPE_CHECKING:
     import numpy as np

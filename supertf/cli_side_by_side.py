@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from supertf.superweights.ablation import measured, ratio, text_loss
 from supertf.analysis.losses import perplexity
 from supertf.cli_model import Subject
 from supertf.data.tokenizer import save_tokenizer
@@ -29,8 +28,9 @@ from supertf.model.hf_tokenizer import HFTokenizer
 from supertf.model.matrices import kind
 from supertf.model.pretrained import save_model
 from supertf.model.projections import Coordinate, check_coordinate, output_projections, parse, show
-from supertf.superweights.published import published, recorded_checks
+from supertf.superweights.ablation import measured, ratio, text_loss
 from supertf.superweights.find import PROMPT, Spike, candidates, find_spikes
+from supertf.superweights.published import published, recorded_checks
 from supertf.tables import number, print_table
 
 

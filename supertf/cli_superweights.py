@@ -8,9 +8,9 @@ from supertf.errors import UserError
 from supertf.tables import number, print_table
 
 if TYPE_CHECKING:
-    from supertf.superweights.ablation import Ablation
     from supertf.cli_model import Subject
     from supertf.model.projections import Coordinate
+    from supertf.superweights.ablation import Ablation
     from supertf.superweights.find import Peak, Round, Spike
 
 ACTIONS = {
@@ -201,9 +201,9 @@ def spike_dict(spike: "Spike") -> dict[str, Any]:
 
 def run_ablate(args: argparse.Namespace) -> int:
     """Print the loss without each candidate beside its controls, and the verdict."""
-    from supertf.superweights.ablation import ablate
     from supertf.cli_model import Subject
     from supertf.model.projections import show
+    from supertf.superweights.ablation import ablate
 
     subject = Subject(args.model, args.tokenizer, args.bos, args.device)
     weights = chosen(args, subject)
@@ -257,8 +257,8 @@ def run_scale(args: argparse.Namespace) -> int:
     from supertf.cli_model import Subject
     from supertf.model.generation import generate
     from supertf.model.projections import show
-    from supertf.superweights.effects import scaling_curve
     from supertf.superweights.edit import scaled_weights
+    from supertf.superweights.effects import scaling_curve
 
     subject = Subject(args.model, args.tokenizer, args.bos, args.device)
     prompt = None if args.prompt is None else subject.encode(args.prompt)

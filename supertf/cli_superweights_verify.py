@@ -5,15 +5,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from supertf.superweights.ablation import without
 from supertf.cli import print_result
 from supertf.cli_model import Subject
 from supertf.cli_superweights import ablation_dict
 from supertf.errors import UserError
 from supertf.files import write_json
 from supertf.model.projections import show
-from supertf.superweights.published import CHECKS, LOADED_AS, Check, Published, is_here, published, recorded_checks, verify
+from supertf.superweights.ablation import without
 from supertf.superweights.find import PROMPT
+from supertf.superweights.published import (
+    CHECKS,
+    LOADED_AS,
+    Check,
+    Published,
+    is_here,
+    published,
+    recorded_checks,
+    verify,
+)
 from supertf.tables import number, print_table
 
 

@@ -15,9 +15,9 @@ from supertf.errors import UserError
 from supertf.measure_language import held_out, lab_tokens, language_config
 from supertf.model.gpt import GPT
 from supertf.model.projections import Coordinate, output_projections
+from supertf.superweights.edit import scaled_weights
 from supertf.superweights.find import Spike, find_spikes
 from supertf.training.loop import TrainSettings, train
-from supertf.superweights.edit import scaled_weights
 
 SPIKE_WINDOWS = 8  # held-out windows in which spikes are looked for
 RANDOM_WEIGHTS = 20

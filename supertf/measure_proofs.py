@@ -3,12 +3,12 @@
 import functools
 from typing import Any
 
-from supertf.superweights.ablation import ablate, text_loss
 from supertf.errors import UserError
 from supertf.measure_smollm2 import text
 from supertf.model.gpt import GPT
 from supertf.model.hf_model import HFModel, Tokenizer, load_any
 from supertf.model.projections import parse
+from supertf.superweights.ablation import ablate, text_loss
 from supertf.superweights.effects import restoration, scaling_curve
 
 APART = 16_384  # tokens from one text's beginning to the next one's: other pages of the documentation

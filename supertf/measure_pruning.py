@@ -10,16 +10,16 @@ from typing import Any
 import torch
 
 from supertf.analysis.losses import perplexity
-from supertf.dynamic_pruning import DynamicPruning, Skipped
+from supertf.compression.dynamic_pruning import DynamicPruning, Skipped
+from supertf.compression.pruning import Pruning
+from supertf.compression.pruning_methods import applied, make_plan, prepare
+from supertf.compression.structured import KINDS
 from supertf.measure_proofs import APART, loaded
 from supertf.measure_smollm2 import text
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
 from supertf.model.hf_model import HFModel
 from supertf.model.projections import Coordinate, output_projections, parse
-from supertf.pruning import Pruning
-from supertf.pruning_methods import applied, make_plan, prepare
-from supertf.structured import KINDS
 from supertf.superweights.edit import scaled_weights
 
 PROMPT = "The capital of France is"

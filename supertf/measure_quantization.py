@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 
-from supertf.superweights.ablation import random_weights
-from supertf.activation_quantization import quantized_activations, super_activations
 from supertf.analysis.losses import perplexity
-from supertf.calibration import Calibration, calibrate
+from supertf.compression.activation_quantization import quantized_activations, super_activations
+from supertf.compression.calibration import Calibration, calibrate
+from supertf.compression.quantization import Quantization, Scheme, holding_out, quantize, quantized
 from supertf.measure_proofs import APART, loaded
 from supertf.measure_smollm2 import text
 from supertf.model.gpt import GPT
 from supertf.model.hf_model import HFModel
 from supertf.model.matrices import matrices
 from supertf.model.projections import Coordinate, output_projections, parse
-from supertf.quantization import Quantization, Scheme, holding_out, quantize, quantized
+from supertf.superweights.ablation import random_weights
 
 AWAY = 5  # texts between the one that is evaluated and the one that calibrates
 

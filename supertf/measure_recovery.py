@@ -3,15 +3,15 @@
 from typing import Any
 
 from supertf.analysis.losses import perplexity
-from supertf.calibration import calibrate
+from supertf.compression.calibration import calibrate
+from supertf.compression.pruning import pruned_copy
+from supertf.compression.recovery import recover
+from supertf.compression.structured import plan_structured, smaller
 from supertf.measure_proofs import APART, loaded
 from supertf.measure_pruning import AWAY
 from supertf.measure_smollm2 import text
 from supertf.model.gpt import GPT
 from supertf.model.projections import output_projections, parse
-from supertf.pruning import pruned_copy
-from supertf.recovery import recover
-from supertf.structured import plan_structured, smaller
 from supertf.superweights.edit import scaled_weights
 
 

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 
 from supertf.analysis.losses import perplexity
-from supertf.dynamic_pruning import DynamicPruning, dynamically_pruned
+from supertf.compression.dynamic_pruning import DynamicPruning, dynamically_pruned
+from supertf.compression.pruning_methods import make_plan, prepare
+from supertf.compression.refit import refit
+from supertf.compression.structured import smaller
 from supertf.measure_proofs import APART, loaded
 from supertf.measure_smollm2 import text
 from supertf.model.gpt import GPT
 from supertf.model.projections import output_projections, parse
-from supertf.pruning_methods import make_plan, prepare
-from supertf.refit import refit
-from supertf.structured import smaller
 from supertf.superweights.edit import scaled_weights
 
 

@@ -11,25 +11,25 @@ import torch
 from fake_gpu import OnGPU, gpu
 from planted import CONFIG, PROMPT, TEXT, planted_model
 
-from supertf.superweights.ablation import ablate, text_loss
-from supertf.activation_quantization import quantized_activations
 from supertf.analysis.attention_stats import attention_stats, sink_rate
 from supertf.analysis.losses import perplexity
 from supertf.analysis.position_probe import probe_positions
 from supertf.analysis.residual_stats import residual_stats
-from supertf.calibration import calibrate
+from supertf.compression.activation_quantization import quantized_activations
+from supertf.compression.calibration import calibrate
+from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
+from supertf.compression.input_sizes import input_sizes, principal_axes
+from supertf.compression.pruning import pruned_copy
+from supertf.compression.pruning_plan import plan
+from supertf.compression.quantization import quantize, quantized
+from supertf.compression.refit import refit
+from supertf.compression.structured import plan_structured, smaller
 from supertf.data.tasks import Task
-from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
-from supertf.input_sizes import input_sizes, principal_axes
 from supertf.measure_growth import loss
 from supertf.model.config import ATTENTIONS, POSITIONS
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
-from supertf.pruning import pruned_copy
-from supertf.pruning_plan import plan
-from supertf.quantization import quantize, quantized
-from supertf.refit import refit
-from supertf.structured import plan_structured, smaller
+from supertf.superweights.ablation import ablate, text_loss
 from supertf.superweights.effects import activation_path, next_tokens, restoration, unigram
 from supertf.superweights.find import find_spikes
 from supertf.training.optimizer import make_optimizer

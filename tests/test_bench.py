@@ -18,10 +18,10 @@ from supertf import bench, bench_generate, bench_prune, bench_train, cli_bench
 from supertf.bench import interleave, matmul_gflops, read_gbps, rounds, speedup, spread
 from supertf.bench_train import SHAPES, flops_per_token
 from supertf.cli import main
+from supertf.compression.packed import PACKINGS, missing_kernel
 from supertf.errors import UserError
 from supertf.model.config import GPTConfig
 from supertf.model.gpt import GPT
-from supertf.packed import PACKINGS, missing_kernel
 
 pytestmark = pytest.mark.kernels
 

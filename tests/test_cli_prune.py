@@ -10,18 +10,18 @@ from families import SMALL, hugging_face
 from planted import CONFIG, planted_model
 
 from supertf.analysis.losses import perplexity
-from supertf.calibration import calibrate
 from supertf.cli import main
-from supertf.dynamic_pruning import METHODS as DYNAMIC
+from supertf.compression.calibration import calibrate
+from supertf.compression.dynamic_pruning import METHODS as DYNAMIC
+from supertf.compression.pruning import pruned
+from supertf.compression.pruning_names import FAMILIES
+from supertf.compression.pruning_plan import METHODS as STATIC
+from supertf.compression.pruning_plan import plan
+from supertf.compression.refit import refit
+from supertf.compression.structured import KINDS
 from supertf.model.generation import generate
 from supertf.model.hf_model import load_any
 from supertf.model.pretrained import save_model
-from supertf.pruning import pruned
-from supertf.pruning_names import FAMILIES
-from supertf.pruning_plan import METHODS as STATIC
-from supertf.pruning_plan import plan
-from supertf.refit import refit
-from supertf.structured import KINDS
 
 BYTES = dataclasses.replace(CONFIG, vocab_size=257, n_ctx=64)
 TEXT = "It was a line of a book, and then another. Was it? " * 20
@@ -162,7 +162,7 @@ def test_projections_are_refitted_to_the_text_that_follows(here, capsys, monkeyp
         new.ln_f.weight.data *= 2  # to be known again
         return new
 
-    monkeypatch.setattr("supertf.refit.refit", refit_by_hand)
+    monkeypatch.setattr("supertf.compression.refit.refit", refit_by_hand)
     after = json.loads(run(capsys, *asked, "--refit_windows", "30")[1])
     assert given == {"ids": list(TEXT.encode())[49 + 32 :][: 30 * 16], "kinds": [kind]}
     assert (before["config"]["refit_tokens"], after["config"]["refit_tokens"]) == (0, 480)

@@ -11,9 +11,9 @@ from planted import CONFIG, planted_model
 
 from supertf.analysis.losses import perplexity
 from supertf.cli import main
+from supertf.compression.quantization import quantize, quantized
 from supertf.model.hf_model import load_any
 from supertf.model.pretrained import save_model
-from supertf.quantization import quantize, quantized
 
 BYTES = dataclasses.replace(CONFIG, vocab_size=257, n_ctx=64)
 TEXT = "It was a line of a book, and then another. Was it? " * 20

@@ -7,7 +7,6 @@ import pytest
 from planted import byte_model, saved
 
 from supertf import measure_proofs
-from supertf.superweights.ablation import random_weights
 from supertf.analysis.losses import perplexity
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
@@ -15,6 +14,7 @@ from supertf.experiments import EXPERIMENTS
 from supertf.measure_proofs import proof
 from supertf.measure_smollm2 import text
 from supertf.model.projections import parse
+from supertf.superweights.ablation import random_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PROOFS = EXPERIMENTS["proofs"]

@@ -5,17 +5,17 @@ import json
 import pytest
 from planted import byte_model, saved
 
-from supertf.activation_quantization import quantized_activations, super_activations
 from supertf.analysis.losses import perplexity
-from supertf.calibration import calibrate
+from supertf.compression.activation_quantization import quantized_activations, super_activations
+from supertf.compression.calibration import calibrate
+from supertf.compression.quantization import quantize, quantized
+from supertf.compression.rounding import Scheme
 from supertf.data.tokenizer import load_tokenizer
 from supertf.experiments import EXPERIMENTS
 from supertf.measure_proofs import APART
 from supertf.measure_quantization import AWAY, columns, quantized_quality
 from supertf.measure_smollm2 import text
 from supertf.model.projections import parse
-from supertf.quantization import quantize, quantized
-from supertf.rounding import Scheme
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUANTIZING = EXPERIMENTS["quantizing"]

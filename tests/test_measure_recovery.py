@@ -7,16 +7,16 @@ import pytest
 from planted import CONFIG, planted_model, saved
 
 from supertf.analysis.losses import perplexity
-from supertf.calibration import calibrate
+from supertf.compression.calibration import calibrate
+from supertf.compression.pruning import pruned_copy
+from supertf.compression.recovery import recover
+from supertf.compression.structured import plan_structured, smaller
 from supertf.data.tokenizer import load_tokenizer
 from supertf.experiments import EXPERIMENTS
 from supertf.measure_proofs import APART
 from supertf.measure_pruning import AWAY
 from supertf.measure_recovery import recovered
 from supertf.measure_smollm2 import text
-from supertf.pruning import pruned_copy
-from supertf.recovery import recover
-from supertf.structured import plan_structured, smaller
 from supertf.superweights.edit import scaled_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,16 +8,16 @@ import torch
 from planted import CONFIG, planted_model, saved
 
 from supertf.analysis.losses import perplexity
-from supertf.calibration import calibrate
+from supertf.compression.calibration import calibrate
+from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
+from supertf.compression.input_sizes import input_sizes
+from supertf.compression.refit import refit
+from supertf.compression.structured import plan_structured, smaller
 from supertf.data.tokenizer import load_tokenizer
-from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.experiments import EXPERIMENTS
-from supertf.input_sizes import input_sizes
 from supertf.measure_proofs import APART
 from supertf.measure_refit import refitted
 from supertf.measure_smollm2 import text
-from supertf.refit import refit
-from supertf.structured import plan_structured, smaller
 from supertf.superweights.edit import scaled_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")

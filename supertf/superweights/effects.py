@@ -18,15 +18,15 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from supertf.superweights.ablation import Loss, measured, ratio
 from supertf.analysis.attention_stats import SinkRate, attention_stats, sink_rate
 from supertf.checks import check_vocabulary
 from supertf.errors import UserError
 from supertf.model.changes import Hook
 from supertf.model.gpt import GPT
 from supertf.model.projections import Coordinate, block_name, check_coordinate, output_projections
-from supertf.superweights.find import Peak, check_prompt, peak
+from supertf.superweights.ablation import Loss, measured, ratio
 from supertf.superweights.edit import scaled_weights
+from supertf.superweights.find import Peak, check_prompt, peak
 
 if TYPE_CHECKING:
     from supertf.model.hf_model import Tokenizer

@@ -14,11 +14,11 @@ from typing import Any
 from torch import nn
 from tqdm.auto import tqdm
 
-from supertf.superweights.ablation import Loss, Proof, ablate
 from supertf.data.fetch import is_present
 from supertf.errors import UserError
 from supertf.files import read_json
 from supertf.model.projections import Coordinate, output_projections, parse, show
+from supertf.superweights.ablation import Loss, Proof, ablate
 from supertf.superweights.find import search
 
 LIST = Path(__file__).with_name("published.json")

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from supertf.superweights.ablation import Ablation, Loss, measured, without
 from supertf.errors import UserError
 from supertf.model.projections import Coordinate, Projection, check_coordinate, output_projections
 from supertf.model.stream import additions
+from supertf.superweights.ablation import Ablation, Loss, measured, without
 from supertf.superweights.find import check_prompt
 
 

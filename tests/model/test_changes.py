@@ -8,18 +8,18 @@ import pytest
 import torch
 from planted import PROMPT, TEXT, held, learned_model, sizes_by_method
 
-from supertf.activation_quantization import quantized_activations
-from supertf.calibration import calibrate
-from supertf.dynamic_pruning import dynamically_pruned, plan_dynamic
+from supertf.compression.activation_quantization import quantized_activations
+from supertf.compression.calibration import calibrate
+from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
+from supertf.compression.pruning import pruned
+from supertf.compression.pruning_plan import plan
+from supertf.compression.quantization import quantize, quantized
+from supertf.compression.skipping import skipping
+from supertf.compression.svd_softmax import rough_head, svd_softmax
 from supertf.errors import UserError
 from supertf.model.linear import Linear
-from supertf.pruning import pruned
-from supertf.pruning_plan import plan
-from supertf.quantization import quantize, quantized
-from supertf.skipping import skipping
-from supertf.superweights.effects import restored_activations
-from supertf.svd_softmax import rough_head, svd_softmax
 from supertf.superweights.edit import scaled_weights
+from supertf.superweights.effects import restored_activations
 
 WEIGHTS = [(1, 7, 21), (1, 7, 3), (2, 0, 5)]
 NAMES = ("scaled", "removed", "restored", "pruned", "some pruned", "quantized")

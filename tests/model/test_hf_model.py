@@ -16,8 +16,8 @@ from supertf.model.hf_model import HFModel, load_any, load_hf_model
 from supertf.model.hf_tokenizer import HFTokenizer
 from supertf.model.pretrained import save_model
 from supertf.model.projections import output_projections
-from supertf.superweights.find import candidates, find_spikes, search
 from supertf.superweights.edit import scaled_weights
+from supertf.superweights.find import candidates, find_spikes, search
 
 transformers = pytest.importorskip("transformers")
 TEXT = [7, 3, 44, 12, 9, 9, 1, 30, 25, 6, 18, 2, 41]

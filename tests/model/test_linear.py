@@ -4,12 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from supertf import packed
-from supertf.errors import UserError
-from supertf.model.config import GPTConfig
-from supertf.model.gpt import GPT, RMSNorm
-from supertf.model.linear import Linear
-from supertf.packed import (
+from supertf.compression import packed
+from supertf.compression.packed import (
     FEW,
     PACKINGS,
     Packed,
@@ -20,6 +16,10 @@ from supertf.packed import (
     quantize_groups,
     quantize_rows,
 )
+from supertf.errors import UserError
+from supertf.model.config import GPTConfig
+from supertf.model.gpt import GPT, RMSNorm
+from supertf.model.linear import Linear
 
 pytestmark = pytest.mark.kernels
 

@@ -5,11 +5,11 @@ import torch
 from families import tiny
 from planted import CONFIG, planted_model
 
+from supertf.compression.pruning import pruned
+from supertf.compression.pruning_plan import plan
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
 from supertf.model.matrices import kind, marks, matrices
-from supertf.pruning import pruned
-from supertf.pruning_plan import plan
 
 KINDS = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
 

@@ -10,6 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import CONFIG, planted_model, zeroed
 
+from supertf.analysis.losses import perplexity
+from supertf.data.tokenizer import load_tokenizer
+from supertf.errors import UserError
+from supertf.model.config import GPTConfig
+from supertf.model.gpt import GPT
 from supertf.superweights.ablation import (
     ablate,
     largest_elsewhere,
@@ -19,11 +24,6 @@ from supertf.superweights.ablation import (
     whole_row,
     without,
 )
-from supertf.analysis.losses import perplexity
-from supertf.data.tokenizer import load_tokenizer
-from supertf.errors import UserError
-from supertf.model.config import GPTConfig
-from supertf.model.gpt import GPT
 
 TEXT = torch.randint(CONFIG.vocab_size, (60,), generator=torch.Generator().manual_seed(1)).tolist()
 

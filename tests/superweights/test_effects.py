@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import CONFIG, planted_model
 
-from supertf.superweights.ablation import text_loss
 from supertf.analysis.attention_stats import attention_stats, sink_rate
 from supertf.analysis.residual_stats import hidden_states
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.model.generation import generate
+from supertf.superweights.ablation import text_loss
+from supertf.superweights.edit import scaled_weights
 from supertf.superweights.effects import (
     Restoration,
     activation_path,
@@ -27,7 +28,6 @@ from supertf.superweights.effects import (
     token_groups,
     unigram,
 )
-from supertf.superweights.edit import scaled_weights
 
 TEXT = torch.randint(CONFIG.vocab_size, (60,), generator=torch.Generator().manual_seed(1)).tolist()
 WEIGHT = (1, 7, 21)

@@ -10,13 +10,13 @@ from planted import CONFIG, planted_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from supertf.superweights import find as superweights
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
 from supertf.model.projections import block_name, output_projections
-from supertf.superweights.find import candidates, find_spikes, peak, search
+from supertf.superweights import find
 from supertf.superweights.edit import scaled_weights
+from supertf.superweights.find import candidates, find_spikes, peak, search
 
 pytest.importorskip("transformers")
 COORDINATES = [(0, 0, 0), (1, 7, 21), (2, 15, 39), (0, 15, 0), (2, 0, 39)]
@@ -304,7 +304,7 @@ def test_on_a_long_prompt_hardly_anything_is_allocated_beside_the_pass():
 
 @pytest.mark.real_model
 def test_the_known_super_weight_of_smollm2_comes_first(smollm2):
-    spikes = find_spikes(smollm2, load_tokenizer("smollm2-135m").encode(superweights.PROMPT))
+    spikes = find_spikes(smollm2, load_tokenizer("smollm2-135m").encode(find.PROMPT))
     first = candidates(spikes)[0]
     assert first.coordinate == (11, 507, 1229)
     assert first.weight == pytest.approx(5.876, abs=1e-3)

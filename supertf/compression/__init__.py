@@ -1,0 +1,1 @@
+"""Many weights: pruned in every way, quantized, repaired, packed and skipped."""

@@ -1,0 +1,201 @@
+"""Which weights a pruning method removes: the lowest of its scores, in groups that are compared.
+
+random      a random number: the control
+magnitude   |W_ij|
+wanda       |W_ij| * ||X_j||_2, X the inputs on a calibration text (Sun et al. 2023, arXiv 2306.11695)
+sparsegpt   the error left after the weights to the right have made up for it: see `sparsegpt`
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from supertf.compression.calibration import Calibration
+from supertf.compression.pruning import Fate, Pruning
+from supertf.compression.sparsegpt import BLOCK, sparsegpt
+from supertf.compression.weight_groups import check_sparsity, how_many, lowest, lowest_of, parse_pattern, rank
+from supertf.errors import UserError
+from supertf.model.matrices import kind, marks, matrices, places
+from supertf.model.projections import Coordinate, Projection
+from supertf.superweights.edit import check_editable
+
+METHODS = {  # and the groups that they can compare weights in, their own first
+    "random": ("matrix", "row", "global"),
+    "magnitude": ("matrix", "row", "global"),
+    "wanda": ("row", "matrix", "global"),
+    "sparsegpt": ("columns",),  # blocks of 128
+}
+CALIBRATED = ("wanda", "sparsegpt")
+
+
+@torch.no_grad()
+def plan(
+    model: nn.Module,
+    method: str,
+    sparsity: float | None = None,
+    calibration: Calibration | None = None,
+    protect: Iterable[Coordinate] = (),
+    watch: Iterable[Coordinate] = (),
+    scope: str | None = None,
+    pattern: str | None = None,
+    seed: int = 0,
+    kinds: Iterable[str] | None = None,
+    progress: bool = True,
+) -> Pruning:
+    """Choose the weights that `method` removes; the model is not touched.
+
+    sparsity: the share that goes of every group of weights that are compared, to the nearest whole number,
+    halves upwards; of equal scores the first go. scope: the group, a "matrix", a "row" or all of them
+    ("global"), see METHODS for each method's own; SparseGPT's is a block of 128 columns. pattern: in place of
+    sparsity and scope, "n:m" keeps n of every m consecutive inputs of a row. protect: (layer, out, in) of the
+    MLPs' output projections: weights that keep their values; the next of their groups go in their place.
+    watch: weights whose `Fate` is wanted. kinds: which matrices, see `matrices`. calibration: of the same
+    model; wanda and sparsegpt need one. seed: for random.
+
+    Raises `UserError` on an unknown method, scope or kind, a sparsity outside 0 to 1, a pattern that does not
+    divide a matrix, a coordinate outside the model, a calibration that is missing or of other matrices, and
+    weights that are not finite, not in memory or shared with another part of the model.
+    """
+    found = matrices(model, kinds)
+    scope, sparsity, m = groups(method, sparsity, scope, pattern)
+    check_matrices(model, found, m)
+    if method in CALIBRATED:
+        check_calibration(method, found, calibration)
+    protect, watch = list(protect), list(watch)
+    protected, watched = marks(model, protect), places(model, watch)
+
+    removed: dict[str, Tensor] = {}
+    changed: dict[str, Tensor] = {}
+    scores: dict[str, Tensor] = {}
+    wanted = found if scope == "global" else {name for name, _, _ in watched}
+    generator = torch.Generator().manual_seed(seed)
+    for name, matrix in tqdm(found.items(), desc=f"planning {method}", disable=not progress, leave=False):
+        weight, held = matrix.weight.detach(), protected.get(name)
+        if method == "sparsegpt":
+            result = sparsegpt(weight, calibration.products[name], sparsity, m, held)
+            score, removed[name], changed[name] = result.scores, result.removed, result.weight
+        else:
+            score = score_of(method, name, weight, calibration, generator)
+            if scope != "global":
+                removed[name] = lowest_of(score, m or group_size(scope, weight), sparsity, held)
+        if name in wanted:
+            scores[name] = score
+    if scope == "global":
+        removed = lowest_of_all(scores, sparsity, protected)
+    fates = []
+    for coordinate, (name, out, into) in zip(watch, watched, strict=True):
+        if name in found:
+            group, index = group_of(scores, name, out, into, scope, m)
+            going = how_many(sparsity, len(group))
+            fates.append(
+                Fate(coordinate, bool(removed[name][out, into]), rank(group, index), len(group), going)
+            )
+        else:
+            fates.append(Fate(coordinate, removed=False))
+    settings = {
+        "sparsity": sparsity,
+        "scope": scope,
+        "pattern": pattern,
+        "seed": seed if method == "random" else None,
+        "matrices": list(dict.fromkeys(map(kind, found))),
+        "protect": protect,
+        "calibration_tokens": calibration.tokens if method in CALIBRATED else None,
+    }
+    return Pruning(method, settings, removed, changed, tuple(fates))
+
+
+def groups(
+    method: str, sparsity: float | None, scope: str | None, pattern: str | None
+) -> tuple[str | None, float, int | None]:
+    """Scope, sparsity and the m of an N:M pattern, with the method's own scope filled in, or `UserError`."""
+    if method not in METHODS:
+        raise UserError(f"unknown pruning method {method!r}; choose from {', '.join(METHODS)}")
+    if scope is not None and scope not in METHODS[method]:
+        raise UserError(f"scope {scope!r}; {method} compares weights by {' or '.join(METHODS[method])}")
+    if pattern is None and sparsity is None:
+        raise UserError("give a sparsity, such as 0.5, or a pattern, such as 2:4")
+    if pattern is None:
+        check_sparsity(sparsity)
+        return scope or METHODS[method][0], sparsity, None
+    kept, m = parse_pattern(pattern)
+    if scope is not None or sparsity not in (None, 1 - kept / m):
+        raise UserError(
+            f"pattern {pattern} with sparsity {sparsity} and scope {scope}: a pattern is both, leave them out"
+        )
+    return None, 1 - kept / m, m
+
+
+def check_matrices(model: nn.Module, found: dict[str, Projection], m: int | None) -> None:
+    """`UserError` on one that cannot be changed, is damaged, or does not divide into groups of m."""
+    check_editable(model, found.values())
+    for name, matrix in found.items():
+        total = matrix.weight.sum(dtype=torch.float32)  # finite only if every weight is; it may overflow
+        if not total.isfinite() and not matrix.weight.isfinite().all():
+            raise UserError(f"{name} has weights that are not finite: the model is damaged")
+        inputs = matrix.weight.shape[1]
+        if m and inputs % m:
+            raise UserError(f"{name} has {inputs} inputs, which do not divide into groups of {m}")
+
+
+def check_calibration(method: str, found: dict[str, Projection], calibration: Calibration | None) -> None:
+    """`UserError` unless the calibration has what the method needs of every matrix."""
+    if calibration is None:
+        raise UserError(f"{method} needs a calibration: give `calibrate(model, ids)` of a short text")
+    if method == "sparsegpt" and not calibration.products:
+        raise UserError("sparsegpt needs a calibration with products: `calibrate(model, ids, hessians=True)`")
+    for name, matrix in found.items():
+        inputs = len(calibration.squares.get(name, ()))
+        if inputs != matrix.weight.shape[1]:
+            raise UserError(
+                f"the calibration has {inputs} inputs of {name}, which has {matrix.weight.shape[1]}: "
+                "calibrate this model, with the same kinds of matrices"
+            )
+
+
+def score_of(
+    method: str, name: str, weight: Tensor, calibration: Calibration | None, generator: torch.Generator
+) -> Tensor:
+    """The scores of a matrix, (out, in) float32: the lowest go."""
+    if method == "random":
+        return torch.rand(weight.shape, generator=generator).to(weight.device)
+    sizes = weight.abs().float()
+    return sizes * calibration.norms(name).to(sizes.device) if method == "wanda" else sizes
+
+
+def group_size(scope: str, weight: Tensor) -> int:
+    """Weights that are compared with one another, within a matrix."""
+    return weight.shape[1] if scope == "row" else weight.numel()
+
+
+def lowest_of_all(
+    scores: dict[str, Tensor], sparsity: float, protected: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """The masks of weights to remove when those of all matrices are compared."""
+    held = torch.cat(
+        [
+            protected.get(name, torch.zeros_like(one, dtype=torch.bool)).flatten()
+            for name, one in scores.items()
+        ]
+    )
+    together = torch.cat([one.flatten() for one in scores.values()])
+    mask = lowest(together[None], how_many(sparsity, len(together)), held[None])[0]
+    parts = mask.split([one.numel() for one in scores.values()])
+    return {name: part.view(one.shape) for (name, one), part in zip(scores.items(), parts, strict=True)}
+
+
+def group_of(
+    scores: dict[str, Tensor], name: str, out: int, into: int, scope: str | None, m: int | None
+) -> tuple[Tensor, int]:
+    """The scores of the group that one weight is compared in, (size,), and the weight's index among them."""
+    score = scores[name]
+    index = out * score.shape[1] + into
+    if scope == "global":
+        before = sum(one.numel() for one in list(scores.values())[: list(scores).index(name)])
+        return torch.cat([one.flatten() for one in scores.values()]), before + index
+    if scope == "columns":
+        block = score.split(BLOCK, dim=1)[into // BLOCK]
+        return block.flatten(), out * block.shape[1] + into % BLOCK
+    size = m or group_size(scope, score)
+    return score.flatten().split(size)[index // size], index % size
