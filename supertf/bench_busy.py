@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from supertf.bench import machine
-from supertf.measure_language import lab_tokens, language_config
+from supertf.experiments.measure_language import lab_tokens, language_config
 from supertf.training.loop import TrainSettings, train
 
 SHAPES = {  # notebook 03's decoder, and one whose operations are shared out to all threads

@@ -11,7 +11,7 @@ from supertf.cli import HelpFormatter, positive_int, print_result, seed
 from supertf.errors import UserError
 
 if TYPE_CHECKING:
-    from supertf.experiment_results import Results
+    from supertf.experiments.results import Results
 
 PARTIAL = (
     "seeds",
@@ -67,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
 
 def list_experiments(args: argparse.Namespace) -> int:
     """Print every experiment, with the state of its recorded results."""
-    from supertf.experiment_results import recorded, recorded_path
-    from supertf.experiments import EXPERIMENTS
+    from supertf.experiments.catalogue import EXPERIMENTS
+    from supertf.experiments.results import recorded, recorded_path
 
     listed = {}
     for name, experiment in EXPERIMENTS.items():
@@ -101,7 +101,7 @@ def list_experiments(args: argparse.Namespace) -> int:
 
 def made_by(different: list[str] | None) -> str:
     """How recorded results stand to today's code, of which these modules differ; None: it was not noted."""
-    from supertf.code_identity import named
+    from supertf.experiments.code_identity import named
 
     if different is None:
         return "recorded (its code was not noted)"
@@ -110,9 +110,9 @@ def made_by(different: list[str] | None) -> str:
 
 def run_experiments(args: argparse.Namespace) -> int:
     """Run one experiment or all, then print, write and record what came out."""
-    from supertf.experiment_runner import SweepInterrupted
-    from supertf.experiment_runner import run as run_experiment
-    from supertf.experiments import EXPERIMENTS, experiment
+    from supertf.experiments.catalogue import EXPERIMENTS, experiment
+    from supertf.experiments.runner import SweepInterrupted
+    from supertf.experiments.runner import run as run_experiment
 
     chosen = list(EXPERIMENTS.values()) if args.name == "all" else [experiment(args.name)]
     partial = [f"--{option}" for option in PARTIAL if getattr(args, option)]
@@ -151,8 +151,8 @@ def run_experiments(args: argparse.Namespace) -> int:
 
 def record(results: "Results") -> None:
     """Keep results with the code, and say on stderr when what they replace was made by other code."""
-    from supertf.code_identity import differing, named
-    from supertf.experiment_results import recorded_path
+    from supertf.experiments.code_identity import differing, named
+    from supertf.experiments.results import recorded_path
 
     path = recorded_path(results.experiment.name)
     before = type(results).load(path).meta.get("code") if path.exists() else results.meta["code"]

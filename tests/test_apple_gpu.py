@@ -25,7 +25,7 @@ from supertf.compression.quantization import quantize, quantized
 from supertf.compression.refit import refit
 from supertf.compression.structured import plan_structured, smaller
 from supertf.data.tasks import Task
-from supertf.measure_growth import loss
+from supertf.experiments.measure_growth import loss
 from supertf.model.config import ATTENTIONS, POSITIONS
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT

@@ -7,16 +7,16 @@ import pytest
 
 from supertf import cli
 from supertf.cli_experiment import setting
-from supertf.experiment_results import Results, recorded, recorded_path
-from supertf.experiments import EXPERIMENTS
+from supertf.experiments.catalogue import EXPERIMENTS
+from supertf.experiments.results import Results, recorded, recorded_path
 
 
 @pytest.fixture
 def registered(toy, monkeypatch, tmp_path):
     """`toy` is the only experiment, and nothing is recorded."""
-    monkeypatch.setattr("supertf.experiment_results.RECORDED", tmp_path / "recorded")
-    monkeypatch.setattr("supertf.experiments.EXPERIMENTS", {"toy": toy})
-    monkeypatch.setattr("supertf.experiment_runner.EXPERIMENTS", {"toy": toy})
+    monkeypatch.setattr("supertf.experiments.results.RECORDED", tmp_path / "recorded")
+    monkeypatch.setattr("supertf.experiments.catalogue.EXPERIMENTS", {"toy": toy})
+    monkeypatch.setattr("supertf.experiments.runner.EXPERIMENTS", {"toy": toy})
 
 
 def experiment(*arguments: str) -> int:
@@ -33,9 +33,9 @@ def test_list_tells_the_question_the_size_and_what_is_recorded(registered, toy, 
     listed = json.loads(capsys.readouterr().out)
     assert listed["toy"]["cells"] == 6 and listed["toy"]["recorded"] == "recorded"
     assert listed["toy"]["recorded_seconds"] == recorded("toy").meta["seconds"]
-    from supertf import experiments
+    from supertf.experiments import catalogue
 
-    experiments.EXPERIMENTS["toy"] = toy.narrowed(changes={"steps": 1})
+    catalogue.EXPERIMENTS["toy"] = toy.narrowed(changes={"steps": 1})
     assert experiment("list") == 0
     assert "recorded, but out of date" in capsys.readouterr().out
 

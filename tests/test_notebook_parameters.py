@@ -16,8 +16,8 @@ from supertf import notebook as helpers
 from supertf.book import NOTEBOOKS, smoke_parameters
 from supertf.errors import UserError
 from supertf.executed import code_cells
-from supertf.experiment_results import recorded
-from supertf.experiment_runner import run
+from supertf.experiments.results import recorded
+from supertf.experiments.runner import run
 from supertf.notebook import CHECK_MIME, FIGURES_MIME
 
 ROOT = Path(__file__).parent.parent

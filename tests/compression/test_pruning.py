@@ -19,7 +19,7 @@ from supertf.compression.pruning_plan import METHODS
 from supertf.compression.pruning_plan import plan as make_plan
 from supertf.compression.weight_groups import how_many
 from supertf.errors import UserError
-from supertf.measure_smollm2 import text
+from supertf.experiments.measure_smollm2 import text
 from supertf.model.matrices import matrices
 from supertf.superweights.edit import scaled_weights
 

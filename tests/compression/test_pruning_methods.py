@@ -17,9 +17,9 @@ from supertf.compression.pruning_plan import plan
 from supertf.compression.structured import plan_structured
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
-from supertf.measure_proofs import APART
-from supertf.measure_pruning import AWAY, pruned_quality
-from supertf.measure_smollm2 import text
+from supertf.experiments.measure_proofs import APART
+from supertf.experiments.measure_pruning import AWAY, pruned_quality
+from supertf.experiments.measure_smollm2 import text
 from supertf.superweights.edit import scaled_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")

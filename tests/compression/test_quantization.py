@@ -14,7 +14,7 @@ from supertf.compression.pruning_plan import plan
 from supertf.compression.quantization import Scheme, holding_out, quantize, quantized, quantized_copy
 from supertf.compression.rounding import round_to_nearest
 from supertf.errors import UserError
-from supertf.measure_smollm2 import text
+from supertf.experiments.measure_smollm2 import text
 from supertf.model.gpt import GPT
 from supertf.model.matrices import matrices
 from supertf.model.projections import parse

@@ -24,7 +24,7 @@ from supertf.compression.quantization import quantize, quantized
 from supertf.compression.skipping import Skipping, skipping
 from supertf.compression.weight_groups import how_many
 from supertf.errors import UserError
-from supertf.measure_smollm2 import text
+from supertf.experiments.measure_smollm2 import text
 from supertf.model.config import GPTConfig
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT

@@ -12,7 +12,7 @@ from torch import Tensor
 from supertf.analysis.attention_stats import attention_stats, sink_rate
 from supertf.analysis.residual_stats import residual_stats
 from supertf.errors import UserError
-from supertf.measure_language import held_out, lab_tokens, language_config
+from supertf.experiments.measure_language import held_out, lab_tokens, language_config
 from supertf.model.gpt import GPT
 from supertf.model.projections import Coordinate, output_projections
 from supertf.superweights.edit import scaled_weights

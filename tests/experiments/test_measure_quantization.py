@@ -11,10 +11,10 @@ from supertf.compression.calibration import calibrate
 from supertf.compression.quantization import quantize, quantized
 from supertf.compression.rounding import Scheme
 from supertf.data.tokenizer import load_tokenizer
-from supertf.experiments import EXPERIMENTS
-from supertf.measure_proofs import APART
-from supertf.measure_quantization import AWAY, columns, quantized_quality
-from supertf.measure_smollm2 import text
+from supertf.experiments.catalogue import EXPERIMENTS
+from supertf.experiments.measure_proofs import APART
+from supertf.experiments.measure_quantization import AWAY, columns, quantized_quality
+from supertf.experiments.measure_smollm2 import text
 from supertf.model.projections import parse
 
 pytestmark = pytest.mark.usefixtures("one_thread")

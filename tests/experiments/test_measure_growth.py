@@ -9,9 +9,9 @@ from planted import planted_model
 from tiny import tiny_config
 from torch.nn import functional as F
 
-from supertf import measure_growth
-from supertf.experiments import EXPERIMENTS
-from supertf.measure_growth import growth, log_spaced, look
+from supertf.experiments import measure_growth
+from supertf.experiments.catalogue import EXPERIMENTS
+from supertf.experiments.measure_growth import growth, log_spaced, look
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
 from supertf.training.loop import TrainResult

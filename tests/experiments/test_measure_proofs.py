@@ -6,13 +6,13 @@ import math
 import pytest
 from planted import byte_model, saved
 
-from supertf import measure_proofs
 from supertf.analysis.losses import perplexity
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
-from supertf.experiments import EXPERIMENTS
-from supertf.measure_proofs import proof
-from supertf.measure_smollm2 import text
+from supertf.experiments import measure_proofs
+from supertf.experiments.catalogue import EXPERIMENTS
+from supertf.experiments.measure_proofs import proof
+from supertf.experiments.measure_smollm2 import text
 from supertf.model.projections import parse
 from supertf.superweights.ablation import random_weights
 

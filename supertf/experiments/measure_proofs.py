@@ -4,7 +4,7 @@ import functools
 from typing import Any
 
 from supertf.errors import UserError
-from supertf.measure_smollm2 import text
+from supertf.experiments.measure_smollm2 import text
 from supertf.model.gpt import GPT
 from supertf.model.hf_model import HFModel, Tokenizer, load_any
 from supertf.model.projections import parse

@@ -14,10 +14,10 @@ from supertf.compression.input_sizes import input_sizes
 from supertf.compression.refit import refit
 from supertf.compression.structured import plan_structured, smaller
 from supertf.data.tokenizer import load_tokenizer
-from supertf.experiments import EXPERIMENTS
-from supertf.measure_proofs import APART
-from supertf.measure_refit import refitted
-from supertf.measure_smollm2 import text
+from supertf.experiments.catalogue import EXPERIMENTS
+from supertf.experiments.measure_proofs import APART
+from supertf.experiments.measure_refit import refitted
+from supertf.experiments.measure_smollm2 import text
 from supertf.superweights.edit import scaled_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -22,7 +22,7 @@ class Experiment:
         name: lower-case letters, digits and underscores; also the name of its files.
         question: what it answers, one sentence.
         measure: "module:function" of `measure(settings, seed, lengths) -> dict of JSON values`, imported
-            when a cell is run. A module without a dot is one of supertf's.
+            when a cell is run. A module without a dot is one of this room.
         settings: JSON values that all variants share.
         variants: label to what differs from `settings`.
         lengths: sequence lengths to evaluate, where there are any.

@@ -3,7 +3,7 @@
 from typing import Any
 
 from supertf.errors import UserError
-from supertf.experiment_description import Experiment
+from supertf.experiments.description import Experiment
 
 
 def experiment(name: str) -> Experiment:

@@ -12,11 +12,11 @@ from supertf.compression.pruning import pruned_copy
 from supertf.compression.recovery import recover
 from supertf.compression.structured import plan_structured, smaller
 from supertf.data.tokenizer import load_tokenizer
-from supertf.experiments import EXPERIMENTS
-from supertf.measure_proofs import APART
-from supertf.measure_pruning import AWAY
-from supertf.measure_recovery import recovered
-from supertf.measure_smollm2 import text
+from supertf.experiments.catalogue import EXPERIMENTS
+from supertf.experiments.measure_proofs import APART
+from supertf.experiments.measure_pruning import AWAY
+from supertf.experiments.measure_recovery import recovered
+from supertf.experiments.measure_smollm2 import text
 from supertf.superweights.edit import scaled_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")

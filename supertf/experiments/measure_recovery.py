@@ -7,9 +7,9 @@ from supertf.compression.calibration import calibrate
 from supertf.compression.pruning import pruned_copy
 from supertf.compression.recovery import recover
 from supertf.compression.structured import plan_structured, smaller
-from supertf.measure_proofs import APART, loaded
-from supertf.measure_pruning import AWAY
-from supertf.measure_smollm2 import text
+from supertf.experiments.measure_proofs import APART, loaded
+from supertf.experiments.measure_pruning import AWAY
+from supertf.experiments.measure_smollm2 import text
 from supertf.model.gpt import GPT
 from supertf.model.projections import output_projections, parse
 from supertf.superweights.edit import scaled_weights

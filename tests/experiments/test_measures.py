@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from supertf import measure_language, measure_tasks
-from supertf.experiments import EXPERIMENTS
-from supertf.measure_smollm2 import text
+from supertf.experiments import measure_language, measure_tasks
+from supertf.experiments.catalogue import EXPERIMENTS
+from supertf.experiments.measure_smollm2 import text
 from supertf.model.gpt import GPT
 from supertf.training.loop import TrainResult
 

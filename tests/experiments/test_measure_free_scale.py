@@ -5,8 +5,8 @@ import math
 import pytest
 
 from supertf.errors import UserError
-from supertf.experiments import experiment
-from supertf.measure_free_scale import fits, scale
+from supertf.experiments.catalogue import experiment
+from supertf.experiments.measure_free_scale import fits, scale
 
 N = [16, 24, 40, 64, 100, 256, 500, 1024]
 CURVES = {

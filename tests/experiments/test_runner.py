@@ -14,11 +14,11 @@ import psutil
 import pytest
 import torch
 
-from supertf import experiment_cells
 from supertf.errors import UserError
-from supertf.experiment_description import cell, cell_hash
-from supertf.experiment_runner import SweepInterrupted, run
-from supertf.experiments import EXPERIMENTS
+from supertf.experiments import cells
+from supertf.experiments.catalogue import EXPERIMENTS
+from supertf.experiments.description import cell, cell_hash
+from supertf.experiments.runner import SweepInterrupted, run
 from supertf.files import cache_dir, read_json, seal, write_json
 
 ORDER = [
@@ -163,9 +163,9 @@ def test_cells_of_a_cache_that_did_not_note_the_code_are_measured_again(toy, cap
 
 
 def test_a_sweep_whose_code_is_edited_meanwhile_is_refused(toy, monkeypatch):
-    cells = iter([{"supertf": "a"}, {"supertf": "b"}])
-    real = experiment_cells.code_of
-    monkeypatch.setattr(experiment_cells, "code_of", lambda module: {**real(module), **next(cells)})
+    codes = iter([{"supertf": "a"}, {"supertf": "b"}])
+    real = cells.code_of
+    monkeypatch.setattr(cells, "code_of", lambda module: {**real(module), **next(codes)})
     with pytest.raises(UserError, match="the code of supertf was edited during the sweep: run the same"):
         run(toy, seeds=[0], fresh=True, progress=False)
 
@@ -184,7 +184,7 @@ def test_a_mistake_in_a_cell_names_it_and_keeps_the_others(toy):
     [
         ("toy_lab.measures:absent", "toy_lab.measures has no absent"),
         ("toy_lab.nothing:levels", "No module named 'toy_lab.nothing'"),
-        ("measure_nothing:levels", "No module named 'supertf.measure_nothing'"),
+        ("measure_nothing:levels", "No module named 'supertf.experiments.measure_nothing'"),
         ("toy_lab.measures:not_json", "toy, low, seed 0: the measure's result is not made of JSON values"),
         ("toy_lab.measures:no_dict", "toy, low, seed 0: the measure gave a list, expected a dict"),
     ],
@@ -261,9 +261,10 @@ def sleeping_sweep(toy, tmp_path):
     description.write_text(json.dumps(toy.to_dict()))
     code = f"""
 import json, sys
-from supertf import cli, experiments
-toy = experiments.Experiment.from_dict(json.load(open({str(description)!r})))
-experiments.EXPERIMENTS["toy"] = toy
+from supertf import cli
+from supertf.experiments import catalogue
+toy = catalogue.Experiment.from_dict(json.load(open({str(description)!r})))
+catalogue.EXPERIMENTS["toy"] = toy
 sys.exit(cli.main(["experiment", "run", "toy", "--jobs", "2", "--set", 'mishap=["sleep", 1]']))
 """
     path = os.pathsep.join([str(tmp_path), *sys.path])

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supertf.errors import UserError
-from supertf.experiment_cells import measure_of
-from supertf.experiment_description import Experiment, cell, cell_hash
-from supertf.experiments import EXPERIMENTS, experiment
+from supertf.experiments.catalogue import EXPERIMENTS, experiment
+from supertf.experiments.cells import measure_of
+from supertf.experiments.description import Experiment, cell, cell_hash
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -75,7 +75,7 @@ def test_a_hash_is_over_what_determines_the_result_and_not_over_labels(toy):
 
 def test_another_process_finds_the_same_hash_and_needs_no_torch(toy):
     code = (
-        "import json, sys; from supertf.experiment_description import Experiment, cell_hash; "
+        "import json, sys; from supertf.experiments.description import Experiment, cell_hash; "
         "one = Experiment.from_dict(json.load(sys.stdin)).cells()[0]; "
         "print(cell_hash(one), 'torch' in sys.modules)"
     )

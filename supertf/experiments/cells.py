@@ -18,10 +18,10 @@ import torch
 
 from supertf import __version__
 from supertf.bench import processor
-from supertf.code_identity import code_of, differing, named
 from supertf.device import pick_device_dtype
 from supertf.errors import UserError
-from supertf.experiment_description import cell_hash, cell_label
+from supertf.experiments.code_identity import code_of, differing, named
+from supertf.experiments.description import cell_hash, cell_label
 from supertf.files import is_sealed, read_json, seal, write_json
 
 FORMAT = "supertf experiment cell 1"
@@ -44,7 +44,7 @@ def measure_of(reference: str) -> Callable[..., dict[str, Any]]:
 def module_of(reference: str) -> str:
     """The full name of the module that "module:function" names."""
     name = reference.partition(":")[0]
-    return name if "." in name else f"supertf.{name}"
+    return name if "." in name else f"supertf.experiments.{name}"
 
 
 def made_with(measure: str) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from supertf.analysis.losses import perplexity
 from supertf.compression.activation_quantization import quantized_activations, super_activations
 from supertf.compression.calibration import Calibration, calibrate
 from supertf.compression.quantization import Quantization, Scheme, holding_out, quantize, quantized
-from supertf.measure_proofs import APART, loaded
-from supertf.measure_smollm2 import text
+from supertf.experiments.measure_proofs import APART, loaded
+from supertf.experiments.measure_smollm2 import text
 from supertf.model.gpt import GPT
 from supertf.model.hf_model import HFModel
 from supertf.model.matrices import matrices

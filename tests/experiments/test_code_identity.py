@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from supertf.code_identity import code_of, differing, imports, named, plain
 from supertf.errors import UserError
-from supertf.experiment_cells import module_of
-from supertf.experiments import EXPERIMENTS
+from supertf.experiments.catalogue import EXPERIMENTS
+from supertf.experiments.cells import module_of
+from supertf.experiments.code_identity import code_of, differing, imports, named, plain
 
 
 def test_all_of_supertf_that_measures_load_is_among_their_code():

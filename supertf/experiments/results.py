@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from supertf.code_identity import code_of, differing
 from supertf.errors import UserError
-from supertf.experiment_cells import module_of
-from supertf.experiment_description import Experiment
-from supertf.experiments import experiment
+from supertf.experiments.catalogue import experiment
+from supertf.experiments.cells import module_of
+from supertf.experiments.code_identity import code_of, differing
+from supertf.experiments.description import Experiment
 from supertf.files import atomic_path, is_sealed, read_json, seal
 
 FORMAT = "supertf experiment results 1"

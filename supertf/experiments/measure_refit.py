@@ -10,8 +10,8 @@ from supertf.compression.dynamic_pruning import DynamicPruning, dynamically_prun
 from supertf.compression.pruning_methods import make_plan, prepare
 from supertf.compression.refit import refit
 from supertf.compression.structured import smaller
-from supertf.measure_proofs import APART, loaded
-from supertf.measure_smollm2 import text
+from supertf.experiments.measure_proofs import APART, loaded
+from supertf.experiments.measure_smollm2 import text
 from supertf.model.gpt import GPT
 from supertf.model.projections import output_projections, parse
 from supertf.superweights.edit import scaled_weights

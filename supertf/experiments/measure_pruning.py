@@ -14,8 +14,8 @@ from supertf.compression.dynamic_pruning import DynamicPruning, Skipped
 from supertf.compression.pruning import Pruning
 from supertf.compression.pruning_methods import applied, make_plan, prepare
 from supertf.compression.structured import KINDS
-from supertf.measure_proofs import APART, loaded
-from supertf.measure_smollm2 import text
+from supertf.experiments.measure_proofs import APART, loaded
+from supertf.experiments.measure_smollm2 import text
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
 from supertf.model.hf_model import HFModel

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from supertf.code_identity import differing, named
 from supertf.errors import UserError
-from supertf.experiment_cells import compute, kept
-from supertf.experiment_description import Experiment, cell_hash
-from supertf.experiment_results import Results
-from supertf.experiments import EXPERIMENTS
-from supertf.experiments import experiment as registered
+from supertf.experiments.catalogue import EXPERIMENTS
+from supertf.experiments.catalogue import experiment as registered
+from supertf.experiments.cells import compute, kept
+from supertf.experiments.code_identity import differing, named
+from supertf.experiments.description import Experiment, cell_hash
+from supertf.experiments.results import Results
 from supertf.files import cache_dir
 from supertf.training.interrupt import StopRequest
 
