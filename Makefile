@@ -15,18 +15,18 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: fetch  ## execute every notebook and write the book: build/book/index.html
-	$(BIN)/python -m supertf.book run
+	$(BIN)/python -m supertf.lab.book run
 
 test: fetch  ## lint, unit tests, notebooks with quick parameters and solved exercises, nbval
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:nbval -n 2 --dist worksteal -m "not browser"
-	$(BIN)/python -m supertf.book smoke
+	$(BIN)/python -m supertf.lab.book smoke
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=1800 build/smoke/01_a_small_gpt.ipynb
 
 test-lesser: fetch  ## what uses kernels, on one thread of a processor that has fewer of them, pretended
 	$(LESSER) $(BIN)/python -m pytest -p no:nbval -n 2 --dist worksteal -m "kernels and not browser"
-	$(LESSER) $(BIN)/python -m supertf.book smoke 06_pruning 07_quantization
+	$(LESSER) $(BIN)/python -m supertf.lab.book smoke 06_pruning 07_quantization
 
 test-browser: fetch  ## open notebooks in JupyterLab and Chromium, and move their sliders
 	$(BIN)/python -m pytest -m browser -rsP tests/test_browser.py
@@ -35,10 +35,10 @@ lab: fetch  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
 save: fetch  ## execute the notebooks and store them with their outputs
-	$(BIN)/python -m supertf.book save
+	$(BIN)/python -m supertf.lab.book save
 
 badges: $(INSTALLED)  ## make badges REPO=owner/name: set the repository's address everywhere
-	$(BIN)/python -m supertf.badges $(REPO)
+	$(BIN)/python -m supertf.lab.badges $(REPO)
 
 fetch: $(INSTALLED)
 	@$(BIN)/supertf fetch

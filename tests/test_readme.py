@@ -9,8 +9,8 @@ from pathlib import Path
 
 import nbformat
 
-from supertf.badges import badge_url, repository
 from supertf.cli import COMMANDS
+from supertf.lab.badges import badge_url, repository
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

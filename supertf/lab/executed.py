@@ -9,7 +9,7 @@ from typing import Any
 from nbformat import NotebookNode
 
 from supertf.errors import UserError
-from supertf.notebook import CHECK_MIME, FIGURES_MIME
+from supertf.lab.notebook import CHECK_MIME, FIGURES_MIME
 
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 WIDGET_TEXT = "[an interactive control: run the notebook to use it]"
@@ -36,7 +36,7 @@ def problems(notebook: NotebookNode, statuses: set[str]) -> list[str]:
     if not code_cells(notebook):
         found.append("it has no code cells")
     if not outputs_of(notebook, FIGURES_MIME):
-        found.append("it records no headline figures (supertf.notebook.record)")
+        found.append("it records no headline figures (supertf.lab.notebook.record)")
     return found
 
 

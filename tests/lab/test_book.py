@@ -17,16 +17,16 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from supertf import book, book_lanes, book_progress
-from supertf.badges import repository, set_repository
-from supertf.book_html import page, title_and_promise, write_index
 from supertf.errors import UserError
-from supertf.executed import KERNELSPEC, cleaned, outputs_of, problems, solved, with_palette
-from supertf.notebook import CHECK_MIME, FIGURES_MIME
+from supertf.lab import book, book_lanes, book_progress
+from supertf.lab.badges import repository, set_repository
+from supertf.lab.book_html import page, title_and_promise, write_index
+from supertf.lab.executed import KERNELSPEC, cleaned, outputs_of, problems, solved, with_palette
+from supertf.lab.notebook import CHECK_MIME, FIGURES_MIME
 
 PYPROJECT = '[project.urls]\nRepository = "https://github.com/old/lab"\n'
 GOOD = """
-from supertf.notebook import check, record
+from supertf.lab.notebook import check, record
 {extra}
 check("double", double(2), 4, hint="twice as much")
 record("{name}", steps=STEPS, ratio=5.123456789)
@@ -93,7 +93,7 @@ def test_run_reports_every_kind_of_failure_and_continues(lab, one_process, capsy
         "AssertionError: too few",
         "inside a widget: ZeroDivisionError",
         "SystemExit",
-        "`from supertf.notebook import check, record`: timed out after 15 s; load average",
+        "`from supertf.lab.notebook import check, record`: timed out after 15 s; load average",
         "died",
     ]
     for line, problem in zip(lines, expected, strict=False):
@@ -148,7 +148,7 @@ def test_the_first_page_can_be_read_while_the_others_run(lab, tmp_path, capsys, 
 def test_an_interrupt_ends_the_run_and_the_index_says_so(lab, tmp_path):
     lab("00_hangs", "open('begun', 'w').close()\nimport time; time.sleep(3600)")
     lab("01_good")
-    command = [sys.executable, "-m", "supertf.book", "run"]
+    command = [sys.executable, "-m", "supertf.lab.book", "run"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
         while not (tmp_path / "notebooks/begun").exists():

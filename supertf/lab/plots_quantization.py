@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from supertf.plots import BLUE, COLORS, GREY, ORANGE, RED, new_figure, plain_ticks
+from supertf.lab.plots import BLUE, COLORS, GREY, ORANGE, RED, new_figure, plain_ticks
 
 Point = tuple[float, float]  # bits per weight and perplexity
 

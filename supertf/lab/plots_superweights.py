@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from supertf.lab.plots import BLUE, COLORS, GREY, ORANGE, RED, new_figure, plain_ticks
 from supertf.model.projections import Coordinate, show
-from supertf.plots import BLUE, COLORS, GREY, ORANGE, RED, new_figure, plain_ticks
 from supertf.superweights.find import Spike
 
 

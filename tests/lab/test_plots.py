@@ -5,8 +5,8 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from supertf import plots
 from supertf.analysis.intervals import Interval
+from supertf.lab import plots
 
 matplotlib.use("Agg")
 

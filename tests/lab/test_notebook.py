@@ -14,9 +14,9 @@ from matplotlib_inline.backend_inline import configure_inline_support
 from matplotlib_inline.config import InlineBackend
 from PIL import Image
 
-from supertf import notebook
 from supertf.errors import UserError
-from supertf.notebook import CHECK_MIME, FIGURES_MIME, check, holding, in_range, one_of, record
+from supertf.lab import notebook
+from supertf.lab.notebook import CHECK_MIME, FIGURES_MIME, check, holding, in_range, one_of, record
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_parameters_in_range_pass():
 
 
 def test_a_users_mistake_is_one_line_in_a_notebook(shell, capsys):
-    assert not shell.run_cell("from supertf.notebook import in_range\nin_range(1, STEPS=0)").success
+    assert not shell.run_cell("from supertf.lab.notebook import in_range\nin_range(1, STEPS=0)").success
     assert capsys.readouterr().out == "UserError: STEPS is 0; expected a whole number of at least 1\n"
 
 

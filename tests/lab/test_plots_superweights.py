@@ -4,7 +4,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 
-from supertf import plots_superweights as plots
+from supertf.lab import plots_superweights as plots
 from supertf.superweights.find import Peak, Spike
 
 matplotlib.use("Agg")

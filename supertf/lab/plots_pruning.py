@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from supertf.plots import BLUE, COLORS, GREY, ORANGE, new_figure, plain_ticks
+from supertf.lab.plots import BLUE, COLORS, GREY, ORANGE, new_figure, plain_ticks
 
 MARKERS = ("o", "s", "|", "x")
 

@@ -13,12 +13,12 @@ from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
-from supertf.executed import without_widgets
 from supertf.files import atomic_path
-from supertf.notebook import figures_text
+from supertf.lab.executed import without_widgets
+from supertf.lab.notebook import figures_text
 
 if TYPE_CHECKING:
-    from supertf.book import Result
+    from supertf.lab.book import Result
 
 # latex2mathml raises one class per kind of mistake, without a common base
 LATEX_ERRORS = tuple(error for error in vars(latex2mathml.exceptions).values() if isinstance(error, type))

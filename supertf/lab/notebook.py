@@ -7,7 +7,7 @@ An exercise is three cells. First code, tagged `exercise`: a stub that runs as i
 or a function that returns None. Then code, `check("name", answer, expected, hint="...")`: it prints
 "not solved yet", or whether the answer is right. Then Markdown: a folded `<details>` holding the solution
 as one ```python block, which replaces the stub's whole source. The solution is thus written once, where
-the reader sees it; `python -m supertf.book smoke` runs every notebook with its stubs replaced by the
+the reader sees it; `python -m supertf.lab.book smoke` runs every notebook with its stubs replaced by the
 solutions and fails unless each check passes, `run` runs it as shipped and fails if a check says "wrong".
 
 Figures and checks are stored in the outputs of their cells, under a MIME type of their own beside the
@@ -122,7 +122,7 @@ def _refuse_unless(right: bool, name: str, value: Any, wanted: str, why: str = "
 
 
 def record(name: str, **figures: float | int | str | bool) -> None:
-    """Show a notebook's headline figures and store them in the cell's output, for `supertf.book`.
+    """Show a notebook's headline figures and store them in the cell's output, for `supertf.lab.book`.
 
     `name` is the notebook's, without the suffix; a figure is a number (also of numpy or torch), a string
     or a boolean. Raises `ValueError` when there is none or one is not finite, `TypeError` for other types.

@@ -1,8 +1,8 @@
 """The book: run all notebooks, try them with quick parameters, and save them as the repository carries them.
 
-    python -m supertf.book run   [NAME ...]  as shipped, into build/notebooks and a browsable build/book
-    python -m supertf.book smoke [NAME ...]  exercises solved, quick parameters (tests/smoke.yaml)
-    python -m supertf.book save  [NAME ...]  as shipped and stored in place, with its outputs (and PICTURES)
+    python -m supertf.lab.book run   [NAME ...]  as shipped, into build/notebooks and a browsable build/book
+    python -m supertf.lab.book smoke [NAME ...]  exercises solved, quick parameters (tests/smoke.yaml)
+    python -m supertf.lab.book save  [NAME ...]  as shipped and stored in place, with outputs (and PICTURES)
 
 Run from the repository's root. Names are file names without the suffix; without any, all notebooks run in
 number order. A failing notebook does not stop the others, none is tried twice; the exit code is 1 when any
@@ -31,13 +31,13 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from supertf.book_lanes import LANES, side_by_side
-from supertf.book_progress import Progress, machine_load
 from supertf.errors import UserError
-from supertf.executed import cleaned, outputs_of, solved, where
-from supertf.executed import problems as problems_in
 from supertf.files import atomic_path, read_json, write_json
-from supertf.notebook import FIGURES_MIME, figures_text
+from supertf.lab.book_lanes import LANES, side_by_side
+from supertf.lab.book_progress import Progress, machine_load
+from supertf.lab.executed import cleaned, outputs_of, solved, where
+from supertf.lab.executed import problems as problems_in
+from supertf.lab.notebook import FIGURES_MIME, figures_text
 
 NOTEBOOKS = Path("notebooks")
 SMOKE_PARAMETERS = Path("tests/smoke.yaml")
@@ -140,7 +140,7 @@ def kernels(folder: str) -> Config:
 
     That needs not even the loopback network. Notebooks that run at the same time have a folder each.
     """
-    settings = {"AsyncKernelManager": {"client_class": "supertf.book_kernel.PatientClient"}}
+    settings = {"AsyncKernelManager": {"client_class": "supertf.lab.book_kernel.PatientClient"}}
     if os.name == "posix":
         settings["KernelManager"] = {"transport": "ipc", "ip": f"{folder}/k"}
     return Config(settings)
@@ -151,7 +151,7 @@ def run(paths: list[Path]) -> list[Result]:
 
     The first has all cores, so that there is something to read early; the others run side by side.
     """
-    from supertf.book_html import empty_book, write_index, write_page
+    from supertf.lab.book_html import empty_book, write_index, write_page
 
     book = Path("build/book")
     notebooks = {path.stem: nbformat.read(path, as_version=4) for path in paths}
@@ -266,17 +266,17 @@ def store(result: Result) -> Result:
 
 def main(argv: list[str] | None = None) -> int:
     """0 when every notebook went well, 1 when one failed, 2 on a mistake in the call."""
-    parser = argparse.ArgumentParser(prog="python -m supertf.book", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m supertf.lab.book", description=__doc__.splitlines()[0])
     parser.add_argument("task", choices=("run", "smoke", "save"))
     parser.add_argument("names", nargs="*", help="notebooks, without suffix; all if none is given")
     args = parser.parse_args(argv)
     try:
         results = {"run": run, "smoke": smoke, "save": save}[args.task](find(args.names))
     except UserError as error:
-        print(f"supertf.book: {error}", file=sys.stderr)
+        print(f"supertf.lab.book: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("supertf.book: stopped; what was done before is kept", file=sys.stderr)
+        print("supertf.lab.book: stopped; what was done before is kept", file=sys.stderr)
         return 130
     failed = [result.name for result in results if result.problems]
     print(

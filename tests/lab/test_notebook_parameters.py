@@ -12,16 +12,16 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from supertf import notebook as helpers
-from supertf.book import NOTEBOOKS, smoke_parameters
 from supertf.errors import UserError
-from supertf.executed import code_cells
 from supertf.experiments.results import recorded
 from supertf.experiments.runner import run
-from supertf.notebook import CHECK_MIME, FIGURES_MIME
+from supertf.lab import notebook as helpers
+from supertf.lab.book import NOTEBOOKS, smoke_parameters
+from supertf.lab.executed import code_cells
+from supertf.lab.notebook import CHECK_MIME, FIGURES_MIME
 
-ROOT = Path(__file__).parent.parent
-# what is run by tests below and not by `supertf.book smoke`
+ROOT = Path(__file__).parents[2]
+# what is run by tests below and not by `supertf.lab.book smoke`
 RUN_BELOW = {
     "01_a_small_gpt": {"POSITION": ["none", "learned", "sinusoidal", "alibi"]},
     "03_no_positions": {"PROFILE": "full"},
@@ -108,7 +108,7 @@ def test_out_of_range_is_told_by_name_and_range(name, parameters, message):
 def run_here(monkeypatch):
     """Returns a function that runs a notebook's cells in this process, with quick parameters but for some.
 
-    A kernel would first spend seconds on imports, and that notebooks run in one is seen by `supertf.book
+    A kernel would first spend seconds on imports, and that notebooks run in one is seen by `supertf.lab.book
     smoke`. Figures are drawn after every cell, as there; what a widget shows at first is computed, and may
     raise; exercises are left alone. Cells with one of the texts `without` are not run, and `given` has what
     they would have defined. Returns the headline figures.

@@ -4,7 +4,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 
-from supertf import plots_pruning as plots
+from supertf.lab import plots_pruning as plots
 
 matplotlib.use("Agg")
 

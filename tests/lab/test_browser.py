@@ -21,10 +21,10 @@ from nbformat.v4 import new_code_cell, new_notebook
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from supertf.book import smoke_parameters
-from supertf.executed import KERNELSPEC, code_cells
+from supertf.lab.book import smoke_parameters
+from supertf.lab.executed import KERNELSPEC, code_cells
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
     "--no-sandbox",

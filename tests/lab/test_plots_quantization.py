@@ -5,7 +5,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from supertf import plots_quantization as plots
+from supertf.lab import plots_quantization as plots
 
 matplotlib.use("Agg")
 

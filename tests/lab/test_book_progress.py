@@ -14,8 +14,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from supertf import book_progress
-from supertf.book_progress import Progress
+from supertf.lab import book_progress
+from supertf.lab.book_progress import Progress
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import zmq.asyncio
 from jupyter_client.session import Session
 from nbformat.v4 import new_code_cell, new_notebook
 
-from supertf.book import execute
-from supertf.book_kernel import PatientChannel, PatientClient
+from supertf.lab.book import execute
+from supertf.lab.book_kernel import PatientChannel, PatientClient
 
 
 async def after_a_lost_announcement(kind, folder) -> dict:

@@ -13,13 +13,13 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from supertf.badges import badge_url, repository
-from supertf.book import MAX_BYTES
 from supertf.errors import UserError
-from supertf.executed import KEPT, KERNELSPEC, code_cells, outputs_of, solved
-from supertf.notebook import FIGURES_MIME
+from supertf.lab.badges import badge_url, repository
+from supertf.lab.book import MAX_BYTES
+from supertf.lab.executed import KEPT, KERNELSPEC, code_cells, outputs_of, solved
+from supertf.lab.notebook import FIGURES_MIME
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MACHINE_PATH = re.compile(r"/(?:root|home|Users|work|tmp|mnt)/\w|site-packages|[A-Z]:\\\\Users")
 
 

@@ -1,0 +1,1 @@
+"""What notebooks need: set-up, checked exercises, figures; and the book made of executed notebooks."""
