@@ -9,12 +9,12 @@ from supertf.cli import positive_int, print_result
 from supertf.errors import UserError
 
 BENCHMARKS = {  # name: (module, the options that its `run` takes)
-    "train": ("bench_train", ("repeats",)),
-    "generate": ("bench_generate", ("repeats", "tokens")),
-    "prune": ("bench_prune", ("repeats", "tokens")),
-    "data": ("bench_data", ("repeats", "megabytes")),
-    "superweights": ("bench_superweights", ("repeats", "stream_gigabytes")),
-    "busy": ("bench_busy", ("repeats", "steps")),
+    "train": ("train", ("repeats",)),
+    "generate": ("generate", ("repeats", "tokens")),
+    "prune": ("prune", ("repeats", "tokens")),
+    "data": ("data", ("repeats", "megabytes")),
+    "superweights": ("superweights", ("repeats", "stream_gigabytes")),
+    "busy": ("busy", ("repeats", "steps")),
 }
 
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     command = ["supertf", "bench", args.benchmark, *(f"--{name}={value}" for name, value in given.items())]
     result = {"command": shlex.join(command)}
     try:
-        for found in importlib.import_module(f"supertf.{module}").run(**given):
+        for found in importlib.import_module(f"supertf.bench.{module}").run(**given):
             result |= found
     except KeyboardInterrupt:
         result["interrupted"] = True

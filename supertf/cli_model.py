@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from supertf.bench import machine
+from supertf.bench.timing import machine
 from supertf.cli_eval import read_ids
 from supertf.data.tokenizer import special_ids, unused_ids
 from supertf.device import pick_device_dtype

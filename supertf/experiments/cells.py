@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from supertf import __version__
-from supertf.bench import processor
+from supertf.bench.timing import processor
 from supertf.device import pick_device_dtype
 from supertf.errors import UserError
 from supertf.experiments.code_identity import code_of, differing, named

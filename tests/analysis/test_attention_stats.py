@@ -201,7 +201,7 @@ def test_no_query_with_two_keys_has_no_sink_rate():
 LONG = """
 import torch
 from supertf.analysis.attention_stats import attention_stats
-from supertf.bench_superweights import peak_bytes
+from supertf.bench.superweights import peak_bytes
 from supertf.model.config import preset
 from supertf.model.gpt import GPT
 torch.set_num_threads(1)

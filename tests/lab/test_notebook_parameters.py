@@ -172,7 +172,7 @@ def test_04_reads_an_experiment_that_it_ran_itself(tmp_path, monkeypatch, run_he
     def again(settings, seed, lengths):
         pytest.fail(f"not found in the cache: {settings}, seed {seed}")
 
-    known.__module__ = again.__module__ = f"supertf.{module}"
+    known.__module__ = again.__module__ = f"supertf.experiments.{module}"
     monkeypatch.setattr(importlib.import_module(known.__module__), name, known)
     monkeypatch.setenv("SUPERTF_CACHE", str(tmp_path))
     run("recall", progress=False)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from supertf.bench_generate import load_peer
+from supertf.bench.generate import load_peer
 from supertf.data.fetch import places
 from supertf.errors import UserError
 from supertf.files import read_json, write_json

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import T, tiny_config, tiny_settings, tiny_tokens
 
-from supertf import bench_busy
+from supertf.bench import busy as bench_busy
 from supertf.cli import main
 from supertf.data.tasks import Task
 from supertf.device import SMALL, threads_for

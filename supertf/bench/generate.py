@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from supertf.analysis.losses import perplexity
-from supertf.bench import Seconds, interleave, limits, machine, rounds, speedup
+from supertf.bench.timing import Seconds, interleave, limits, machine, rounds, speedup
 from supertf.cli_eval import read_ids
 from supertf.compression.packed import PACKINGS, Packed, missing_kernel, packed_weights
 from supertf.data.fetch import smollm2_path

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supertf.bench import machine, rounds, speedup
+from supertf.bench.timing import machine, rounds, speedup
 from supertf.cli_eval import read_ids
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
@@ -100,7 +100,7 @@ def from_disk(folder: Path, gigabytes: float) -> dict[str, Any]:
     """Part (b): a generated checkpoint is searched from its shards in a fresh process."""
     size = generate_checkpoint(folder, gigabytes)
     code = (
-        "import sys; from supertf.bench_superweights import search_from_disk; search_from_disk(sys.argv[1])"
+        "import sys; from supertf.bench.superweights import search_from_disk; search_from_disk(sys.argv[1])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
     if done.returncode:

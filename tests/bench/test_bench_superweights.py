@@ -4,9 +4,9 @@ import pytest
 import torch
 from planted import PROMPT, planted_model
 
-from supertf import bench_superweights
-from supertf.bench import Seconds
-from supertf.bench_superweights import compare, from_disk, generate_checkpoint
+from supertf.bench import superweights as bench_superweights
+from supertf.bench.superweights import compare, from_disk, generate_checkpoint
+from supertf.bench.timing import Seconds
 from supertf.data.fetch import is_present
 
 pytest.importorskip("transformers")

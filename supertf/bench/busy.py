@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from supertf.bench import machine
+from supertf.bench.timing import machine
 from supertf.experiments.measure_language import lab_tokens, language_config
 from supertf.training.loop import TrainSettings, train
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from supertf.analysis.losses import perplexity
-from supertf.bench import limits, machine, rounds, speedup
-from supertf.bench_generate import PROMPT, TEXT, weight_bytes
+from supertf.bench.generate import PROMPT, TEXT, weight_bytes
+from supertf.bench.timing import limits, machine, rounds, speedup
 from supertf.cli_eval import read_ids
 from supertf.compression.calibration import calibrate
 from supertf.compression.dynamic_pruning import DynamicPruning, dynamically_pruned, plan_dynamic

@@ -4,7 +4,7 @@ import pydoc_data.topics
 
 import pytest
 
-from supertf import bench_data
+from supertf.bench import data as bench_data
 from supertf.data.tokenizer import train_bpe
 
 

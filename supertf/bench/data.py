@@ -15,7 +15,7 @@ from typing import Any
 
 import tiktoken
 
-from supertf.bench import Seconds, machine, rounds
+from supertf.bench.timing import Seconds, machine, rounds
 from supertf.data.corpus import iter_documents
 from supertf.data.fetch import is_present
 from supertf.data.token_files import prepare

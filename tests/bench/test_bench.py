@@ -14,9 +14,13 @@ import pytest
 import torch
 from cut import WITH_SUPER_WEIGHT, as_llama, first_layers
 
-from supertf import bench, bench_generate, bench_prune, bench_train, cli_bench
-from supertf.bench import interleave, matmul_gflops, read_gbps, rounds, speedup, spread
-from supertf.bench_train import SHAPES, flops_per_token
+from supertf import cli_bench
+from supertf.bench import generate as bench_generate
+from supertf.bench import prune as bench_prune
+from supertf.bench import timing as bench
+from supertf.bench import train as bench_train
+from supertf.bench.timing import interleave, matmul_gflops, read_gbps, rounds, speedup, spread
+from supertf.bench.train import SHAPES, flops_per_token
 from supertf.cli import main
 from supertf.compression.packed import PACKINGS, missing_kernel
 from supertf.errors import UserError
@@ -223,7 +227,7 @@ def test_what_was_measured_is_printed_also_when_the_rest_was_not(monkeypatch, ca
 @pytest.mark.parametrize("name", list(cli_bench.BENCHMARKS))
 def test_every_benchmark_takes_its_options_and_help_tells_its_defaults(name):
     module, options = cli_bench.BENCHMARKS[name]
-    run = importlib.import_module(f"supertf.{module}").run
+    run = importlib.import_module(f"supertf.bench.{module}").run
     parameters = inspect.signature(run).parameters
     assert set(options) == set(parameters)
     assert inspect.isgeneratorfunction(run)  # so that what was measured is told, whatever ends the rest

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from supertf.bench import limits, machine, ratios, rounds, speedup
+from supertf.bench.timing import limits, machine, ratios, rounds, speedup
 from supertf.errors import UserError
 from supertf.model.config import GPTConfig, preset
 from supertf.model.gpt import GPT
