@@ -123,7 +123,7 @@ def test_a_wheel_builds_offline_holds_every_module_and_recorded_result_and_impor
     assert held == {path.relative_to(ROOT).as_posix() for path in files}
     site = tmp_path / "site"
     python("-m", "pip", "install", *offline, "--target", str(site), str(wheel))
-    code = "import supertf, supertf.cli; print(supertf.__file__); print(supertf.GPT.__module__)"
+    code = "import supertf, supertf.cli.main; print(supertf.__file__); print(supertf.GPT.__module__)"
     where, module = python("-c", code, cwd=tmp_path, env={"PYTHONPATH": str(site)}).split()
     assert Path(where) == site / "supertf" / "__init__.py" and module == "supertf.model.gpt"
     assert (site / "bin" / "supertf").exists() or sys.platform == "win32"
@@ -133,7 +133,7 @@ def test_starting_and_help_import_nothing_that_takes_seconds():
     code = f"""
 import sys
 import supertf
-from supertf.cli import COMMANDS, main
+from supertf.cli.main import COMMANDS, main
 
 for arguments in ([], ["--help"], ["--version"], ["unknown"], *([name, "--help"] for name in COMMANDS)):
     try:

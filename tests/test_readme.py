@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 
-from supertf.cli import COMMANDS
+from supertf.cli.main import COMMANDS
 from supertf.lab.badges import badge_url, repository
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +42,6 @@ def test_every_supertf_command_shown_parses():
     assert {name for name, _ in commands} == set(COMMANDS)
     for name, options in commands:
         parser = argparse.ArgumentParser()
-        module = importlib.import_module(f"supertf.{COMMANDS[name][0]}")
+        module = importlib.import_module(f"supertf.cli.{COMMANDS[name][0]}")
         module.add_arguments(parser)
         parser.parse_args(shlex.split(options))

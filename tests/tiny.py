@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from supertf.cli import main
+from supertf.cli.main import main
 from supertf.data.token_files import TokenFile, prepare
 from supertf.data.tokenizer import load_tokenizer
 from supertf.model.config import GPTConfig, preset

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from supertf.analysis.losses import perplexity
 from supertf.bench.generate import PROMPT, TEXT, weight_bytes
 from supertf.bench.timing import limits, machine, rounds, speedup
-from supertf.cli_eval import read_ids
+from supertf.cli.eval import read_ids
 from supertf.compression.calibration import calibrate
 from supertf.compression.dynamic_pruning import DynamicPruning, dynamically_pruned, plan_dynamic
 from supertf.compression.input_sizes import input_sizes

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from supertf.bench.timing import machine, rounds, speedup
-from supertf.cli_eval import read_ids
+from supertf.cli.eval import read_ids
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.files import write_json

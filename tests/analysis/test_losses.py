@@ -11,7 +11,7 @@ from tiny import tiny_config, tiny_tokens
 from torch.nn import functional as F
 
 from supertf.analysis.losses import loss_by_position, perplexity
-from supertf.cli import main
+from supertf.cli.main import main
 from supertf.data.fetch import is_present
 from supertf.data.token_files import prepare
 from supertf.data.tokenizer import train_bpe

@@ -14,14 +14,14 @@ import pytest
 import torch
 from cut import WITH_SUPER_WEIGHT, as_llama, first_layers
 
-from supertf import cli_bench
 from supertf.bench import generate as bench_generate
 from supertf.bench import prune as bench_prune
 from supertf.bench import timing as bench
 from supertf.bench import train as bench_train
 from supertf.bench.timing import interleave, matmul_gflops, read_gbps, rounds, speedup, spread
 from supertf.bench.train import SHAPES, flops_per_token
-from supertf.cli import main
+from supertf.cli import bench as cli_bench
+from supertf.cli.main import main
 from supertf.compression.packed import PACKINGS, missing_kernel
 from supertf.errors import UserError
 from supertf.model.config import GPTConfig

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_config, tiny_settings, tiny_tokens
 
-from supertf.cli import main
+from supertf.cli.main import main
 from supertf.data import token_files as data
 from supertf.data.token_files import TokenFile
 from supertf.data.token_writer import manifest_path

@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from supertf.cli import main
+from supertf.cli.main import main
 from supertf.data import fetch as fetching
 from supertf.data.fetch import WHEELS, Wheel, fetch, is_present, places, smollm2_path
 from supertf.errors import UserError

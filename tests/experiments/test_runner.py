@@ -261,7 +261,7 @@ def sleeping_sweep(toy, tmp_path):
     description.write_text(json.dumps(toy.to_dict()))
     code = f"""
 import json, sys
-from supertf import cli
+from supertf.cli import main as cli
 from supertf.experiments import catalogue
 toy = catalogue.Experiment.from_dict(json.load(open({str(description)!r})))
 catalogue.EXPERIMENTS["toy"] = toy

@@ -186,7 +186,7 @@ def flags(tokens: Path, run: Path, *more: str) -> list[str]:
 
 def start(tokens: Path, run: Path, *more: str) -> subprocess.Popen:
     """The command as users start it."""
-    command = [sys.executable, "-m", "supertf.cli", *flags(tokens, run, *more)]
+    command = [sys.executable, "-m", "supertf.cli.main", *flags(tokens, run, *more)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
 

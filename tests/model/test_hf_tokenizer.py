@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from own_tokenizers import SENTENCE, SPECIAL, own_tokenizer
 
-from supertf.cli_model import Subject
+from supertf.cli.subject import Subject
 from supertf.data.tokenizer import (
     ENDOFTEXT,
     GPT2_PATTERN,

@@ -11,7 +11,7 @@ import torch
 from tiny import T, tiny_config, tiny_settings, tiny_tokens
 
 from supertf.bench import busy as bench_busy
-from supertf.cli import main
+from supertf.cli.main import main
 from supertf.data.tasks import Task
 from supertf.device import SMALL, threads_for
 from supertf.errors import UserError

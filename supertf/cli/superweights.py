@@ -3,12 +3,12 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from supertf.cli import HelpFormatter, boolean, positive_int, print_result, seed
+from supertf.cli.main import HelpFormatter, boolean, positive_int, print_result, seed
+from supertf.cli.tables import number, print_table
 from supertf.errors import UserError
-from supertf.tables import number, print_table
 
 if TYPE_CHECKING:
-    from supertf.cli_model import Subject
+    from supertf.cli.subject import Subject
     from supertf.model.projections import Coordinate
     from supertf.superweights.ablation import Ablation
     from supertf.superweights.find import Peak, Round, Spike
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(f"supertf superweights {name:<8}{told}" for name, told in ACTIONS.items()))
         return 2
     if args.action == "verify":
-        from supertf.cli_superweights_verify import run_verify
+        from supertf.cli.superweights_verify import run_verify
 
         return run_verify(args)
     return {"find": run_find, "ablate": run_ablate, "scale": run_scale}[args.action](args)
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
 
 def run_find(args: argparse.Namespace) -> int:
     """Print candidates in the order found, and every layer's peaks."""
-    from supertf.cli_model import Subject
+    from supertf.cli.subject import Subject
     from supertf.superweights.find import PROMPT, THRESHOLD, search
 
     prompt = PROMPT if args.prompt is None else args.prompt
@@ -201,7 +201,7 @@ def spike_dict(spike: "Spike") -> dict[str, Any]:
 
 def run_ablate(args: argparse.Namespace) -> int:
     """Print the loss without each candidate beside its controls, and the verdict."""
-    from supertf.cli_model import Subject
+    from supertf.cli.subject import Subject
     from supertf.model.projections import show
     from supertf.superweights.ablation import ablate
 
@@ -254,7 +254,7 @@ def run_ablate(args: argparse.Namespace) -> int:
 
 def run_scale(args: argparse.Namespace) -> int:
     """Print perplexity, and text if asked for, with weights times each factor."""
-    from supertf.cli_model import Subject
+    from supertf.cli.subject import Subject
     from supertf.model.generation import generate
     from supertf.model.projections import show
     from supertf.superweights.edit import scaled_weights

@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator
 
-from supertf.cli import boolean, positive_int, print_result, seed
+from supertf.cli.main import boolean, positive_int, print_result, seed
 from supertf.errors import UserError
 
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Stream the continuation to standard output, or print it as JSON."""
     import torch
 
-    from supertf.cli_model import Subject
+    from supertf.cli.subject import Subject
     from supertf.compression.packed import packed_weights
     from supertf.data.tokenizer import valid_unicode
     from supertf.model.generation import stream

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from supertf import cli
+from supertf.cli import main as cli
 from supertf.errors import UserError
 
 
@@ -55,7 +55,7 @@ def test_a_user_error_loses_its_line_breaks_but_nothing_else(capsys, monkeypatch
     def fail(args):
         raise UserError("first\n   second")
 
-    monkeypatch.setattr("supertf.cli_doctor.run", fail)
+    monkeypatch.setattr("supertf.cli.doctor_command.run", fail)
     assert cli.main(["doctor"]) == 2
     assert capsys.readouterr().err == "supertf doctor: first second\n"
 
@@ -64,7 +64,7 @@ def test_ctrl_c_leaves_without_a_traceback(capsys, monkeypatch):
     def interrupt(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("supertf.cli_doctor.run", interrupt)
+    monkeypatch.setattr("supertf.cli.doctor_command.run", interrupt)
     assert cli.main(["doctor"]) == 130
     assert "interrupted" in capsys.readouterr().err
 
@@ -75,7 +75,8 @@ def test_a_reader_that_closes_the_pipe_is_not_an_error(words):
     """As in `supertf generate | head -1`."""
     code = f"""
 import sys
-from supertf import cli, cli_doctor
+from supertf.cli import main as cli
+from supertf.cli import doctor_command as cli_doctor
 sys.stdin.read()  # until the pipe is closed
 cli_doctor.run = lambda args: print("word " * {words}) or 0
 sys.exit(cli.main(["doctor"]))

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from supertf import cli
-from supertf.cli_experiment import setting
+from supertf.cli import main as cli
+from supertf.cli.experiment import setting
 from supertf.experiments.catalogue import EXPERIMENTS
 from supertf.experiments.results import Results, recorded, recorded_path
 

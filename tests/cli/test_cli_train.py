@@ -12,8 +12,8 @@ import pytest
 import torch
 from tiny import tiny_config, tiny_tokens
 
-from supertf import cli_train
-from supertf.cli import main
+from supertf.cli import train as cli_train
+from supertf.cli.main import main
 from supertf.model.config import PRESETS
 from supertf.model.generation import generate as library_generate
 from supertf.model.pretrained import load_model, read_checkpoint
@@ -236,7 +236,7 @@ def test_two_processes_train_as_one_with_twice_the_accumulation(capsys, tmp_path
     flags = ["--steps", "4", "--device", "cpu"]
     train(capsys, tmp_path / "one", *flags, "--grad_accumulation", "2")
     small = ["--max_len", "16", "--batch_size", "2", "--json", "--output_dir", str(tmp_path / "two")]
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "supertf.cli"]
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "supertf.cli.main"]
     package = str(Path(cli_train.__file__).parents[1])
     done = subprocess.run(
         [sys.executable, *launch, "train", *flags, *small],
@@ -254,7 +254,7 @@ def test_two_processes_train_as_one_with_twice_the_accumulation(capsys, tmp_path
 
 def test_a_process_of_several_ends_without_the_interpreter_shutdown_that_gloo_threads_abort():
     code = (
-        "import atexit, supertf.cli_train as c; atexit.register(print, 'shut down'); "
+        "import atexit, supertf.cli.train as c; atexit.register(print, 'shut down'); "
         "print('flushed', end=''); c.leave(3)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=1800)

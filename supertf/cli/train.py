@@ -8,7 +8,7 @@ import statistics
 import sys
 from typing import TYPE_CHECKING, Any
 
-from supertf.cli import boolean, positive_int, print_result, seed
+from supertf.cli.main import boolean, positive_int, print_result, seed
 from supertf.errors import UserError
 from supertf.model.config import ATTENTIONS, POSITIONS, PRESETS, GPTConfig, preset
 

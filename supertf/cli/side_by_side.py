@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from supertf.analysis.losses import perplexity
-from supertf.cli_model import Subject
+from supertf.cli.subject import Subject
+from supertf.cli.tables import number, print_table
 from supertf.data.tokenizer import save_tokenizer
 from supertf.errors import UserError
 from supertf.model.generation import check, generate
@@ -31,7 +32,6 @@ from supertf.model.projections import Coordinate, check_coordinate, output_proje
 from supertf.superweights.ablation import measured, ratio, text_loss
 from supertf.superweights.find import PROMPT, Spike, candidates, find_spikes
 from supertf.superweights.published import published, recorded_checks
-from supertf.tables import number, print_table
 
 
 class SideBySide:

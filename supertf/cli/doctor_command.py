@@ -2,8 +2,8 @@
 
 import argparse
 
-from supertf.cli import print_result
-from supertf.doctor import report
+from supertf.cli.doctor import report
+from supertf.cli.main import print_result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from families import PROMPT, plant, tiny
 from planted import CONFIG, planted_model
 
 from supertf.analysis.losses import perplexity
-from supertf.cli import main
+from supertf.cli.main import main
 from supertf.data.token_files import prepare
 from supertf.data.tokenizer import load_tokenizer
 from supertf.model.gpt import GPT
@@ -175,8 +175,8 @@ def test_verify_checks_the_published_coordinates_of_a_model(here, capsys, monkey
         Published("lab/planted", (1, 7, 21), ("a paper",), "inert", value=3.0, note="sources disagree"),
         Published("lab/planted", (1, 21, 7), ("a paper",), "super"),
     ]
-    monkeypatch.setattr("supertf.cli_superweights_verify.published", lambda model=None: entries)
-    monkeypatch.setattr("supertf.cli_superweights_verify.CHECKS", here / "checks.json")
+    monkeypatch.setattr("supertf.cli.superweights_verify.published", lambda model=None: entries)
+    monkeypatch.setattr("supertf.cli.superweights_verify.CHECKS", here / "checks.json")
     code, out, _ = run(capsys, "verify", *TEXT, "--controls", "2", "--prompt", "Apple", "--json", "--record")
     found = json.loads(out)
     first, second = found["checks"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supertf.cli import main
+from supertf.cli.main import main
 from supertf.data.token_files import TokenFile, prepare
 from supertf.data.tokenizer import load_tokenizer
 

@@ -5,7 +5,7 @@ import importlib
 import shlex
 from typing import Any
 
-from supertf.cli import positive_int, print_result
+from supertf.cli.main import positive_int, print_result
 from supertf.errors import UserError
 
 BENCHMARKS = {  # name: (module, the options that its `run` takes)

@@ -10,7 +10,7 @@ import torch
 from planted import CONFIG, planted_model
 
 from supertf.analysis.losses import perplexity
-from supertf.cli import main
+from supertf.cli.main import main
 from supertf.compression.quantization import quantize, quantized
 from supertf.model.hf_model import load_any
 from supertf.model.pretrained import save_model

@@ -3,12 +3,12 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from supertf.cli import print_result
-from supertf.cli_prune import add_shared_arguments
+from supertf.cli.main import print_result
+from supertf.cli.prune import add_shared_arguments
 from supertf.errors import UserError
 
 if TYPE_CHECKING:
-    from supertf.cli_side_by_side import SideBySide
+    from supertf.cli.side_by_side import SideBySide
     from supertf.compression.calibration import Calibration
     from supertf.compression.rounding import Scheme
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what quantizing does to a model."""
-    from supertf.cli_side_by_side import SideBySide, by_kind
+    from supertf.cli.side_by_side import SideBySide, by_kind
     from supertf.compression.calibration import calibrate
     from supertf.compression.quantization import quantize, quantized, quantized_copy
     from supertf.compression.rounding import Scheme
@@ -102,8 +102,8 @@ def unprotected(
 
 def print_quantized(result: dict[str, Any]) -> None:
     """The result for people."""
-    from supertf.cli_side_by_side import print_head, print_tail, print_weights
-    from supertf.tables import number, print_table
+    from supertf.cli.side_by_side import print_head, print_tail, print_weights
+    from supertf.cli.tables import number, print_table
 
     weights, size = result["watched"], result["bytes"]
     print_head(result, result["config"]["scheme"], "quantized")

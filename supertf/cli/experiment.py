@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from supertf.cli import HelpFormatter, positive_int, print_result, seed
+from supertf.cli.main import HelpFormatter, positive_int, print_result, seed
 from supertf.errors import UserError
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from own_tokenizers import SENTENCE, own_tokenizer
 from planted import CONFIG, planted_model
 
 from supertf.analysis.losses import loss_by_position, perplexity
-from supertf.cli import main
-from supertf.cli_model import Subject
+from supertf.cli.main import main
+from supertf.cli.subject import Subject
 from supertf.data.tokenizer import load_tokenizer, save_tokenizer
 from supertf.model.generation import generate
 from supertf.model.hf_model import load_any

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from supertf.cli import main
+from supertf.cli.doctor import report
+from supertf.cli.main import main
 from supertf.data.fetch import WHEELS, places
 from supertf.device import cpu_has_bf16, pick_device_dtype
-from supertf.doctor import report
 from supertf.errors import UserError
 
 

@@ -10,7 +10,7 @@ from families import SMALL, hugging_face
 from planted import CONFIG, planted_model
 
 from supertf.analysis.losses import perplexity
-from supertf.cli import main
+from supertf.cli.main import main
 from supertf.compression.calibration import calibrate
 from supertf.compression.dynamic_pruning import METHODS as DYNAMIC
 from supertf.compression.pruning import pruned
@@ -110,8 +110,8 @@ def test_a_weight_is_named_beside_the_candidates_or_in_their_place(here, capsys)
 def test_a_verdict_is_shown_only_for_the_very_weight_that_was_recorded(here, capsys, monkeypatch):
     checks = {"lab/planted": {"checks": [{"coordinate": SUPER, "verdict": "super", "inside": True}]}}
     entry = type("entry", (), {"model": "lab/planted"})
-    monkeypatch.setattr("supertf.cli_side_by_side.published", lambda model: [entry])
-    monkeypatch.setattr("supertf.cli_side_by_side.recorded_checks", lambda: checks)
+    monkeypatch.setattr("supertf.cli.side_by_side.published", lambda model: [entry])
+    monkeypatch.setattr("supertf.cli.side_by_side.recorded_checks", lambda: checks)
     for value, verdict in ((3.001, "super"), (3.1, None)):
         checks["lab/planted"]["checks"][0]["weight"] = value
         assert json.loads(run(capsys, "--json")[1])["watched"][0]["recorded"] == verdict
@@ -255,7 +255,7 @@ def test_wanda_on_smollm2_keeps_its_super_weight_either_way(smollm2, one_thread,
     from supertf.data.tokenizer import load_tokenizer
 
     loaded = (smollm2, load_tokenizer("smollm2-135m"))
-    monkeypatch.setattr("supertf.cli_model.load_any", lambda *_, **__: loaded)
+    monkeypatch.setattr("supertf.cli.subject.load_any", lambda *_, **__: loaded)
     before = smollm2.h[11].mlp.c_proj.weight.clone()
     options = "--windows 1 --length 64 --calibration_windows 2 --max_new_tokens 2 --matrices mlp.c_proj"
     assert main(["prune", "--json", *options.split()]) == 0

@@ -1,6 +1,6 @@
 """The `supertf` command: finds the subcommand's module, parses, and turns user mistakes into one line.
 
-Each subcommand lives in its own `cli_*.py` with `add_arguments(parser)` and `run(args) -> int`;
+Each subcommand lives in its own file of this room with `add_arguments(parser)` and `run(args) -> int`;
 only the one that is asked for is imported, so `supertf --help` stays fast.
 """
 
@@ -18,17 +18,17 @@ from typing import Any, NoReturn
 from supertf.errors import Note, UserError
 
 COMMANDS = {  # name: (module, one line of help)
-    "doctor": ("cli_doctor", "what this machine has, what is missing and how to mend it"),
-    "fetch": ("cli_fetch", "fetch the real model and the GPT-2 vocabulary once, for offline use"),
-    "data": ("cli_data", "turn text into a token file"),
-    "train": ("cli_train", "train a decoder on token files"),
-    "generate": ("cli_generate", "continue a prompt"),
-    "eval": ("cli_eval", "perplexity of a model on text, also by position"),
-    "superweights": ("cli_superweights", "find super weights, prove them, check the published ones"),
-    "prune": ("cli_prune", "prune a model: perplexity, text and the fate of super weights"),
-    "quantize": ("cli_quantize", "round a model's weights to few bits, beside the model as it is"),
-    "experiment": ("cli_experiment", "list the lab's experiments, run them, record their results"),
-    "bench": ("cli_bench", "measure speed against reference implementations"),
+    "doctor": ("doctor_command", "what this machine has, what is missing and how to mend it"),
+    "fetch": ("fetch", "fetch the real model and the GPT-2 vocabulary once, for offline use"),
+    "data": ("data", "turn text into a token file"),
+    "train": ("train", "train a decoder on token files"),
+    "generate": ("generate", "continue a prompt"),
+    "eval": ("eval", "perplexity of a model on text, also by position"),
+    "superweights": ("superweights", "find super weights, prove them, check the published ones"),
+    "prune": ("prune", "prune a model: perplexity, text and the fate of super weights"),
+    "quantize": ("quantize", "round a model's weights to few bits, beside the model as it is"),
+    "experiment": ("experiment", "list the lab's experiments, run them, record their results"),
+    "bench": ("bench", "measure speed against reference implementations"),
 }
 
 
@@ -127,7 +127,7 @@ def dispatch(argv: list[str]) -> int:
         print(f"supertf: unknown command {name!r}; choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     module_name, help_line = COMMANDS[name]
-    module = importlib.import_module(f"supertf.{module_name}")
+    module = importlib.import_module(f"supertf.cli.{module_name}")
     parser = Parser(prog=f"supertf {name}", description=help_line, formatter_class=HelpFormatter)
     module.add_arguments(parser)
     try:

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from supertf.cli import boolean, positive_int, print_result
+from supertf.cli.main import boolean, positive_int, print_result
 from supertf.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Print loss, perplexity and what they were measured on."""
     from supertf.analysis.losses import loss_by_position, perplexity
     from supertf.checks import check_finite
-    from supertf.cli_model import Subject
+    from supertf.cli.subject import Subject
 
     subject = Subject(args.model, args.tokenizer, args.bos, args.device)
     model, bos_id = subject.model, subject.bos_id

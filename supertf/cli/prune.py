@@ -6,12 +6,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from supertf.cli import boolean, positive_int, print_result, seed
+from supertf.cli.main import boolean, positive_int, print_result, seed
 from supertf.compression.pruning_names import FAMILIES, FAMILY, needs_text
 from supertf.errors import UserError
 
 if TYPE_CHECKING:
-    from supertf.cli_side_by_side import SideBySide
+    from supertf.cli.side_by_side import SideBySide
     from supertf.compression.dynamic_pruning import DynamicPruning
     from supertf.compression.pruning import Fate, Pruning
     from supertf.compression.pruning_methods import Prepared
@@ -122,7 +122,7 @@ class Outcome:
 
 def run(args: argparse.Namespace) -> int:
     """Print what pruning does to a model."""
-    from supertf.cli_side_by_side import SideBySide, by_kind
+    from supertf.cli.side_by_side import SideBySide, by_kind
 
     check_options(args)
     if args.sparsity is None and args.pattern is None:
@@ -320,8 +320,8 @@ def summed(some: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 def print_pruned(result: dict[str, Any]) -> None:
     """The result for people."""
-    from supertf.cli_side_by_side import print_head, print_tail, print_weights
-    from supertf.tables import print_table
+    from supertf.cli.side_by_side import print_head, print_tail, print_weights
+    from supertf.cli.tables import print_table
 
     config, weights = result["config"], result["watched"]
     asked = f"pattern {config['pattern']}" if config.get("pattern") else f"sparsity {config['sparsity']:g}"

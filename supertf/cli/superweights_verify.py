@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from supertf.cli import print_result
-from supertf.cli_model import Subject
-from supertf.cli_superweights import ablation_dict
+from supertf.cli.main import print_result
+from supertf.cli.subject import Subject
+from supertf.cli.superweights import ablation_dict
+from supertf.cli.tables import number, print_table
 from supertf.errors import UserError
 from supertf.files import write_json
 from supertf.model.projections import show
@@ -23,7 +24,6 @@ from supertf.superweights.published import (
     recorded_checks,
     verify,
 )
-from supertf.tables import number, print_table
 
 
 def run_verify(args: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from supertf.cli import positive_int, print_result, seed
+from supertf.cli.main import positive_int, print_result, seed
 from supertf.errors import UserError
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""The `supertf` command: options in, one call of the library, a table or JSON out."""
