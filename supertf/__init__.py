@@ -16,7 +16,7 @@ _EXPORTS = {  # public name: module; imported on first use so that `import super
     "GPT": "model.gpt",
     "GPTConfig": "model.config",
     "PRESETS": "model.config",
-    "TrainSettings": "training.loop",
+    "TrainSettings": "training.settings",
     "generate": "model.generation",
     "load_model": "model.pretrained",
     "load_tokenizer": "data.tokenizer",

@@ -2,7 +2,10 @@
 
 import contextlib
 import os
+import platform
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supertf.errors import UserError
@@ -69,6 +72,15 @@ def cpu_has_bf16() -> bool:
 
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # a recent addition to torch
     return any(capabilities.get(unit) for unit in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def processor() -> str:
+    """The processor's model name, or the architecture where the system does not tell."""
+    cpuinfo = Path("/proc/cpuinfo")
+    found = (
+        re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
+    )
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 @contextlib.contextmanager

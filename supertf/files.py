@@ -2,14 +2,22 @@
 
 import contextlib
 import hashlib
+import importlib.metadata
 import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from supertf.errors import UserError
+
+# What gguf, numpy and torch raise on files with a flipped bit or a missing end.
+GGUF_ERRORS = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError),
+    *(ArithmeticError, MemoryError, RuntimeError),
+)
 
 
 def cache_dir() -> Path:
@@ -84,3 +92,22 @@ def sha256(path: str | Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def made_from(path: Path, *modules: ModuleType) -> dict[str, Any]:
+    """What a copy is made of and by: a file, told by its size and time, and the code that reads it."""
+    stat = path.stat()
+    code = {module.__name__: sha256(module.__file__) for module in modules}
+    made_by = {"gguf": importlib.metadata.version("gguf"), **code}
+    return {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns, **made_by}
+
+
+@contextlib.contextmanager
+def readable_gguf(path: Path) -> Iterator[None]:
+    """Turn whatever a missing or damaged GGUF file makes its reader raise into one `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except GGUF_ERRORS as error:
+        raise UserError(f"{path} is not a readable GGUF file ({error}): fetch it again") from error

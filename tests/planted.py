@@ -8,10 +8,10 @@ import torch
 from supertf.compression.input_sizes import input_sizes
 from supertf.compression.recovery import recover
 from supertf.data.tokenizer import load_tokenizer
-from supertf.model import checkpoint
 from supertf.model.changes import INPUTS, ROUNDING, WEIGHTS, changes
 from supertf.model.config import GPTConfig
 from supertf.model.gpt import GPT
+from supertf.training import checkpoint
 
 CONFIG = GPTConfig(
     vocab_size=50, n_ctx=24, n_layer=3, n_head=2, n_embd=16, n_inner=40, mlp="swiglu", position="none"

@@ -12,7 +12,7 @@ from supertf.cli.main import main
 from supertf.data.token_files import TokenFile, prepare
 from supertf.data.tokenizer import load_tokenizer
 from supertf.model.config import GPTConfig, preset
-from supertf.training.loop import TrainSettings
+from supertf.training.settings import TrainSettings
 
 T = 16
 

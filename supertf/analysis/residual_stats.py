@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from supertf.analysis.peaks import Peak, peak
 from supertf.checks import check_vocabulary
 from supertf.errors import UserError
 from supertf.model.attention import Layout
 from supertf.model.gpt import GPT
-from supertf.superweights.find import Peak, peak
 
 
 @torch.no_grad()

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from supertf.bench.timing import machine
-from supertf.experiments.measure_language import lab_tokens, language_config
-from supertf.training.loop import TrainSettings, train
+from supertf.data.reading import lab_tokens
+from supertf.model.config import language_config
+from supertf.training.loop import train
+from supertf.training.settings import TrainSettings
 
 SHAPES = {  # notebook 03's decoder, and one whose operations are shared out to all threads
     "notebook 03": {"n_layer": 3, "position": "none"},

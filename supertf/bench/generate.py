@@ -13,9 +13,9 @@ from torch import Tensor
 
 from supertf.analysis.losses import perplexity
 from supertf.bench.timing import Seconds, interleave, limits, machine, rounds, speedup
-from supertf.cli.eval import read_ids
 from supertf.compression.packed import PACKINGS, Packed, missing_kernel, packed_weights
 from supertf.data.fetch import smollm2_path
+from supertf.data.reading import read_ids
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.model.generation import generate

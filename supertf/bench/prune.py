@@ -18,7 +18,6 @@ from tqdm.auto import tqdm
 from supertf.analysis.losses import perplexity
 from supertf.bench.generate import PROMPT, TEXT, weight_bytes
 from supertf.bench.timing import limits, machine, rounds, speedup
-from supertf.cli.eval import read_ids
 from supertf.compression.calibration import calibrate
 from supertf.compression.dynamic_pruning import DynamicPruning, dynamically_pruned, plan_dynamic
 from supertf.compression.input_sizes import input_sizes
@@ -28,6 +27,7 @@ from supertf.compression.share_search import kind_costs, most_spared
 from supertf.compression.skipping import skipping
 from supertf.compression.structured import in_smaller, plan_structured, smaller
 from supertf.compression.svd_softmax import rough_head, svd_softmax
+from supertf.data.reading import read_ids
 from supertf.data.tokenizer import load_tokenizer
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from supertf.bench.timing import machine, rounds, speedup
-from supertf.cli.eval import read_ids
+from supertf.data.reading import read_ids
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.files import write_json
 from supertf.model.gpt import GPT
-from supertf.model.pretrained import load_model, write_tensors
+from supertf.model.pretrained import load_model
 from supertf.model.projections import show
+from supertf.model.tensor_files import write_tensors
 from supertf.superweights.find import PROMPT, candidates, find_spikes
 
 TEXT = "python-docs:stdlib"

@@ -2,11 +2,9 @@
 
 import importlib.metadata
 import platform
-import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -14,6 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from supertf import __version__
+from supertf.device import processor
 
 LONG = 60.0  # seconds that all calls of a rival may take, however slow it is
 SLOW = 10.0  # times the fastest rival's: what takes longer than both is left out
@@ -144,15 +143,6 @@ def machine(*packages: str) -> dict[str, Any]:
             **{name: importlib.metadata.version(name) for name in ("torch", *packages)},
         },
     }
-
-
-def processor() -> str:
-    """The processor's model name, or the architecture where the system does not tell."""
-    cpuinfo = Path("/proc/cpuinfo")
-    found = (
-        re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
-    )
-    return found[1] if found else platform.processor() or platform.machine()
 
 
 def limits() -> dict[str, float]:

@@ -86,8 +86,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _tokenizer(args: argparse.Namespace) -> "tiktoken.Encoding":
     """The tokenizer asked for, trained on the front of the corpus if it is `bpe:SIZE`."""
+    from supertf.data.byte_pairs import train_bpe
     from supertf.data.corpus import iter_documents
-    from supertf.data.tokenizer import load_tokenizer, train_bpe
+    from supertf.data.tokenizer import load_tokenizer
 
     kind, _, size = args.tokenizer.partition(":")
     if kind != "bpe":

@@ -4,11 +4,9 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from supertf.cli.main import boolean, positive_int, print_result
-from supertf.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import tiktoken
+    pass
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,32 +67,6 @@ def run(args: argparse.Namespace) -> int:
             result |= spans(losses)
     print_result(result, args.json)
     return 0
-
-
-def read_ids(data: str, tokenizer: "tiktoken.Encoding", max_tokens: int) -> "np.ndarray":
-    """The first `max_tokens` token ids of a token file or a text, (N,) int64; documents end with the
-    end-of-text token. `UserError` when it cannot be read, was changed, or was tokenized otherwise."""
-    import numpy as np
-
-    from supertf.data.corpus import iter_documents
-    from supertf.data.token_files import TokenFile
-    from supertf.data.tokenizer import tokenizer_spec
-
-    if data.endswith(".bin"):
-        file = TokenFile(data)
-        if file.manifest["tokenizer"] != tokenizer_spec(tokenizer):
-            raise UserError(
-                f"{data} was written with another tokenizer than the model's: give the text itself"
-            )
-        file.verify()
-        return file.tokens[:max_tokens].astype(np.int64)
-    ids: list[int] = []
-    for document in iter_documents(data):
-        ids += tokenizer.encode_ordinary(document)
-        ids.append(tokenizer.eot_token)
-        if len(ids) >= max_tokens:
-            break
-    return np.array(ids[:max_tokens], dtype=np.int64)
 
 
 def spans(losses: list[float]) -> dict[str, float]:

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
     from supertf.cli.subject import Subject
     from supertf.compression.packed import packed_weights
-    from supertf.data.tokenizer import valid_unicode
+    from supertf.data.byte_pairs import valid_unicode
     from supertf.model.generation import stream
     from supertf.model.gpt import GPT
 

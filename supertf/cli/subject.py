@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from supertf.bench.timing import machine
-from supertf.cli.eval import read_ids
+from supertf.data.reading import read_ids
 from supertf.data.tokenizer import special_ids, unused_ids
 from supertf.device import pick_device_dtype
 from supertf.errors import Note, UserError

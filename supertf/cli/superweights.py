@@ -8,10 +8,10 @@ from supertf.cli.tables import number, print_table
 from supertf.errors import UserError
 
 if TYPE_CHECKING:
+    from supertf.analysis.peaks import Peak
     from supertf.cli.subject import Subject
     from supertf.model.projections import Coordinate
-    from supertf.superweights.ablation import Ablation
-    from supertf.superweights.find import Peak, Round, Spike
+    from supertf.superweights.find import Round, Spike
 
 ACTIONS = {
     "find": "candidates: weights behind a spike before and after their layer's down projection",
@@ -202,6 +202,7 @@ def spike_dict(spike: "Spike") -> dict[str, Any]:
 def run_ablate(args: argparse.Namespace) -> int:
     """Print the loss without each candidate beside its controls, and the verdict."""
     from supertf.cli.subject import Subject
+    from supertf.cli.superweights_verify import ablation_dict
     from supertf.model.projections import show
     from supertf.superweights.ablation import ablate
 
@@ -307,14 +308,6 @@ def chosen(args: argparse.Namespace, subject: "Subject") -> list["Coordinate"]:
     if not found:
         raise UserError(f"{args.model} shows no spike above the paper's threshold: name a --weight")
     return [found[0].coordinate]
-
-
-def ablation_dict(one: "Ablation") -> dict[str, Any]:
-    """An `Ablation` as JSON."""
-    from supertf.model.projections import show
-
-    weights = [show(coordinate) for coordinate in one.coordinates]
-    return {"label": one.label, "loss": one.loss, "ratio": one.ratio, "weights": weights}
 
 
 def perplexity_of(loss: float) -> float:

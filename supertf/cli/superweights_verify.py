@@ -7,12 +7,11 @@ from typing import Any
 
 from supertf.cli.main import print_result
 from supertf.cli.subject import Subject
-from supertf.cli.superweights import ablation_dict
 from supertf.cli.tables import number, print_table
 from supertf.errors import UserError
 from supertf.files import write_json
 from supertf.model.projections import show
-from supertf.superweights.ablation import without
+from supertf.superweights.ablation import Ablation, without
 from supertf.superweights.find import PROMPT
 from supertf.superweights.published import (
     CHECKS,
@@ -143,3 +142,9 @@ def print_notes(entries: Iterable[Published]) -> None:
         print("\nnotes")
     for (model, note), coordinates in notes.items():
         print(f"  {model} {', '.join(coordinates)}: {note}")
+
+
+def ablation_dict(one: Ablation) -> dict[str, Any]:
+    """An `Ablation` as JSON."""
+    weights = [show(coordinate) for coordinate in one.coordinates]
+    return {"label": one.label, "loss": one.loss, "ratio": one.ratio, "weights": weights}

@@ -13,7 +13,7 @@ from supertf.errors import UserError
 from supertf.model.config import ATTENTIONS, POSITIONS, PRESETS, GPTConfig, preset
 
 if TYPE_CHECKING:
-    from supertf.training.loop import TrainResult, TrainSettings
+    from supertf.training.settings import TrainResult, TrainSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -142,8 +142,8 @@ def train_settings(args: argparse.Namespace, config: GPTConfig, train_file: Any)
     """The settings that the flags describe; epochs become steps, those done by a run to resume included."""
     from supertf.data.token_files import Windows
     from supertf.model import checkpoint
-    from supertf.training.loop import TrainSettings
     from supertf.training.run_folder import data_position, window_order
+    from supertf.training.settings import TrainSettings
 
     settings = TrainSettings(
         steps=args.steps or 1,

@@ -22,6 +22,7 @@ import tiktoken
 from tqdm.auto import tqdm
 
 from supertf import __version__
+from supertf.data.byte_pairs import valid_unicode
 from supertf.data.token_writer import (
     FORMAT,
     SPLITS,
@@ -31,7 +32,7 @@ from supertf.data.token_writer import (
     publish,
     staging_folder,
 )
-from supertf.data.tokenizer import tokenizer_from_spec, tokenizer_spec, valid_unicode
+from supertf.data.tokenizer import tokenizer_from_spec, tokenizer_spec
 from supertf.errors import UserError
 from supertf.files import is_sealed, read_json, sha256
 

@@ -17,8 +17,7 @@ from typing import Any
 import torch
 
 from supertf import __version__
-from supertf.bench.timing import processor
-from supertf.device import pick_device_dtype
+from supertf.device import pick_device_dtype, processor
 from supertf.errors import UserError
 from supertf.experiments.code_identity import code_of, differing, named
 from supertf.experiments.description import cell_hash, cell_label

@@ -11,13 +11,16 @@ from torch import Tensor
 
 from supertf.analysis.attention_stats import attention_stats, sink_rate
 from supertf.analysis.residual_stats import residual_stats
+from supertf.data.reading import lab_tokens
 from supertf.errors import UserError
-from supertf.experiments.measure_language import held_out, lab_tokens, language_config
+from supertf.experiments.measure_language import held_out
+from supertf.model.config import language_config
 from supertf.model.gpt import GPT
 from supertf.model.projections import Coordinate, output_projections
 from supertf.superweights.edit import scaled_weights
 from supertf.superweights.find import Spike, find_spikes
-from supertf.training.loop import TrainSettings, train
+from supertf.training.loop import train
+from supertf.training.settings import TrainSettings
 
 SPIKE_WINDOWS = 8  # held-out windows in which spikes are looked for
 RANDOM_WEIGHTS = 20

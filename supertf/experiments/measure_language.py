@@ -1,7 +1,6 @@
 """Cells of the language-model experiment: one small decoder on Python's documentation, looked at closely."""
 
 import math
-import platform
 from typing import Any
 
 import torch
@@ -11,13 +10,12 @@ from supertf.analysis.attention_stats import attention_stats, sink_rate
 from supertf.analysis.losses import loss_by_position
 from supertf.analysis.position_probe import probe_positions
 from supertf.analysis.residual_stats import residual_stats
-from supertf.data.corpus import describe, iter_documents
-from supertf.data.token_files import TokenFile, Windows, prepare
-from supertf.data.tokenizer import train_bpe
-from supertf.files import cache_dir
-from supertf.model.config import GPTConfig
+from supertf.data.reading import lab_tokens
+from supertf.data.token_files import TokenFile, Windows
+from supertf.model.config import language_config
 from supertf.model.gpt import GPT
-from supertf.training.loop import TrainSettings, train
+from supertf.training.loop import train
+from supertf.training.settings import TrainSettings
 
 CORPUS = "python-docs:stdlib"
 TOKENS_PER_LENGTH = 2**15  # of held-out text read at each length beyond the trained one
@@ -64,22 +62,6 @@ def language(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> d
         "probe": [{"r2": probe.r2, "relative": probe.relative} for probe in probes],
         "training_seconds": result.seconds,
     }
-
-
-def lab_tokens(vocab_size: int) -> tuple[TokenFile, TokenFile]:
-    """Training and validation tokens of Python's documentation, made once and kept in the cache."""
-    folder = cache_dir() / "lab-tokens" / f"python-{platform.python_version()}-vocabulary-{vocab_size}"
-    paths = folder / "train.bin", folder / "validation.bin"
-    if not all(path.exists() for path in paths):
-        documents = list(iter_documents(CORPUS, progress=False))
-        prepare(documents, train_bpe(documents, vocab_size), folder, progress=False, **describe(CORPUS))
-    return TokenFile(paths[0]), TokenFile(paths[1])
-
-
-def language_config(vocab_size: int, context: int, **changes: Any) -> GPTConfig:
-    """Three layers, four heads, width 64."""
-    small = {"n_layer": 3, "n_head": 4, "n_embd": 64, "norm": "rmsnorm", "bias": False, "init_std": 0.125}
-    return GPTConfig(vocab_size=vocab_size, n_ctx=context, **{**small, "position": "none", **changes})
 
 
 def held_out(file: TokenFile, length: int, count: int, bos_id: int) -> Tensor:

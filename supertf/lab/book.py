@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +34,9 @@ from supertf.errors import UserError
 from supertf.files import atomic_path, read_json, write_json
 from supertf.lab.book_lanes import LANES, side_by_side
 from supertf.lab.book_progress import Progress, machine_load
-from supertf.lab.executed import cleaned, outputs_of, solved, where
+from supertf.lab.executed import Result, cleaned, outputs_of, solved, where
 from supertf.lab.executed import problems as problems_in
-from supertf.lab.notebook import FIGURES_MIME, figures_text
+from supertf.lab.notebook import FIGURES_MIME
 
 NOTEBOOKS = Path("notebooks")
 SMOKE_PARAMETERS = Path("tests/smoke.yaml")
@@ -47,22 +46,6 @@ PICTURES = {"00_start_here": (1, NOTEBOOKS / "images/one_weight.png")}
 SECONDS = NOTEBOOKS / "seconds.json"  # that each took where it was stored: a guide for what is left
 CELL_SECONDS = 1800
 MAX_BYTES = 300_000  # code-hosting sites give up on large notebooks
-
-
-@dataclass
-class Result:
-    """What became of one notebook."""
-
-    name: str
-    seconds: float
-    notebook: NotebookNode  # as executed
-    problems: list[str]
-    figures: dict[str, Any] = field(default_factory=dict)
-
-    def line(self) -> str:
-        """One line: name, seconds, headline figures or the first problem."""
-        what = f"FAILED: {'; '.join(self.problems)}" if self.problems else figures_text(self.figures)
-        return f"{self.name:<24} {self.seconds:6.1f} s  {what}"
 
 
 def find(names: list[str]) -> list[Path]:

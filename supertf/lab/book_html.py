@@ -4,7 +4,6 @@ import html
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import latex2mathml.converter
 import latex2mathml.exceptions
@@ -14,11 +13,8 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
 from supertf.files import atomic_path
-from supertf.lab.executed import without_widgets
+from supertf.lab.executed import Result, without_widgets
 from supertf.lab.notebook import figures_text
-
-if TYPE_CHECKING:
-    from supertf.lab.book import Result
 
 # latex2mathml raises one class per kind of mistake, without a common base
 LATEX_ERRORS = tuple(error for error in vars(latex2mathml.exceptions).values() if isinstance(error, type))
@@ -80,7 +76,7 @@ def empty_book(folder: Path) -> None:
         old.unlink()
 
 
-def write_page(folder: Path, result: "Result") -> Path:
+def write_page(folder: Path, result: Result) -> Path:
     """Render an executed notebook into `folder`; returns the page's path."""
     path = folder / f"{result.name}.html"
     with atomic_path(path) as temporary:
@@ -89,7 +85,7 @@ def write_page(folder: Path, result: "Result") -> Path:
 
 
 def write_index(
-    folder: Path, notebooks: dict[str, NotebookNode], results: list["Result"], running: Collection[str] = ()
+    folder: Path, notebooks: dict[str, NotebookNode], results: list[Result], running: Collection[str] = ()
 ) -> Path:
     """Render the index of a run over `notebooks`; returns its path.
 
@@ -167,7 +163,7 @@ def _markdown(source: str) -> str:
     return MarkdownWithMath(renderer=MathRenderer(escape=False, exclude_anchor_links=True)).render(source)
 
 
-def _done(result: "Result") -> str:
+def _done(result: Result) -> str:
     lines = (html.escape(figures_text({key: value})) for key, value in result.figures.items())
     figures = "".join(f"<div>{line}</div>" for line in lines)
     if not result.problems:

@@ -11,10 +11,10 @@ from typing import TypeVar
 import psutil
 
 LANES = min(2, os.cpu_count() or 1)  # two notebooks on a core each are done sooner than one after the other
-Result = TypeVar("Result")
+Returned = TypeVar("Returned")
 
 
-def side_by_side(call: Callable[..., Result], jobs: Sequence[tuple]) -> Iterator[Result]:
+def side_by_side(call: Callable[..., Returned], jobs: Sequence[tuple]) -> Iterator[Returned]:
     """The results of `call(*job)` as they come, at most `LANES` at a time, begun in order.
 
     In processes, as papermill changes the working directory; they and their kernels get as many threads as

@@ -4,12 +4,13 @@ import base64
 import copy
 import io
 import re
+from dataclasses import dataclass, field
 from typing import Any
 
 from nbformat import NotebookNode
 
 from supertf.errors import UserError
-from supertf.lab.notebook import CHECK_MIME, FIGURES_MIME
+from supertf.lab.notebook import CHECK_MIME, FIGURES_MIME, figures_text
 
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 WIDGET_TEXT = "[an interactive control: run the notebook to use it]"
@@ -135,3 +136,19 @@ def where(source: str, count: int | None = None) -> str:
     """Name a cell so that a reader finds it: its number when executed, and its first line."""
     first = next((line for line in source.splitlines() if line.strip()), "")
     return f"cell {'' if count is None else f'[{count}] '}`{first[:60]}`"
+
+
+@dataclass
+class Result:
+    """What became of one notebook."""
+
+    name: str
+    seconds: float
+    notebook: NotebookNode  # as executed
+    problems: list[str]
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """One line: name, seconds, headline figures or the first problem."""
+        what = f"FAILED: {'; '.join(self.problems)}" if self.problems else figures_text(self.figures)
+        return f"{self.name:<24} {self.seconds:6.1f} s  {what}"

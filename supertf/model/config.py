@@ -181,3 +181,9 @@ def preset(name: str, **changes: Any) -> GPTConfig:
     if name not in PRESETS:
         raise UserError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}")
     return dataclasses.replace(PRESETS[name], **changes)
+
+
+def language_config(vocab_size: int, context: int, **changes: Any) -> GPTConfig:
+    """The small language models of the lab's experiments: three layers, four heads, width 64."""
+    small = {"n_layer": 3, "n_head": 4, "n_embd": 64, "norm": "rmsnorm", "bias": False, "init_std": 0.125}
+    return GPTConfig(vocab_size=vocab_size, n_ctx=context, **{**small, "position": "none", **changes})

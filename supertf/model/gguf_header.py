@@ -4,20 +4,14 @@ Each field is used, known to leave the computation as it is, or refused by name:
 than its reader computes would give wrong numbers without a word.
 """
 
-import contextlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from supertf.errors import UserError
+from supertf.files import readable_gguf
 
-# What gguf, numpy and torch raise on files with a flipped bit or a missing end.
-READER_ERRORS = (
-    *(OSError, ValueError, LookupError, TypeError, AttributeError),
-    *(ArithmeticError, MemoryError, RuntimeError),
-)
 # Fields about the file and how it was made; those of its text side, tokenizer.*, are not read here.
 HARMLESS = ("general.", "split.", "quantize.", "imatrix.")
 # Fields that ask for nothing with these values; the first one stands for an absent field.
@@ -34,17 +28,6 @@ FIXED: dict[str, tuple] = {
 }
 # The trained length, and how the rotation was scaled for it, which asks for nothing where it is not scaled.
 WITHOUT_EFFECT = ("context_length", "rope.scaling.original_context_length", "rope.scaling.finetuned")
-
-
-@contextlib.contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turn whatever a missing or damaged file makes the reader raise into one `UserError`."""
-    try:
-        yield
-    except UserError:
-        raise
-    except READER_ERRORS as error:
-        raise UserError(f"{path} is not a readable GGUF file ({error}): fetch it again") from error
 
 
 @dataclass(frozen=True)
@@ -114,7 +97,7 @@ def read_header(path: Path) -> Header:
     """Read a file's description; `UserError` when it is damaged, or no whole model."""
     import gguf
 
-    with readable(path):
+    with readable_gguf(path):
         reader = gguf.GGUFReader(path)
         names = [name for name in reader.fields if not name.startswith(("tokenizer.", "GGUF."))]
         values = {name: reader.fields[name].contents() for name in names}

@@ -1,19 +1,17 @@
-"""GGUF files of Llama-architecture models: weights, config, and SmolLM2's tokenizer."""
+"""GGUF files of Llama-architecture models: weights and config."""
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from supertf.errors import UserError
+from supertf.files import readable_gguf
 from supertf.model.config import GPTConfig
-from supertf.model.gguf_header import Header, read_header, readable
-from supertf.model.hf_weights import State, from_llama
-
-if TYPE_CHECKING:
-    import tiktoken
+from supertf.model.gguf_header import Header, read_header
+from supertf.model.hf_weights import from_llama
+from supertf.model.tensor_files import State
 
 GGUF_NAMES = {
     "embedding": "token_embd.weight",
@@ -40,7 +38,7 @@ def read_gguf(path: Path) -> tuple[GPTConfig, State]:
 
     header = read_header(path)
     state: State = {}
-    with readable(path):
+    with readable_gguf(path):
         config = llama_config(header)
         for tensor in header.tensors:
             weights = torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type).copy())
@@ -105,27 +103,3 @@ def pair_halves(weight: Tensor, head_dim: int) -> Tensor:
         raise UserError(f"a query or key matrix has {rows} rows, which are no heads of {head_dim}")
     pairs = weight.view(rows // head_dim, head_dim // 2, 2, width)  # (H, D/2, 2, C)
     return pairs.transpose(1, 2).reshape(rows, width)  # (H * 2 * D/2, C)
-
-
-def gguf_tokenizer(path: Path) -> "tiktoken.Encoding":
-    """The tokenizer in a GGUF file as a tiktoken `Encoding`; `UserError` unless it splits text as SmolLM2."""
-    import gguf
-
-    from supertf.data.tokenizer import bpe_encoding  # which imports this module
-
-    with readable(path):
-        reader = gguf.GGUFReader(path)
-        splits = reader.get_field("tokenizer.ggml.pre")
-        if splits is None or splits.contents() != "smollm":
-            raise UserError(f"{path} holds a tokenizer that does not split texts as SmolLM2's does")
-        tokens, kinds, merges = (
-            reader.get_field(f"tokenizer.ggml.{name}").contents()
-            for name in ("tokens", "token_type", "merges")
-        )
-    control = 3  # GGUF's mark for special tokens
-    vocab = {token: i for i, token in enumerate(tokens) if kinds[i] != control}
-    special = {token: i for i, token in enumerate(tokens) if kinds[i] == control}
-    # GPT-2's pattern, but every digit stands alone, also apart from the space before it
-    pattern = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
-    pairs = [tuple(merge.split(" ")) for merge in merges]
-    return bpe_encoding("smollm2-135m", vocab, pairs, pattern, special)

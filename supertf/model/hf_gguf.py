@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from supertf.errors import UserError
-from supertf.model.gguf_header import read_header, readable
+from supertf.files import readable_gguf
+from supertf.model.gguf_header import read_header
 
 # Architectures that transformers reads as they were written: held against the logits of models of each.
 ARCHITECTURES = (
@@ -46,7 +47,7 @@ def gguf_options(transformers: ModuleType, path: Path) -> dict[str, Any]:
     # absolute: a name alone is looked for in the working folder first
     options = {"gguf_file": str(path.resolve())}
     config = transformers.AutoConfig.from_pretrained(path.parent, **options)
-    with readable(path):
+    with readable_gguf(path):
         header.check(said_by(config))
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
@@ -103,7 +104,7 @@ def check_split(path: Path) -> None:
     """
     import gguf
 
-    with readable(path):
+    with readable_gguf(path):
         reader = gguf.GGUFReader(path)
         found = (reader.get_field(f"tokenizer.ggml.{name}") for name in ("model", "pre"))
         kind, split = (field and field.contents() for field in found)

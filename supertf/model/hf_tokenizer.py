@@ -1,13 +1,18 @@
 """The tokenizer of any model: the one beside its weights, read by this lab or by transformers."""
 
+import contextlib
+import warnings
 from pathlib import Path
 from typing import Any
 
 import tiktoken
 
-from supertf.data.tokenizer import load_tokenizer, valid_unicode
-from supertf.errors import UserError
-from supertf.model.checkpoint import guess_tokenizer, load_tokenizer_of, locate
+from supertf.data.byte_pairs import valid_unicode
+from supertf.data.gguf_tokenizer import gguf_tokenizer
+from supertf.data.tokenizer import load_tokenizer
+from supertf.errors import Note, UserError
+from supertf.files import read_json
+from supertf.model.checkpoint import locate
 from supertf.model.hf_gguf import check_split
 from supertf.model.hf_library import LOADING_ERRORS, first_line, quiet_transformers
 from supertf.model.pretrained import may_be_hub_id
@@ -67,6 +72,39 @@ class HFTokenizer:
 
 
 Tokenizer = tiktoken.Encoding | HFTokenizer
+
+
+def load_tokenizer_of(name: str | Path) -> tiktoken.Encoding | None:
+    """The tokenizer that a model carries, if it is one that this lab reads; else None.
+
+    Checkpoints and saved copies have a file beside the weights, SmolLM2's GGUF files a vocabulary inside.
+    """
+    if str(name) == "smollm2-135m":
+        return load_tokenizer("smollm2-135m")
+    path = locate(name)
+    if path.suffix == ".gguf":
+        with contextlib.suppress(UserError):  # another kind of tokenizer
+            return gguf_tokenizer(path)
+    saved = path / "tokenizer.json"  # folders of Hugging Face have a file of that name, too
+    return load_tokenizer(saved) if saved.is_file() and "format" in read_json(saved) else None
+
+
+def guess_tokenizer(name: str | Path, vocab_size: int) -> tiktoken.Encoding | None:
+    """The last resort for a model that carries no tokenizer, said in a `Note`.
+
+    GPT-2's and SmolLM2's are those of models that have "gpt2" or "smollm2" in their name and a vocabulary
+    of that size; None when there is no telling.
+    """
+    for part, size, tokenizer in (("gpt2", 50257, "gpt2"), ("smollm2", 49152, "smollm2-135m")):
+        if part in Path(name).name.lower() and vocab_size == size:
+            warnings.warn(
+                f"there is no tokenizer beside the weights of {name}: taking {tokenizer}'s, as the name and "
+                f"the vocabulary of {size} suggest; name another with --tokenizer",
+                Note,
+                stacklevel=2,
+            )
+            return load_tokenizer(tokenizer)
+    return None
 
 
 def tokenizer_of(name: str | Path, vocab_size: int) -> Tokenizer:

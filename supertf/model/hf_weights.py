@@ -9,9 +9,7 @@ from torch import Tensor
 
 from supertf.errors import UserError
 from supertf.model.config import GPTConfig
-
-State = dict[str, Tensor]
-
+from supertf.model.tensor_files import State
 
 # Keys of a config.json that leave a trained model's logits as they are: where it comes from and how it was
 # trained, how text is made with it, heads of other kinds. Every other key is used or refused.

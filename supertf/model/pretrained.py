@@ -14,14 +14,15 @@ from torch.overrides import TorchFunctionMode
 
 from supertf.data.fetch import smollm2_path
 from supertf.errors import UserError
-from supertf.files import atomic_path, read_json, write_json
+from supertf.files import read_json, write_json
 from supertf.model.attention import AttentionScale
+from supertf.model.checkpoint import find
 from supertf.model.config import GPTConfig
+from supertf.model.expanded import read_expanded
 from supertf.model.gguf_weights import read_gguf
 from supertf.model.gpt import GPT
 from supertf.model.hf_weights import (
     LLAMA_NAMES,
-    State,
     from_gpt2,
     from_llama,
     gpt2_config,
@@ -29,6 +30,7 @@ from supertf.model.hf_weights import (
     mistral_config,
     with_prefix,
 )
+from supertf.model.tensor_files import State, read_tensors, write_tensors
 
 MODEL_TYPE = "supertf"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -66,9 +68,6 @@ def save_model(model: GPT, folder: str | Path) -> None:
 
 def read_checkpoint(name: str | Path) -> tuple[GPTConfig, State]:
     """Find `name` (see `load_model`) and return its config and float32 weights under this package's names."""
-    from supertf.model.checkpoint import find  # which imports this module, as does the next
-    from supertf.model.expanded import read_expanded
-
     if str(name) == "smollm2-135m":
         return read_expanded(smollm2_path())
     path = find(name)
@@ -182,32 +181,6 @@ def read_safetensors(folder: Path) -> State:
             raise UserError(f"{file} holds {min(twice)}, which another shard of the model holds, too")
         state |= tensors
     return state
-
-
-def read_tensors(path: Path) -> State:
-    """All tensors of one safetensors file, on the CPU."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path} is damaged or not a safetensors file ({error}): fetch or save it again"
-        ) from error
-
-
-def write_tensors(path: Path, tensors: State, metadata: dict[str, str] | None = None) -> None:
-    """Write one safetensors file atomically; `UserError` when it cannot be written."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    with atomic_path(path) as temporary:
-        try:
-            whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-            save_file(whole, temporary, metadata)
-        except SafetensorError as error:  # not an OSError, though a full disk is behind it
-            raise OSError(str(error)) from error
 
 
 class LeftEmpty(TorchFunctionMode):

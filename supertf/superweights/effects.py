@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from supertf.analysis.attention_stats import SinkRate, attention_stats, sink_rate
+from supertf.analysis.peaks import Peak, peak
 from supertf.checks import check_vocabulary
 from supertf.errors import UserError
 from supertf.model.changes import Hook
@@ -26,7 +27,7 @@ from supertf.model.gpt import GPT
 from supertf.model.projections import Coordinate, block_name, check_coordinate, output_projections
 from supertf.superweights.ablation import Loss, measured, ratio
 from supertf.superweights.edit import scaled_weights
-from supertf.superweights.find import Peak, check_prompt, peak
+from supertf.superweights.find import check_prompt
 
 if TYPE_CHECKING:
     from supertf.model.hf_model import Tokenizer

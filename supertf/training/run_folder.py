@@ -5,7 +5,7 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -15,11 +15,10 @@ from torch import Tensor
 from supertf.data.token_files import Windows
 from supertf.errors import UserError
 from supertf.files import atomic_path
-from supertf.model import checkpoint
-from supertf.model.checkpoint import Checkpoint
-
-if TYPE_CHECKING:
-    from supertf.training.loop import TrainResult, TrainSettings
+from supertf.model.checkpoint import is_run, locate
+from supertf.training import checkpoint
+from supertf.training.checkpoint import Checkpoint
+from supertf.training.settings import TrainResult, TrainSettings
 
 METRICS = "metrics.jsonl"
 
@@ -31,7 +30,7 @@ class RunFolder:
         self,
         path: str | Path | None,
         accelerator: Accelerator,
-        settings: "TrainSettings",
+        settings: TrainSettings,
         windows: Windows,
     ) -> None:
         self.path = None if path is None else Path(path)
@@ -40,7 +39,7 @@ class RunFolder:
         self.train_file = windows.file
         self.order = window_order(windows, settings)
 
-    def start(self, result: "TrainResult", optimizer: AcceleratedOptimizer, resume: bool) -> None:
+    def start(self, result: TrainResult, optimizer: AcceleratedOptimizer, resume: bool) -> None:
         """Begin a new run, or put model, optimizer, random states and `result` back to the last checkpoint.
 
         A run killed before its first checkpoint starts again. Raises `UserError` when a new run would
@@ -50,9 +49,9 @@ class RunFolder:
             if resume:
                 raise UserError("there is nothing to resume without an output_dir")
             return
-        if not resume and (checkpoint.is_run(self.path) or (self.path / METRICS).exists()):
+        if not resume and (is_run(self.path) or (self.path / METRICS).exists()):
             raise UserError(f"{self.path} already holds a run: resume it, or choose another folder")
-        if resume and checkpoint.is_run(self.path):
+        if resume and is_run(self.path):
             saved = checkpoint.load(self.path)
             self._check(saved, result)
             self._restore(saved, result, optimizer)
@@ -81,7 +80,7 @@ class RunFolder:
         numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
         self.accelerator.log(numbers, step=metrics["step"])
 
-    def save(self, result: "TrainResult", optimizer: AcceleratedOptimizer, best: bool) -> None:
+    def save(self, result: TrainResult, optimizer: AcceleratedOptimizer, best: bool) -> None:
         """Write a checkpoint of this moment, once for all processes."""
         if self.path is None:
             return
@@ -105,11 +104,11 @@ class RunFolder:
 
     def what_is_kept(self) -> str:
         """For messages: which checkpoint is there after a failure."""
-        if self.path is None or not checkpoint.is_run(self.path):
+        if self.path is None or not is_run(self.path):
             return "there is no checkpoint yet"
-        return f"the checkpoint {checkpoint.locate(self.path, prefer='last')} is kept"
+        return f"the checkpoint {locate(self.path, prefer='last')} is kept"
 
-    def _check(self, saved: Checkpoint, result: "TrainResult") -> None:
+    def _check(self, saved: Checkpoint, result: TrainResult) -> None:
         """Refuse a checkpoint of another model or other data; tell of other settings."""
         wanted = result.model.config.to_dict()
         different = [
@@ -136,7 +135,7 @@ class RunFolder:
         if changed:
             self._note(f"resuming with other settings: {', '.join(changed)}")
 
-    def _restore(self, saved: Checkpoint, result: "TrainResult", optimizer: AcceleratedOptimizer) -> None:
+    def _restore(self, saved: Checkpoint, result: TrainResult, optimizer: AcceleratedOptimizer) -> None:
         model, accelerator = result.model, self.accelerator
         if model.config.tie_head:
             saved.model["lm_head.weight"] = saved.model["wte.weight"]
@@ -173,7 +172,7 @@ class RunFolder:
             print(text, file=sys.stderr)
 
 
-def window_order(windows: Windows, settings: "TrainSettings") -> dict[str, int]:
+def window_order(windows: Windows, settings: TrainSettings) -> dict[str, int]:
     """What decides which windows there are, and in which order they come."""
     return {
         "windows": len(windows),

@@ -5,7 +5,7 @@ import pydoc_data.topics
 import pytest
 
 from supertf.bench import data as bench_data
-from supertf.data.tokenizer import train_bpe
+from supertf.data.byte_pairs import train_bpe
 
 
 def test_the_peer_gives_the_same_ids():

@@ -202,7 +202,7 @@ def test_a_bidirectional_model_gives_no_verdict(models, capsys, one_thread, monk
 
 
 def test_a_guess_is_a_note_on_stderr_and_not_in_the_result(models, capsys, one_thread, monkeypatch):
-    monkeypatch.setattr("supertf.model.checkpoint.load_tokenizer", load_tokenizer_of_bytes)
+    monkeypatch.setattr("supertf.model.hf_tokenizer.load_tokenizer", load_tokenizer_of_bytes)
     save_model(planted_model(config=dataclasses.replace(BYTES, vocab_size=50257)), models / "gpt2")
     assert run(models, "eval", "gpt2", *COMMANDS["eval"], "--json") == 0
     printed = capsys.readouterr()

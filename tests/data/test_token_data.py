@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supertf.data.byte_pairs import train_bpe
 from supertf.data.token_files import TokenFile, Windows, batches, check_vocab, prepare
-from supertf.data.tokenizer import load_tokenizer, train_bpe
+from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 
 BYTES = load_tokenizer("bytes")

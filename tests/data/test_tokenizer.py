@@ -9,21 +9,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from supertf.data import tokenizer as tokenizer_module
-from supertf.data.fetch import is_present
-from supertf.data.tokenizer import (
-    BUILT_IN,
+from supertf.data import byte_pairs
+from supertf.data.byte_pairs import (
     ENDOFTEXT,
     GPT2_PATTERN,
     bpe_encoding,
     bpe_parts,
     bytes_to_unicode,
+    train_bpe,
+    train_hf_bpe,
+)
+from supertf.data.fetch import is_present
+from supertf.data.tokenizer import (
+    BUILT_IN,
     load_tokenizer,
     save_tokenizer,
     tokenizer_from_spec,
     tokenizer_spec,
-    train_bpe,
-    train_hf_bpe,
 )
 from supertf.errors import UserError
 
@@ -92,9 +94,9 @@ def test_only_very_long_white_space_is_cut(encoding, runs):
     text = "".join(space + word for space, word in runs)
     longest = max(map(len, re.findall(r"\s+", text)), default=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokenizer_module, "SPACES", 8)
+        patch.setattr(byte_pairs, "SPACES", 8)
         first, *others = all_ways(encoding, text)
-        parts = [match.group() for part in tokenizer_module._cut(text) for match in re.finditer(r"\s+", part)]
+        parts = [match.group() for part in byte_pairs._cut(text) for match in re.finditer(r"\s+", part)]
     assert all(ids == first for ids in others)
     assert encoding.decode(first) == text
     assert all(len(run) < 3 * 8 for run in parts)

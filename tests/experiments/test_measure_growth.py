@@ -14,7 +14,7 @@ from supertf.experiments.catalogue import EXPERIMENTS
 from supertf.experiments.measure_growth import growth, log_spaced, look
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
-from supertf.training.loop import TrainResult
+from supertf.training.settings import TrainResult
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GROWTH = EXPERIMENTS["growth"]

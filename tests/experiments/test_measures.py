@@ -5,11 +5,13 @@ import json
 import pytest
 import torch
 
+from supertf.data.reading import lab_tokens
 from supertf.experiments import measure_language, measure_tasks
 from supertf.experiments.catalogue import EXPERIMENTS
 from supertf.experiments.measure_smollm2 import text
+from supertf.model.config import language_config
 from supertf.model.gpt import GPT
-from supertf.training.loop import TrainResult
+from supertf.training.settings import TrainResult
 
 TINY = {"steps": 3, "questions": 8}
 
@@ -80,7 +82,7 @@ def test_an_interrupted_training_is_no_result(monkeypatch):
 
 
 def test_the_same_windows_are_held_out_for_every_model():
-    _, validation = measure_language.lab_tokens(257)
+    _, validation = lab_tokens(257)
     bos = validation.tokenizer.eot_token
     first, again = (measure_language.held_out(validation, 32, 5, bos) for _ in range(2))
     assert torch.equal(first, again)
@@ -89,9 +91,9 @@ def test_the_same_windows_are_held_out_for_every_model():
 
 
 def test_losses_beyond_the_context_are_those_of_the_model():
-    train, validation = measure_language.lab_tokens(257)
+    train, validation = lab_tokens(257)
     torch.manual_seed(0)
-    model = GPT(measure_language.language_config(257, 16)).eval()
+    model = GPT(language_config(257, 16)).eval()
     with torch.no_grad():
         model.wte.weight.zero_()
     found = measure_language.losses(model, validation, 64, train.tokenizer.eot_token)

@@ -4,8 +4,9 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 
+from supertf.analysis.peaks import Peak
 from supertf.lab import plots_superweights as plots
-from supertf.superweights.find import Peak, Spike
+from supertf.superweights.find import Spike
 
 matplotlib.use("Agg")
 

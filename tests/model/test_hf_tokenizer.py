@@ -10,19 +10,10 @@ from hypothesis import strategies as st
 from own_tokenizers import SENTENCE, SPECIAL, own_tokenizer
 
 from supertf.cli.subject import Subject
-from supertf.data.tokenizer import (
-    ENDOFTEXT,
-    GPT2_PATTERN,
-    bpe_encoding,
-    bpe_parts,
-    load_tokenizer,
-    save_tokenizer,
-    train_bpe,
-    train_hf_bpe,
-    unused_ids,
-)
+from supertf.data.byte_pairs import ENDOFTEXT, GPT2_PATTERN, bpe_encoding, bpe_parts, train_bpe, train_hf_bpe
+from supertf.data.tokenizer import load_tokenizer, save_tokenizer, unused_ids
 from supertf.errors import Note, UserError
-from supertf.model import checkpoint
+from supertf.model import hf_tokenizer as of_any_model
 from supertf.model.hf_tokenizer import HFTokenizer, hf_tokenizer, named_tokenizer, tokenizer_of
 from supertf.model.pretrained import save_model
 
@@ -34,7 +25,7 @@ PEER = own_tokenizer()
 @pytest.fixture
 def by_name(monkeypatch):
     """Tokenizers known by name, none of which is loaded: what the name stands for is the name."""
-    monkeypatch.setattr(checkpoint, "load_tokenizer", lambda name: name)
+    monkeypatch.setattr(of_any_model, "load_tokenizer", lambda name: name)
 
 
 @pytest.mark.parametrize("place", ["gpt2-other", "smollm2-finetuned"])

@@ -10,13 +10,14 @@ from planted import CONFIG, planted_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from supertf.analysis.peaks import peak
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
 from supertf.model.projections import block_name, output_projections
 from supertf.superweights import find
 from supertf.superweights.edit import scaled_weights
-from supertf.superweights.find import candidates, find_spikes, peak, search
+from supertf.superweights.find import candidates, find_spikes, search
 
 pytest.importorskip("transformers")
 COORDINATES = [(0, 0, 0), (1, 7, 21), (2, 15, 39), (0, 15, 0), (2, 0, 39)]

@@ -15,10 +15,12 @@ from torch.nn import functional as F
 from supertf.data.token_files import Windows, batches, prepare
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
-from supertf.model import checkpoint
+from supertf.model.checkpoint import is_run, locate
 from supertf.model.config import ATTENTIONS
 from supertf.model.gpt import GPT
+from supertf.model.hf_tokenizer import load_tokenizer_of
 from supertf.model.pretrained import load_model
+from supertf.training import checkpoint
 from supertf.training.loop import train
 from supertf.training.optimizer import learning_rate, make_optimizer, mean_s, parameter_groups
 
@@ -176,9 +178,9 @@ def test_best_and_last_are_kept_and_load(tokens, tmp_path):
     best = min(losses, key=losses.get)
     kept = {path.name for path in (tmp_path / "run").glob("step-*")}
     assert kept == {f"step-{best:08d}", "step-00000008"}
-    assert checkpoint.locate(tmp_path / "run").name == f"step-{best:08d}"
+    assert locate(tmp_path / "run").name == f"step-{best:08d}"
     assert_same_weights(load_model(tmp_path / "run" / "last"), result.model)
-    tokenizer = checkpoint.load_tokenizer_of(tmp_path / "run")
+    tokenizer = load_tokenizer_of(tmp_path / "run")
     assert tokenizer.encode("2 plus 2") == load_tokenizer("bytes").encode("2 plus 2")
 
 
@@ -244,7 +246,7 @@ def test_an_exploding_gradient_never_reaches_a_checkpoint(tokens, tmp_path, monk
     monkeypatch.setattr(GPT, "loss", lambda self, x, targets: plain_loss(self, x, targets) + Spike.apply(x))
     with pytest.raises(UserError, match=r"step 1: .*gradient norm (nan|inf)"):
         train(tiny_config(), *tokens, settings(save_every=1), tmp_path)
-    assert not checkpoint.is_run(tmp_path)
+    assert not is_run(tmp_path)
 
 
 class Spike(torch.autograd.Function):

@@ -11,7 +11,8 @@ from tiny import tiny_settings as settings
 
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
-from supertf.training.loop import TrainSettings, train
+from supertf.training.loop import train
+from supertf.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

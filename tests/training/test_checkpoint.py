@@ -20,9 +20,10 @@ from tiny import command_here, tiny_config, tiny_tokens
 
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
-from supertf.model import checkpoint
+from supertf.model.checkpoint import locate, trained_with_bos
 from supertf.model.gpt import GPT
 from supertf.model.pretrained import load_model
+from supertf.training import checkpoint
 from supertf.training.optimizer import make_optimizer
 
 
@@ -67,11 +68,11 @@ def test_only_last_and_best_stay(tmp_path):
         "step-00000003",
         "step-00000005",
     ]
-    assert checkpoint.locate(tmp_path).name == "step-00000003"
-    assert checkpoint.locate(tmp_path, prefer="last").name == "step-00000005"
-    assert checkpoint.locate(tmp_path / "last").name == "step-00000005"
-    assert checkpoint.trained_with_bos(tmp_path) is True
-    assert checkpoint.trained_with_bos("smollm2-135m") is False
+    assert locate(tmp_path).name == "step-00000003"
+    assert locate(tmp_path, prefer="last").name == "step-00000005"
+    assert locate(tmp_path / "last").name == "step-00000005"
+    assert trained_with_bos(tmp_path) is True
+    assert trained_with_bos("smollm2-135m") is False
 
 
 def test_there_is_nothing_but_safetensors_and_json(tmp_path):

@@ -1,0 +1,45 @@
+"""Texts by their names, as token ids: the beginning of any text, and the lab's own training text."""
+
+import platform
+
+import numpy as np
+import tiktoken
+
+from supertf.data.byte_pairs import train_bpe
+from supertf.data.corpus import describe, iter_documents
+from supertf.data.token_files import TokenFile, prepare
+from supertf.data.tokenizer import tokenizer_spec
+from supertf.errors import UserError
+from supertf.files import cache_dir
+
+CORPUS = "python-docs:stdlib"
+
+
+def read_ids(data: str, tokenizer: tiktoken.Encoding, max_tokens: int) -> np.ndarray:
+    """The first `max_tokens` token ids of a token file or a text, (N,) int64; documents end with the
+    end-of-text token. `UserError` when it cannot be read, was changed, or was tokenized otherwise."""
+    if data.endswith(".bin"):
+        file = TokenFile(data)
+        if file.manifest["tokenizer"] != tokenizer_spec(tokenizer):
+            raise UserError(
+                f"{data} was written with another tokenizer than the model's: give the text itself"
+            )
+        file.verify()
+        return file.tokens[:max_tokens].astype(np.int64)
+    ids: list[int] = []
+    for document in iter_documents(data):
+        ids += tokenizer.encode_ordinary(document)
+        ids.append(tokenizer.eot_token)
+        if len(ids) >= max_tokens:
+            break
+    return np.array(ids[:max_tokens], dtype=np.int64)
+
+
+def lab_tokens(vocab_size: int) -> tuple[TokenFile, TokenFile]:
+    """Training and validation tokens of Python's documentation, made once and kept in the cache."""
+    folder = cache_dir() / "lab-tokens" / f"python-{platform.python_version()}-vocabulary-{vocab_size}"
+    paths = folder / "train.bin", folder / "validation.bin"
+    if not all(path.exists() for path in paths):
+        documents = list(iter_documents(CORPUS, progress=False))
+        prepare(documents, train_bpe(documents, vocab_size), folder, progress=False, **describe(CORPUS))
+    return TokenFile(paths[0]), TokenFile(paths[1])

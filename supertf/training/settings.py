@@ -1,0 +1,72 @@
+"""How to train, and what came of it."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from supertf.errors import UserError
+from supertf.model.gpt import GPT
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train; what to train is `GPTConfig`. Raises `UserError` on a value out of range."""
+
+    steps: int = 300  # optimizer steps
+    batch_size: int = 16  # windows per micro-batch and process
+    grad_accumulation: int = 1  # micro-batches per step
+    length: int | None = None  # tokens per window; None: the model's context
+    bos: bool = True  # each window begins with the end-of-text token, which also begins a generated text
+    lr: float = 1e-3  # at its peak
+    warmup: int | None = None  # steps from 0 to lr; None: a twentieth of all, at most 1,000
+    weight_decay: float = 0.1  # of matrices
+    clip: float = 1.0  # largest gradient norm; 0: no clipping
+    seed: int = 0  # of the weights, the order of the windows and dropout
+    validate_every: int = 100  # steps; 0: only at the end
+    validation_windows: int = 32  # always the same, spread evenly over the validation file
+    sample_every: int = 0  # steps from one sample of text to the next; 0: none
+    sample_tokens: int = 64
+    save_every: int = 100  # steps from one checkpoint to the next, if there is a folder; 0: best and end only
+    device: str | None = None  # cpu, cuda, cuda:1, mps; None: the best there is
+    precision: str | None = None  # fp32, or autocast to bf16 or fp16; None: what suits the device
+    tracker: str | None = None  # an accelerate tracker, such as wandb or tensorboard
+    progress: bool = True  # show a bar
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "grad_accumulation", "validation_windows", "sample_tokens"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}, expected at least 1")
+        for name in ("validate_every", "sample_every", "save_every", "warmup", "seed"):
+            if (getattr(self, name) or 0) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        if self.seed >= 2**63:
+            raise UserError(f"seed is {self.seed}, expected at most 2**63 - 1")
+        for name in ("weight_decay", "clip"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        if not 0 < self.lr < math.inf:
+            raise UserError(f"lr is {self.lr}, expected a positive number such as 1e-3")
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps from 0 to the peak learning rate."""
+        return min(self.steps // 20, 1000) if self.warmup is None else self.warmup
+
+
+@dataclass
+class TrainResult:
+    """The model after its last step, in evaluation mode, and how it got there.
+
+    metrics: one dictionary per step with step, loss (nats per token), lr, grad_norm (before clipping),
+    tokens_per_second, seconds (of training so far, without validation); mean_s with SSMax;
+    validation_loss and sample where they were due. windows_read: the place in the data, in windows since
+    the beginning of the run. interrupted: Ctrl-C ended the run early.
+    """
+
+    model: GPT
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    step: int = 0
+    windows_read: int = 0
+    best_loss: float = math.inf  # lowest validation loss
+    seconds: float = 0.0
+    interrupted: bool = False
