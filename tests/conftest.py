@@ -13,7 +13,7 @@ import hypothesis
 import pytest
 import torch
 
-from supertf.data.fetch import is_present
+from supertf.data.downloads import is_present
 from supertf.experiments.description import Experiment
 from supertf.model.pretrained import load_model
 

@@ -11,10 +11,10 @@ import torch
 from fake_gpu import OnGPU, gpu
 from planted import CONFIG, PROMPT, TEXT, planted_model
 
-from supertf.analysis.attention_stats import attention_stats, sink_rate
+from supertf.analysis.entropy import attention_stats, sink_rate
 from supertf.analysis.losses import perplexity
 from supertf.analysis.position_probe import probe_positions
-from supertf.analysis.residual_stats import residual_stats
+from supertf.analysis.residual_stream import residual_stats
 from supertf.compression.activation_quantization import quantized_activations
 from supertf.compression.calibration import calibrate
 from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
@@ -22,7 +22,7 @@ from supertf.compression.input_sizes import input_sizes, principal_axes
 from supertf.compression.pruning import pruned_copy
 from supertf.compression.pruning_plan import plan
 from supertf.compression.quantization import quantize, quantized
-from supertf.compression.refit import refit
+from supertf.compression.refitting import refit
 from supertf.compression.structured import plan_structured, smaller
 from supertf.data.tasks import Task
 from supertf.experiments.measure_growth import loss

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from supertf.analysis.residual_stats import hidden_states
+from supertf.analysis.residual_stream import hidden_states
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
 

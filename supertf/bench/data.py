@@ -18,7 +18,7 @@ import tiktoken
 from supertf.bench.timing import Seconds, machine, rounds
 from supertf.data.byte_pairs import bytes_to_unicode, train_bpe
 from supertf.data.corpus import iter_documents
-from supertf.data.fetch import is_present
+from supertf.data.downloads import is_present
 from supertf.data.token_files import prepare
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError

@@ -14,7 +14,7 @@ from torch import Tensor
 from supertf.analysis.losses import perplexity
 from supertf.bench.timing import Seconds, interleave, limits, machine, rounds, speedup
 from supertf.compression.packed import PACKINGS, Packed, missing_kernel, packed_weights
-from supertf.data.fetch import smollm2_path
+from supertf.data.downloads import smollm2_path
 from supertf.data.reading import read_ids
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError

@@ -22,11 +22,11 @@ from supertf.compression.calibration import calibrate
 from supertf.compression.dynamic_pruning import DynamicPruning, dynamically_pruned, plan_dynamic
 from supertf.compression.input_sizes import input_sizes
 from supertf.compression.packed import PACKINGS, missing_kernel, packed_weights
-from supertf.compression.refit import refit
+from supertf.compression.refitting import refit
 from supertf.compression.share_search import kind_costs, most_spared
-from supertf.compression.skipping import skipping
+from supertf.compression.skipped_columns import skipping
 from supertf.compression.structured import in_smaller, plan_structured, smaller
-from supertf.compression.svd_softmax import rough_head, svd_softmax
+from supertf.compression.two_step_head import rough_head, svd_softmax
 from supertf.data.reading import read_ids
 from supertf.data.tokenizer import load_tokenizer
 from supertf.model.generation import generate

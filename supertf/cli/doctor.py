@@ -7,7 +7,7 @@ from typing import Any
 
 from supertf import __version__
 from supertf.data.corpus import hub_trouble
-from supertf.data.fetch import WHEELS, is_present, places
+from supertf.data.downloads import WHEELS, is_present, places
 from supertf.device import pick_device_dtype
 from supertf.errors import UserError
 

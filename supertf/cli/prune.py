@@ -268,7 +268,7 @@ def refitted(
 ) -> "GPT":
     """The model with output projections fitted anew, if the options ask for it: those behind what was cut
     out, or the MLPs'."""
-    from supertf.compression.refit import refit
+    from supertf.compression.refitting import refit
     from supertf.compression.structured import KINDS
 
     if not args.refit_windows:

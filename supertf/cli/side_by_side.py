@@ -31,7 +31,7 @@ from supertf.model.pretrained import save_model
 from supertf.model.projections import Coordinate, check_coordinate, output_projections, parse, show
 from supertf.superweights.ablation import measured, ratio, text_loss
 from supertf.superweights.find import PROMPT, Spike, candidates, find_spikes
-from supertf.superweights.published import published, recorded_checks
+from supertf.superweights.literature import published, recorded_checks
 
 
 class SideBySide:

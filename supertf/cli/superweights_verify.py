@@ -13,7 +13,7 @@ from supertf.files import write_json
 from supertf.model.projections import show
 from supertf.superweights.ablation import Ablation, without
 from supertf.superweights.find import PROMPT
-from supertf.superweights.published import (
+from supertf.superweights.literature import (
     CHECKS,
     LOADED_AS,
     Check,

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supertf.analysis.attention_stats import attention_stats, sink_rate
-from supertf.analysis.residual_stats import residual_stats
+from supertf.analysis.entropy import attention_stats, sink_rate
+from supertf.analysis.residual_stream import residual_stats
 from supertf.data.reading import lab_tokens
 from supertf.errors import UserError
 from supertf.experiments.measure_language import held_out

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supertf.analysis.attention_stats import attention_stats, sink_rate
+from supertf.analysis.entropy import attention_stats, sink_rate
 from supertf.analysis.losses import loss_by_position
 from supertf.analysis.position_probe import probe_positions
-from supertf.analysis.residual_stats import residual_stats
+from supertf.analysis.residual_stream import residual_stats
 from supertf.data.reading import lab_tokens
 from supertf.data.token_files import TokenFile, Windows
 from supertf.model.config import language_config

@@ -8,7 +8,7 @@ import torch
 from supertf.analysis.losses import perplexity
 from supertf.compression.dynamic_pruning import DynamicPruning, dynamically_pruned
 from supertf.compression.pruning_methods import make_plan, prepare
-from supertf.compression.refit import refit
+from supertf.compression.refitting import refit
 from supertf.compression.structured import smaller
 from supertf.experiments.measure_proofs import APART, loaded
 from supertf.experiments.measure_smollm2 import text

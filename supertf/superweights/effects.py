@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from supertf.analysis.attention_stats import SinkRate, attention_stats, sink_rate
+from supertf.analysis.entropy import SinkRate, attention_stats, sink_rate
 from supertf.analysis.peaks import Peak, peak
 from supertf.checks import check_vocabulary
 from supertf.errors import UserError

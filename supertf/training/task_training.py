@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from supertf.analysis.attention_stats import attention_stats
+from supertf.analysis.entropy import attention_stats
 from supertf.data.tasks import Batch, Task
 from supertf.device import threads_for
 from supertf.errors import UserError

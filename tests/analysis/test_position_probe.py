@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from supertf.analysis.position_probe import probe_positions
-from supertf.analysis.residual_stats import hidden_states
+from supertf.analysis.residual_stream import hidden_states
 from supertf.errors import UserError
 from supertf.model.config import GPTConfig
 from supertf.model.gpt import GPT

@@ -7,7 +7,7 @@ from planted import PROMPT, planted_model
 from supertf.bench import superweights as bench_superweights
 from supertf.bench.superweights import compare, from_disk, generate_checkpoint
 from supertf.bench.timing import Seconds
-from supertf.data.fetch import is_present
+from supertf.data.downloads import is_present
 
 pytest.importorskip("transformers")
 SMALL = {

@@ -17,7 +17,7 @@ from supertf.compression.pruning import pruned
 from supertf.compression.pruning_names import FAMILIES
 from supertf.compression.pruning_plan import METHODS as STATIC
 from supertf.compression.pruning_plan import plan
-from supertf.compression.refit import refit
+from supertf.compression.refitting import refit
 from supertf.compression.structured import KINDS
 from supertf.model.generation import generate
 from supertf.model.hf_model import load_any
@@ -162,7 +162,7 @@ def test_projections_are_refitted_to_the_text_that_follows(here, capsys, monkeyp
         new.ln_f.weight.data *= 2  # to be known again
         return new
 
-    monkeypatch.setattr("supertf.compression.refit.refit", refit_by_hand)
+    monkeypatch.setattr("supertf.compression.refitting.refit", refit_by_hand)
     after = json.loads(run(capsys, *asked, "--refit_windows", "30")[1])
     assert given == {"ids": list(TEXT.encode())[49 + 32 :][: 30 * 16], "kinds": [kind]}
     assert (before["config"]["refit_tokens"], after["config"]["refit_tokens"]) == (0, 480)

@@ -14,7 +14,7 @@ from supertf.data.tokenizer import load_tokenizer
 from supertf.model.gpt import GPT
 from supertf.model.pretrained import save_model
 from supertf.superweights.edit import scaled_weights
-from supertf.superweights.published import Published
+from supertf.superweights.literature import Published
 
 BYTES = dataclasses.replace(CONFIG, vocab_size=257)
 SENTENCE = "It was a line of a book, and then another. "

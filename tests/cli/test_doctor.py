@@ -10,7 +10,7 @@ import torch
 
 from supertf.cli.doctor import report
 from supertf.cli.main import main
-from supertf.data.fetch import WHEELS, places
+from supertf.data.downloads import WHEELS, places
 from supertf.device import cpu_has_bf16, pick_device_dtype
 from supertf.errors import UserError
 

@@ -19,7 +19,7 @@ from supertf.data.byte_pairs import (
     train_bpe,
     train_hf_bpe,
 )
-from supertf.data.fetch import is_present
+from supertf.data.downloads import is_present
 from supertf.data.tokenizer import (
     BUILT_IN,
     load_tokenizer,

@@ -14,8 +14,8 @@ from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.compression.pruning import pruned
 from supertf.compression.pruning_plan import plan
 from supertf.compression.quantization import quantize, quantized
-from supertf.compression.skipping import skipping
-from supertf.compression.svd_softmax import rough_head, svd_softmax
+from supertf.compression.skipped_columns import skipping
+from supertf.compression.two_step_head import rough_head, svd_softmax
 from supertf.errors import UserError
 from supertf.model.linear import Linear
 from supertf.superweights.edit import scaled_weights

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from supertf.bench.generate import load_peer
-from supertf.data.fetch import places
+from supertf.data.downloads import places
 from supertf.errors import UserError
 from supertf.files import read_json, write_json
 from supertf.model.config import PRESETS, GPTConfig

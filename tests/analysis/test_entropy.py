@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supertf.analysis.attention_stats import attention_stats, blockwise_stats, sink_rate
-from supertf.analysis.residual_stats import hidden_states, token_layout
+from supertf.analysis.entropy import attention_stats, blockwise_stats, sink_rate
+from supertf.analysis.residual_stream import hidden_states, token_layout
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.model.attention import explicit_attention, layout
@@ -200,7 +200,7 @@ def test_no_query_with_two_keys_has_no_sink_rate():
 
 LONG = """
 import torch
-from supertf.analysis.attention_stats import attention_stats
+from supertf.analysis.entropy import attention_stats
 from supertf.bench.superweights import peak_bytes
 from supertf.model.config import preset
 from supertf.model.gpt import GPT

@@ -21,7 +21,7 @@ from supertf.compression.packed import packed_weights
 from supertf.compression.pruning import pruned, pruned_copy
 from supertf.compression.pruning_plan import plan
 from supertf.compression.quantization import quantize, quantized
-from supertf.compression.skipping import Skipping, skipping
+from supertf.compression.skipped_columns import Skipping, skipping
 from supertf.compression.weight_groups import how_many
 from supertf.errors import UserError
 from supertf.experiments.measure_smollm2 import text

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 from tqdm.auto import tqdm
 
-from supertf.data.fetch import is_present
+from supertf.data.downloads import is_present
 from supertf.errors import UserError
 from supertf.files import read_json
 from supertf.model.projections import Coordinate, output_projections, parse, show

@@ -12,7 +12,7 @@ from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.compression.input_sizes import input_sizes
 from supertf.compression.pruning import pruned_copy
 from supertf.compression.pruning_plan import plan as static_plan
-from supertf.compression.refit import refit as fit_anew
+from supertf.compression.refitting import refit as fit_anew
 from supertf.compression.structured import plan_structured, smaller
 from supertf.errors import UserError
 from supertf.model.gpt import GPT

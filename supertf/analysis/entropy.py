@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from supertf.analysis.residual_stats import hidden_states, token_layout
+from supertf.analysis.residual_stream import hidden_states, token_layout
 from supertf.errors import UserError
 from supertf.model.attention import Layout
 from supertf.model.gpt import GPT

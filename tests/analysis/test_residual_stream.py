@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supertf.analysis.residual_stats import hidden_states, measure, residual_stats, token_layout
+from supertf.analysis.residual_stream import hidden_states, measure, residual_stats, token_layout
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.model.config import GPTConfig

@@ -7,7 +7,7 @@ from planted import PROMPT, planted_model, zeroed
 
 from supertf.errors import UserError
 from supertf.model.projections import parse, show
-from supertf.superweights.published import Published, is_here, published, recorded_checks, same_model, verify
+from supertf.superweights.literature import Published, is_here, published, recorded_checks, same_model, verify
 
 SIZES = {  # (layers, width, width of the MLP), as in the models' config.json
     "huggyllama/llama-7b": (32, 4096, 11008),
@@ -124,7 +124,7 @@ def test_a_second_super_weight_is_found_in_the_round_after_the_first():
 
 
 def test_models_that_are_here_are_told_from_those_that_are_not(monkeypatch):
-    monkeypatch.setattr("supertf.superweights.published.is_present", lambda name: name == "smollm2-135m")
+    monkeypatch.setattr("supertf.superweights.literature.is_present", lambda name: name == "smollm2-135m")
     assert is_here("HuggingFaceTB/SmolLM2-135M-Instruct")
     assert not is_here("nobody/has-this-model")
 

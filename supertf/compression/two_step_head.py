@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from supertf.compression.calibration import Calibration
-from supertf.compression.skipping import check_skips
+from supertf.compression.skipped_columns import check_skips
 from supertf.compression.skipping_kernels import columns_product, limited_threads, rows_product, threads
 from supertf.errors import UserError
 from supertf.model.gpt import GPT

@@ -13,9 +13,9 @@ from planted import CONFIG, planted_model
 
 from supertf.compression.calibration import calibrate
 from supertf.compression.dynamic_pruning import plan_dynamic
-from supertf.compression.skipping import skipping
+from supertf.compression.skipped_columns import skipping
 from supertf.compression.skipping_kernels import counting
-from supertf.compression.svd_softmax import rough_head, svd_softmax
+from supertf.compression.two_step_head import rough_head, svd_softmax
 from supertf.errors import UserError
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
