@@ -2,3 +2,7 @@
 
 And what can be said of figures over seeds: intervals and paired differences.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from supertf.analysis.residual_stream import hidden_states, token_layout
 from supertf.errors import UserError
-from supertf.model.attention import Layout
-from supertf.model.gpt import GPT
+from supertf.model import GPT, Layout
 
 BLOCK_ELEMENTS = 2**22  # logits held at once: 16 MiB in float32
 FAR_BELOW = -1e30  # the logit of a key that is not seen: exp is 0, and so is its product with 0

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from supertf.checks import check_vocabulary
 from supertf.errors import UserError
-from supertf.model.gpt import GPT
+from supertf.model import GPT
 
 CHUNK = 2048  # tokens that loss_by_position reads at once, of a model with a cache
 

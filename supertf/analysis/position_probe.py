@@ -14,7 +14,7 @@ from torch import Tensor
 
 from supertf.analysis.residual_stream import hidden_states
 from supertf.errors import UserError
-from supertf.model.gpt import GPT
+from supertf.model import GPT
 
 RIDGE = 1e-4  # of each standardised feature's variance
 

@@ -14,8 +14,7 @@ from torch import Tensor
 from supertf.analysis.peaks import Peak, peak
 from supertf.checks import check_vocabulary
 from supertf.errors import UserError
-from supertf.model.attention import Layout
-from supertf.model.gpt import GPT
+from supertf.model import GPT, Layout
 
 
 @torch.no_grad()

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from supertf.bench.timing import machine
-from supertf.data.reading import lab_tokens
-from supertf.model.config import language_config
-from supertf.training.loop import train
-from supertf.training.settings import TrainSettings
+from supertf.data import lab_tokens
+from supertf.model import language_config
+from supertf.training import TrainSettings, train
 
 SHAPES = {  # notebook 03's decoder, and one whose operations are shared out to all threads
     "notebook 03": {"n_layer": 3, "position": "none"},

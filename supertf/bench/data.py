@@ -16,11 +16,7 @@ from typing import Any
 import tiktoken
 
 from supertf.bench.timing import Seconds, machine, rounds
-from supertf.data.byte_pairs import bytes_to_unicode, train_bpe
-from supertf.data.corpus import iter_documents
-from supertf.data.downloads import is_present
-from supertf.data.token_files import prepare
-from supertf.data.tokenizer import load_tokenizer
+from supertf.data import bytes_to_unicode, is_present, iter_documents, load_tokenizer, prepare, train_bpe
 from supertf.errors import UserError
 
 CORES = ("1_core", "2_cores")

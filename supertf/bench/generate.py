@@ -11,17 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from supertf.analysis.losses import perplexity
+from supertf.analysis import perplexity
 from supertf.bench.timing import Seconds, interleave, limits, machine, rounds, speedup
-from supertf.compression.packed import PACKINGS, Packed, missing_kernel, packed_weights
-from supertf.data.downloads import smollm2_path
-from supertf.data.reading import read_ids
-from supertf.data.tokenizer import load_tokenizer
+from supertf.compression import PACKINGS, Packed, missing_kernel, packed_weights
+from supertf.data import load_tokenizer, read_ids, smollm2_path
 from supertf.errors import UserError
-from supertf.model.generation import generate
-from supertf.model.gpt import GPT
-from supertf.model.linear import linear_one_row
-from supertf.model.pretrained import load_model
+from supertf.model import GPT, generate, linear_one_row, load_model
 
 PROMPT = "The capital of France is"
 TEXT = "python-docs:stdlib"  # its first tokens show what fewer bits cost in quality

@@ -15,25 +15,30 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from supertf.analysis.losses import perplexity
+from supertf.analysis import perplexity
 from supertf.bench.generate import PROMPT, TEXT, weight_bytes
 from supertf.bench.timing import limits, machine, rounds, speedup
-from supertf.compression.calibration import calibrate
-from supertf.compression.dynamic_pruning import DynamicPruning, dynamically_pruned, plan_dynamic
-from supertf.compression.input_sizes import input_sizes
-from supertf.compression.packed import PACKINGS, missing_kernel, packed_weights
-from supertf.compression.refitting import refit
-from supertf.compression.share_search import kind_costs, most_spared
-from supertf.compression.skipped_columns import skipping
-from supertf.compression.structured import in_smaller, plan_structured, smaller
-from supertf.compression.two_step_head import rough_head, svd_softmax
-from supertf.data.reading import read_ids
-from supertf.data.tokenizer import load_tokenizer
-from supertf.model.generation import generate
-from supertf.model.gpt import GPT
-from supertf.model.matrices import HEAD
-from supertf.model.pretrained import load_model
-from supertf.model.projections import Coordinate, parse
+from supertf.compression import (
+    PACKINGS,
+    DynamicPruning,
+    calibrate,
+    dynamically_pruned,
+    in_smaller,
+    input_sizes,
+    kind_costs,
+    missing_kernel,
+    most_spared,
+    packed_weights,
+    plan_dynamic,
+    plan_structured,
+    refit,
+    rough_head,
+    skipping,
+    smaller,
+    svd_softmax,
+)
+from supertf.data import load_tokenizer, read_ids
+from supertf.model import GPT, HEAD, Coordinate, generate, load_model, parse
 
 LENGTH, WINDOWS = 512, 8
 CALIBRATION = (4, 8, 64)  # windows for thresholds, for all other plans, and to fit weights to

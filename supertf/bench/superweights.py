@@ -14,15 +14,11 @@ import torch
 from torch import Tensor
 
 from supertf.bench.timing import machine, rounds, speedup
-from supertf.data.reading import read_ids
-from supertf.data.tokenizer import load_tokenizer
+from supertf.data import load_tokenizer, read_ids
 from supertf.errors import UserError
 from supertf.files import write_json
-from supertf.model.gpt import GPT
-from supertf.model.pretrained import load_model
-from supertf.model.projections import show
-from supertf.model.tensor_files import write_tensors
-from supertf.superweights.find import PROMPT, candidates, find_spikes
+from supertf.model import GPT, load_model, show, write_tensors
+from supertf.superweights import PROMPT, candidates, find_spikes
 
 TEXT = "python-docs:stdlib"
 LENGTHS = (10, 128, 1024)  # tokens of the prompts
@@ -119,7 +115,7 @@ def from_disk(folder: Path, gigabytes: float) -> dict[str, Any]:
 
 def search_from_disk(folder: str) -> None:
     """Print what a streamed search of a folder finds, its seconds, and this process's peak memory."""
-    from supertf.model.hf_model import load_hf_model
+    from supertf.model import load_hf_model
 
     started = time.perf_counter()
     model = load_hf_model(folder, stream=True)

@@ -11,10 +11,8 @@ from torch import nn
 
 from supertf.bench.timing import limits, machine, ratios, rounds, speedup
 from supertf.errors import UserError
-from supertf.model.config import GPTConfig, preset
-from supertf.model.gpt import GPT
-from supertf.model.linear_cross_entropy import SLICE
-from supertf.training.optimizer import make_optimizer
+from supertf.model import GPT, SLICE, GPTConfig, preset
+from supertf.training import make_optimizer
 
 SHAPES = {  # a small vocabulary, and GPT-2's, whose output head is most of the work
     "vocabulary 2048": ({"vocab_size": 2048, "n_ctx": 256, "n_layer": 4, "n_head": 4, "n_embd": 256}, 16),

@@ -46,8 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the token files and print what they hold."""
     import time
 
-    from supertf.data.corpus import describe, iter_documents
-    from supertf.data.token_files import prepare
+    from supertf.data import describe, iter_documents, prepare
 
     start = time.perf_counter()
     tokenizer = _tokenizer(args)
@@ -86,9 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _tokenizer(args: argparse.Namespace) -> "tiktoken.Encoding":
     """The tokenizer asked for, trained on the front of the corpus if it is `bpe:SIZE`."""
-    from supertf.data.byte_pairs import train_bpe
-    from supertf.data.corpus import iter_documents
-    from supertf.data.tokenizer import load_tokenizer
+    from supertf.data import iter_documents, load_tokenizer, train_bpe
 
     kind, _, size = args.tokenizer.partition(":")
     if kind != "bpe":

@@ -6,8 +6,7 @@ import platform
 from typing import Any
 
 from supertf import __version__
-from supertf.data.corpus import hub_trouble
-from supertf.data.downloads import WHEELS, is_present, places
+from supertf.data import WHEELS, hub_trouble, is_present, places
 from supertf.device import pick_device_dtype
 from supertf.errors import UserError
 

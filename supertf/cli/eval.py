@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print loss, perplexity and what they were measured on."""
-    from supertf.analysis.losses import loss_by_position, perplexity
+    from supertf.analysis import loss_by_position, perplexity
     from supertf.checks import check_finite
     from supertf.cli.subject import Subject
 

@@ -11,7 +11,7 @@ from supertf.cli.main import HelpFormatter, positive_int, print_result, seed
 from supertf.errors import UserError
 
 if TYPE_CHECKING:
-    from supertf.experiments.results import Results
+    from supertf.experiments import Results
 
 PARTIAL = (
     "seeds",
@@ -67,8 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 def list_experiments(args: argparse.Namespace) -> int:
     """Print every experiment, with the state of its recorded results."""
-    from supertf.experiments.catalogue import EXPERIMENTS
-    from supertf.experiments.results import recorded, recorded_path
+    from supertf.experiments import EXPERIMENTS, recorded, recorded_path
 
     listed = {}
     for name, experiment in EXPERIMENTS.items():
@@ -101,7 +100,7 @@ def list_experiments(args: argparse.Namespace) -> int:
 
 def made_by(different: list[str] | None) -> str:
     """How recorded results stand to today's code, of which these modules differ; None: it was not noted."""
-    from supertf.experiments.code_identity import named
+    from supertf.experiments import named
 
     if different is None:
         return "recorded (its code was not noted)"
@@ -110,9 +109,8 @@ def made_by(different: list[str] | None) -> str:
 
 def run_experiments(args: argparse.Namespace) -> int:
     """Run one experiment or all, then print, write and record what came out."""
-    from supertf.experiments.catalogue import EXPERIMENTS, experiment
-    from supertf.experiments.runner import SweepInterrupted
-    from supertf.experiments.runner import run as run_experiment
+    from supertf.experiments import EXPERIMENTS, SweepInterrupted, experiment
+    from supertf.experiments import run as run_experiment
 
     chosen = list(EXPERIMENTS.values()) if args.name == "all" else [experiment(args.name)]
     partial = [f"--{option}" for option in PARTIAL if getattr(args, option)]
@@ -151,8 +149,7 @@ def run_experiments(args: argparse.Namespace) -> int:
 
 def record(results: "Results") -> None:
     """Keep results with the code, and say on stderr when what they replace was made by other code."""
-    from supertf.experiments.code_identity import differing, named
-    from supertf.experiments.results import recorded_path
+    from supertf.experiments import differing, named, recorded_path
 
     path = recorded_path(results.experiment.name)
     before = type(results).load(path).meta.get("code") if path.exists() else results.meta["code"]
@@ -179,7 +176,7 @@ def print_summary(results: "Results") -> None:
 
 def means(results: "Results", variant: str) -> Iterator[tuple[str, str]]:
     """The name of each number in a variant's results, and its mean over seeds; lists are left out."""
-    from supertf.analysis.intervals import mean_interval
+    from supertf.analysis import mean_interval
 
     paths = dict.fromkeys(path for result in results.values(variant) for path in number_paths(result))
     for path in paths:

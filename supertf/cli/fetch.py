@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from supertf.data.downloads import WHEELS, fetch, places
+from supertf.data import WHEELS, fetch, places
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

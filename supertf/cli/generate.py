@@ -49,10 +49,9 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from supertf.cli.subject import Subject
-    from supertf.compression.packed import packed_weights
-    from supertf.data.byte_pairs import valid_unicode
-    from supertf.model.generation import stream
-    from supertf.model.gpt import GPT
+    from supertf.compression import packed_weights
+    from supertf.data import valid_unicode
+    from supertf.model import GPT, stream
 
     only_cpu = args.weights in ("int8", "int4")
     if only_cpu and args.device not in (None, "cpu"):

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from supertf.cli.main import boolean, positive_int, print_result, seed
-from supertf.compression.pruning_names import FAMILIES, FAMILY, needs_text
+from supertf.compression import FAMILIES, FAMILY, needs_text
 from supertf.errors import UserError
 
 if TYPE_CHECKING:
     from supertf.cli.side_by_side import SideBySide
-    from supertf.compression.dynamic_pruning import DynamicPruning
-    from supertf.compression.pruning import Fate, Pruning
-    from supertf.compression.pruning_methods import Prepared
-    from supertf.model.gpt import GPT
-    from supertf.model.projections import Coordinate
+    from supertf.compression import DynamicPruning, Fate, Prepared, Pruning
+    from supertf.model import GPT, Coordinate
 
 ONLY_FOR = {  # options that not all methods have
     "scope": ("random", "magnitude", "wanda"),
@@ -156,8 +153,7 @@ def run(args: argparse.Namespace) -> int:
 
 def check_options(args: argparse.Namespace) -> None:
     """`UserError` on options that the method does not have, before anything is loaded."""
-    from supertf.compression.pruning_plan import groups
-    from supertf.compression.weight_groups import check_sparsity
+    from supertf.compression import check_sparsity, groups
 
     for option, methods in ONLY_FOR.items():
         if getattr(args, option) is not None and args.method not in methods:
@@ -173,7 +169,7 @@ def check_options(args: argparse.Namespace) -> None:
 
 def prepared(args: argparse.Namespace, side: "SideBySide") -> "Prepared":
     """What the method must know of the model's activations."""
-    from supertf.compression.pruning_methods import prepare
+    from supertf.compression import prepare
 
     if not needs_text(args.method, args.score):
         return None
@@ -185,7 +181,7 @@ def planned(
     args: argparse.Namespace, side: "SideBySide", known: "Prepared", protect: "list[Coordinate]"
 ) -> "Pruning | DynamicPruning":
     """The plan that the options ask for, with weights protected."""
-    from supertf.compression.pruning_methods import make_plan
+    from supertf.compression import make_plan
 
     return make_plan(
         side.model,
@@ -204,7 +200,7 @@ def planned(
 
 def run_static(args: argparse.Namespace, side: "SideBySide") -> Outcome:
     """Single weights become zero."""
-    from supertf.compression.pruning import pruned, pruned_copy
+    from supertf.compression import pruned, pruned_copy
 
     known = prepared(args, side)
     with side.step("planning"):
@@ -215,7 +211,7 @@ def run_static(args: argparse.Namespace, side: "SideBySide") -> Outcome:
 
 def run_structured(args: argparse.Namespace, side: "SideBySide") -> Outcome:
     """Whole channels or heads go, and the smaller model is measured."""
-    from supertf.compression.structured import smaller
+    from supertf.compression import smaller
 
     known = prepared(args, side)
     with side.step("planning"):
@@ -229,7 +225,7 @@ def run_structured(args: argparse.Namespace, side: "SideBySide") -> Outcome:
 
 def run_dynamic(args: argparse.Namespace, side: "SideBySide") -> Outcome:
     """Small inputs of matrices do not count, token by token."""
-    from supertf.compression.dynamic_pruning import dynamically_pruned
+    from supertf.compression import dynamically_pruned
 
     known = prepared(args, side)
     with side.step("planning"):
@@ -268,8 +264,7 @@ def refitted(
 ) -> "GPT":
     """The model with output projections fitted anew, if the options ask for it: those behind what was cut
     out, or the MLPs'."""
-    from supertf.compression.refitting import refit
-    from supertf.compression.structured import KINDS
+    from supertf.compression import KINDS, refit
 
     if not args.refit_windows:
         return model

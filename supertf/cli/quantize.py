@@ -9,8 +9,7 @@ from supertf.errors import UserError
 
 if TYPE_CHECKING:
     from supertf.cli.side_by_side import SideBySide
-    from supertf.compression.calibration import Calibration
-    from supertf.compression.rounding import Scheme
+    from supertf.compression import Calibration, Scheme
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what quantizing does to a model."""
     from supertf.cli.side_by_side import SideBySide, by_kind
-    from supertf.compression.calibration import calibrate
-    from supertf.compression.quantization import quantize, quantized, quantized_copy
-    from supertf.compression.rounding import Scheme
+    from supertf.compression import Scheme, calibrate, quantize, quantized, quantized_copy
 
     scheme = Scheme.parse(args.scheme)
     calibrated = scheme.clip == "output"
@@ -89,8 +86,8 @@ def unprotected(
     side: "SideBySide", scheme: "Scheme", calibration: "Calibration | None", values: dict[str, Any]
 ) -> list[float | None]:
     """What each watched weight becomes if none is held out; None where its matrix is not quantized."""
-    from supertf.compression.rounding import round_to_nearest
-    from supertf.model.projections import output_projections
+    from supertf.compression import round_to_nearest
+    from supertf.model import output_projections
 
     projections, done = output_projections(side.model), {}
     for layer in {layer for layer, _, _ in side.watch if projections[layer].name in values}:

@@ -18,20 +18,35 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from supertf.analysis.losses import perplexity
+from supertf.analysis import perplexity
 from supertf.cli.subject import Subject
 from supertf.cli.tables import number, print_table
-from supertf.data.tokenizer import save_tokenizer
+from supertf.data import save_tokenizer
 from supertf.errors import UserError
-from supertf.model.generation import check, generate
-from supertf.model.gpt import GPT
-from supertf.model.hf_tokenizer import HFTokenizer
-from supertf.model.matrices import kind
-from supertf.model.pretrained import save_model
-from supertf.model.projections import Coordinate, check_coordinate, output_projections, parse, show
-from supertf.superweights.ablation import measured, ratio, text_loss
-from supertf.superweights.find import PROMPT, Spike, candidates, find_spikes
-from supertf.superweights.literature import published, recorded_checks
+from supertf.model import (
+    GPT,
+    Coordinate,
+    HFTokenizer,
+    check,
+    check_coordinate,
+    generate,
+    kind,
+    output_projections,
+    parse,
+    save_model,
+    show,
+)
+from supertf.superweights import (
+    PROMPT,
+    Spike,
+    candidates,
+    find_spikes,
+    measured,
+    published,
+    ratio,
+    recorded_checks,
+    text_loss,
+)
 
 
 class SideBySide:

@@ -8,15 +8,12 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from supertf.bench.timing import machine
-from supertf.data.reading import read_ids
-from supertf.data.tokenizer import special_ids, unused_ids
+from supertf.bench import machine
+from supertf.data import read_ids, special_ids, unused_ids
 from supertf.device import pick_device_dtype
 from supertf.errors import Note, UserError
-from supertf.model.checkpoint import trained_with_bos
-from supertf.model.hf_model import ENDLESS, HFModel, load_any
-from supertf.model.hf_tokenizer import HFTokenizer
-from supertf.superweights.ablation import Loss, text_loss
+from supertf.model import ENDLESS, HFModel, HFTokenizer, load_any, trained_with_bos
+from supertf.superweights import Loss, text_loss
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,10 +8,10 @@ from supertf.cli.tables import number, print_table
 from supertf.errors import UserError
 
 if TYPE_CHECKING:
-    from supertf.analysis.peaks import Peak
+    from supertf.analysis import Peak
     from supertf.cli.subject import Subject
-    from supertf.model.projections import Coordinate
-    from supertf.superweights.find import Round, Spike
+    from supertf.model import Coordinate
+    from supertf.superweights import Round, Spike
 
 ACTIONS = {
     "find": "candidates: weights behind a spike before and after their layer's down projection",
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 def run_find(args: argparse.Namespace) -> int:
     """Print candidates in the order found, and every layer's peaks."""
     from supertf.cli.subject import Subject
-    from supertf.superweights.find import PROMPT, THRESHOLD, search
+    from supertf.superweights import PROMPT, THRESHOLD, search
 
     prompt = PROMPT if args.prompt is None else args.prompt
     threshold = THRESHOLD if args.threshold is None and args.ratio is None else args.threshold
@@ -181,7 +181,7 @@ def in_order(passes: list["Round"]) -> list[dict[str, Any]]:
 
 def spike_dict(spike: "Spike") -> dict[str, Any]:
     """A `Spike` as JSON."""
-    from supertf.model.projections import show
+    from supertf.model import show
 
     layer, out, into = spike.coordinate
     return {
@@ -203,8 +203,8 @@ def run_ablate(args: argparse.Namespace) -> int:
     """Print the loss without each candidate beside its controls, and the verdict."""
     from supertf.cli.subject import Subject
     from supertf.cli.superweights_verify import ablation_dict
-    from supertf.model.projections import show
-    from supertf.superweights.ablation import ablate
+    from supertf.model import show
+    from supertf.superweights import ablate
 
     subject = Subject(args.model, args.tokenizer, args.bos, args.device)
     weights = chosen(args, subject)
@@ -256,10 +256,8 @@ def run_ablate(args: argparse.Namespace) -> int:
 def run_scale(args: argparse.Namespace) -> int:
     """Print perplexity, and text if asked for, with weights times each factor."""
     from supertf.cli.subject import Subject
-    from supertf.model.generation import generate
-    from supertf.model.projections import show
-    from supertf.superweights.edit import scaled_weights
-    from supertf.superweights.effects import scaling_curve
+    from supertf.model import generate, show
+    from supertf.superweights import scaled_weights, scaling_curve
 
     subject = Subject(args.model, args.tokenizer, args.bos, args.device)
     prompt = None if args.prompt is None else subject.encode(args.prompt)
@@ -295,8 +293,8 @@ def run_scale(args: argparse.Namespace) -> int:
 
 def chosen(args: argparse.Namespace, subject: "Subject") -> list["Coordinate"]:
     """The weights asked for, checked, or else the first candidate of a pass over the paper's prompt."""
-    from supertf.model.projections import check_coordinate, output_projections, parse
-    from supertf.superweights.find import PROMPT, candidates, find_spikes
+    from supertf.model import check_coordinate, output_projections, parse
+    from supertf.superweights import PROMPT, candidates, find_spikes
 
     weights = list(dict.fromkeys(parse(text) for text in args.weight or ()))
     for one in weights:
@@ -312,7 +310,7 @@ def chosen(args: argparse.Namespace, subject: "Subject") -> list["Coordinate"]:
 
 def perplexity_of(loss: float) -> float:
     """exp of a loss in nats."""
-    from supertf.superweights.ablation import ratio
+    from supertf.superweights import ratio
 
     return ratio(loss, 0.0)
 

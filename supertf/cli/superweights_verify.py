@@ -10,18 +10,19 @@ from supertf.cli.subject import Subject
 from supertf.cli.tables import number, print_table
 from supertf.errors import UserError
 from supertf.files import write_json
-from supertf.model.projections import show
-from supertf.superweights.ablation import Ablation, without
-from supertf.superweights.find import PROMPT
-from supertf.superweights.literature import (
+from supertf.model import show
+from supertf.superweights import (
     CHECKS,
     LOADED_AS,
+    PROMPT,
+    Ablation,
     Check,
     Published,
     is_here,
     published,
     recorded_checks,
     verify,
+    without,
 )
 
 

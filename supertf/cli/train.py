@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from supertf.cli.main import boolean, positive_int, print_result, seed
 from supertf.errors import UserError
-from supertf.model.config import ATTENTIONS, POSITIONS, PRESETS, GPTConfig, preset
+from supertf.model import ATTENTIONS, POSITIONS, PRESETS, GPTConfig, preset
 
 if TYPE_CHECKING:
-    from supertf.training.settings import TrainResult, TrainSettings
+    from supertf.training import TrainResult, TrainSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
     from accelerate import PartialState
     from tqdm.auto import tqdm
 
-    from supertf.data.token_files import TokenFile
+    from supertf.data import TokenFile
     from supertf.device import pick_device_dtype
-    from supertf.training.loop import open_data, train
+    from supertf.training import open_data, train
 
     train_file = TokenFile(args.train_data)
     config = model_config(args, train_file.vocab_size)
@@ -140,10 +140,9 @@ def choose(
 
 def train_settings(args: argparse.Namespace, config: GPTConfig, train_file: Any) -> "TrainSettings":
     """The settings that the flags describe; epochs become steps, those done by a run to resume included."""
-    from supertf.data.token_files import Windows
+    from supertf.data import Windows
     from supertf.model import checkpoint
-    from supertf.training.run_folder import data_position, window_order
-    from supertf.training.settings import TrainSettings
+    from supertf.training import TrainSettings, data_position, window_order
 
     settings = TrainSettings(
         steps=args.steps or 1,

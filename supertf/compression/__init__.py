@@ -1,1 +1,5 @@
 """Many weights: pruned in every way, quantized, repaired, packed and skipped."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

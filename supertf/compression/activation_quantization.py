@@ -19,9 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from supertf.errors import UserError
-from supertf.model.changes import ROUNDING, Hook, changed, changes
-from supertf.model.matrices import kind, matrices, places
-from supertf.model.projections import Coordinate
+from supertf.model import ROUNDING, Coordinate, Hook, changed, changes, kind, matrices, places
 
 STREAM = re.compile(  # kinds of matrices that read the residual stream, through a norm
     r"(?:.*\.)?(?:c_attn|q_proj|k_proj|v_proj|qkv_proj|query_key_value|Wqkv"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from supertf.checks import check_vocabulary
 from supertf.device import float64_device
 from supertf.errors import UserError
-from supertf.model.matrices import HEAD, kind, matrices
+from supertf.model import HEAD, kind, matrices
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,18 @@ from torch import Tensor, nn
 from supertf.compression.input_sizes import InputSizes, gates
 from supertf.compression.weight_groups import check_sparsity, how_many
 from supertf.errors import UserError
-from supertf.model.changes import INPUTS, Hook, changed, changes
-from supertf.model.matrices import kind, matrices
-from supertf.model.projections import Coordinate, Projection, check_coordinate, output_projections
+from supertf.model import (
+    INPUTS,
+    Coordinate,
+    Hook,
+    Projection,
+    changed,
+    changes,
+    check_coordinate,
+    kind,
+    matrices,
+    output_projections,
+)
 
 METHODS = ("inputs", "gate", "top")
 

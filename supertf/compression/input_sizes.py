@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from supertf.compression.calibration import Calibration, check_finite, windows_of
 from supertf.device import in_float64
 from supertf.errors import UserError
-from supertf.model.gpt import GPT
-from supertf.model.matrices import HEAD, kind, matrices
+from supertf.model import GPT, HEAD, kind, matrices
 
 STEPS = 1000  # quantiles that are kept
 

@@ -21,8 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from supertf.errors import UserError
-from supertf.model.gpt import GPT
-from supertf.model.linear import Linear, replace_product
+from supertf.model import GPT, Linear, replace_product
 
 GROUP = 32  # inputs of a row that share a scale and a zero point in 4 bits
 FEW = 8  # rows up to which the 8-bit kernel is no slower than a bfloat16 product with the unpacked codes

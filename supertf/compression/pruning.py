@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from supertf.compression.replaced_weights import Model, Replacement, replaced_copy, replaced_weights
-from supertf.model.projections import Coordinate
+from supertf.model import Coordinate
 
 
 @dataclass(frozen=True)

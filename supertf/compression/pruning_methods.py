@@ -16,7 +16,7 @@ from supertf.compression.pruning_names import FAMILY, needs_text
 from supertf.compression.pruning_plan import plan
 from supertf.compression.structured import KINDS, check_class, plan_structured
 from supertf.errors import UserError
-from supertf.model.projections import Coordinate
+from supertf.model import Coordinate
 
 Prepared = Calibration | InputSizes | None
 

@@ -17,9 +17,8 @@ from supertf.compression.pruning import Fate, Pruning
 from supertf.compression.sparsegpt import BLOCK, sparsegpt
 from supertf.compression.weight_groups import check_sparsity, how_many, lowest, lowest_of, parse_pattern, rank
 from supertf.errors import UserError
-from supertf.model.matrices import kind, marks, matrices, places
-from supertf.model.projections import Coordinate, Projection
-from supertf.superweights.edit import check_editable
+from supertf.model import Coordinate, Projection, kind, marks, matrices, places
+from supertf.superweights import check_editable
 
 METHODS = {  # and the groups that they can compare weights in, their own first
     "random": ("matrix", "row", "global"),

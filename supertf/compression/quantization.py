@@ -17,8 +17,7 @@ from supertf.compression.calibration import Calibration
 from supertf.compression.pruning_plan import check_matrices
 from supertf.compression.replaced_weights import Model, Replacement, replaced_copy, replaced_weights
 from supertf.compression.rounding import Scheme, block_count, check_block, round_to_nearest
-from supertf.model.matrices import kind, marks, matrices, places
-from supertf.model.projections import Coordinate, output_projections
+from supertf.model import Coordinate, kind, marks, matrices, output_projections, places
 
 HELD = 16 + 32  # bits of a weight that is held out: its value, and where it is
 

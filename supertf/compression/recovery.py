@@ -16,11 +16,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from supertf.checks import check_vocabulary
-from supertf.data.token_files import batches
+from supertf.data import batches
 from supertf.errors import UserError
-from supertf.model.gpt import GPT, with_changes
-from supertf.model.matrices import matrices
-from supertf.training.optimizer import learning_rate, make_optimizer
+from supertf.model import GPT, matrices, with_changes
+from supertf.training import learning_rate, make_optimizer
 
 WARMUP = 0.1  # of the steps, from a learning rate of 0
 

@@ -23,9 +23,7 @@ from supertf.compression.calibration import check_finite, windows_of
 from supertf.compression.dynamic_pruning import DynamicPruning, dynamically_pruned
 from supertf.device import in_float64
 from supertf.errors import UserError
-from supertf.model.attention import Layout
-from supertf.model.gpt import GPT, Block, with_changes
-from supertf.model.linear import Linear
+from supertf.model import GPT, Block, Layout, Linear, with_changes
 
 BATCH = 8  # windows
 

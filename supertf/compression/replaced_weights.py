@@ -14,10 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from supertf.errors import UserError
-from supertf.model.changes import WEIGHTS, changed, changes
-from supertf.model.matrices import heads, matrices
-from supertf.model.projections import Projection
-from supertf.superweights.edit import EDITED, check_editable
+from supertf.model import WEIGHTS, Projection, changed, changes, heads, matrices
+from supertf.superweights import EDITED, check_editable
 
 Model = TypeVar("Model", bound=nn.Module)
 

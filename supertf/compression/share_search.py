@@ -14,11 +14,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from supertf.analysis.losses import perplexity
+from supertf.analysis import perplexity
 from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.compression.input_sizes import InputSizes
 from supertf.errors import UserError
-from supertf.model.matrices import kind, matrices
+from supertf.model import kind, matrices
 
 Costs = dict[str, dict[float, float]]  # by kind and share, in nats per token
 

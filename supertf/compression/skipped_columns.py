@@ -26,8 +26,7 @@ from supertf.compression.skipping_kernels import (
     threads,
 )
 from supertf.errors import UserError
-from supertf.model.gpt import GPT
-from supertf.model.linear import Linear, linear_one_row, one_float32_row_on_cpu, replace_product
+from supertf.model import GPT, Linear, linear_one_row, one_float32_row_on_cpu, replace_product
 
 NONZERO = torch.finfo(torch.float32).tiny  # a threshold that only zeros are below
 

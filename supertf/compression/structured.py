@@ -23,12 +23,7 @@ from supertf.compression.pruning import Fate, Pruning, pruned_copy
 from supertf.compression.pruning_plan import check_calibration, check_matrices
 from supertf.compression.weight_groups import check_sparsity, how_many, lowest, rank
 from supertf.errors import UserError
-from supertf.model.config import GPTConfig
-from supertf.model.gpt import GPT
-from supertf.model.matrices import matrices, places
-from supertf.model.positions import alibi_slopes
-from supertf.model.pretrained import build
-from supertf.model.projections import Coordinate, Projection, show
+from supertf.model import GPT, Coordinate, GPTConfig, Projection, alibi_slopes, build, matrices, places, show
 
 KINDS = {"channels": ("mlp.c_fc", "mlp.c_proj"), "heads": ("attn.c_attn", "attn.c_proj")}  # into, out of
 SCORES = ("activation", "magnitude", "random")

@@ -23,9 +23,7 @@ from supertf.compression.calibration import Calibration
 from supertf.compression.skipped_columns import check_skips
 from supertf.compression.skipping_kernels import columns_product, limited_threads, rows_product, threads
 from supertf.errors import UserError
-from supertf.model.gpt import GPT
-from supertf.model.linear import Linear, linear_one_row, one_float32_row_on_cpu, replace_product
-from supertf.model.matrices import HEAD
+from supertf.model import GPT, HEAD, Linear, linear_one_row, one_float32_row_on_cpu, replace_product
 
 DAMPING = 0.01  # of the mean second moment: states of other texts reach a little further
 

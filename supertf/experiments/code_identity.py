@@ -6,6 +6,7 @@ which may write the same syntax tree in other words.
 """
 
 import ast
+import functools
 import hashlib
 import importlib.util
 import sys
@@ -15,7 +16,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import supertf
 from supertf.errors import UserError
 
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -103,9 +103,27 @@ def imports(tree: ast.AST, package: str) -> Iterator[str]:
             base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
             yield from with_parents(base)
             for alias in node.names:
-                yield f"{base}.{alias.name}"
-                if base == "supertf" and alias.name in supertf._EXPORTS:
-                    yield f"supertf.{supertf._EXPORTS[alias.name]}"
+                yield from where(base, alias.name)
+
+
+def where(package: str, name: str) -> Iterator[str]:
+    """What an import of a name from a package runs: a module, or what the package's face takes it from."""
+    yield f"{package}.{name}"
+    module = face(package).get(name)
+    if module is not None:
+        yield module
+        yield from where(module, name)
+
+
+@functools.cache
+def face(package: str) -> dict[str, str]:
+    """The modules that a package's names come from when they are used first, as the stub beside it says."""
+    source = source_file(package)
+    stub = source and source.with_suffix(".pyi")
+    if stub is None or source.name != "__init__.py" or not stub.is_file():
+        return {}
+    nodes = [node for node in ast.parse(stub.read_bytes()).body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: f"{package}.{node.module}" for node in nodes if node.module for alias in node.names}
 
 
 def executed(tree: ast.AST) -> Iterator[ast.AST]:

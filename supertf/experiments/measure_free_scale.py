@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from supertf.data.tasks import Task
+from supertf.data import Task
 from supertf.errors import UserError
-from supertf.training.task_training import TaskResult, TaskSettings, task_config, train_on_task
+from supertf.training import TaskResult, TaskSettings, task_config, train_on_task
 
 
 def scale(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:

@@ -9,18 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supertf.analysis.entropy import attention_stats, sink_rate
-from supertf.analysis.residual_stream import residual_stats
-from supertf.data.reading import lab_tokens
+from supertf.analysis import attention_stats, residual_stats, sink_rate
+from supertf.data import lab_tokens
 from supertf.errors import UserError
 from supertf.experiments.measure_language import held_out
-from supertf.model.config import language_config
-from supertf.model.gpt import GPT
-from supertf.model.projections import Coordinate, output_projections
-from supertf.superweights.edit import scaled_weights
-from supertf.superweights.find import Spike, find_spikes
-from supertf.training.loop import train
-from supertf.training.settings import TrainSettings
+from supertf.model import GPT, Coordinate, language_config, output_projections
+from supertf.superweights import Spike, find_spikes, scaled_weights
+from supertf.training import TrainSettings, train
 
 SPIKE_WINDOWS = 8  # held-out windows in which spikes are looked for
 RANDOM_WEIGHTS = 20

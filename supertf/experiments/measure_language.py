@@ -6,16 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supertf.analysis.entropy import attention_stats, sink_rate
-from supertf.analysis.losses import loss_by_position
-from supertf.analysis.position_probe import probe_positions
-from supertf.analysis.residual_stream import residual_stats
-from supertf.data.reading import lab_tokens
-from supertf.data.token_files import TokenFile, Windows
-from supertf.model.config import language_config
-from supertf.model.gpt import GPT
-from supertf.training.loop import train
-from supertf.training.settings import TrainSettings
+from supertf.analysis import attention_stats, loss_by_position, probe_positions, residual_stats, sink_rate
+from supertf.data import TokenFile, Windows, lab_tokens
+from supertf.model import GPT, language_config
+from supertf.training import TrainSettings, train
 
 CORPUS = "python-docs:stdlib"
 TOKENS_PER_LENGTH = 2**15  # of held-out text read at each length beyond the trained one

@@ -5,11 +5,8 @@ from typing import Any
 
 from supertf.errors import UserError
 from supertf.experiments.measure_smollm2 import text
-from supertf.model.gpt import GPT
-from supertf.model.hf_model import HFModel, Tokenizer, load_any
-from supertf.model.projections import parse
-from supertf.superweights.ablation import ablate, text_loss
-from supertf.superweights.effects import restoration, scaling_curve
+from supertf.model import GPT, HFModel, Tokenizer, load_any, parse
+from supertf.superweights import ablate, restoration, scaling_curve, text_loss
 
 APART = 16_384  # tokens from one text's beginning to the next one's: other pages of the documentation
 

@@ -9,18 +9,12 @@ from typing import Any
 
 import torch
 
-from supertf.analysis.losses import perplexity
-from supertf.compression.dynamic_pruning import DynamicPruning, Skipped
-from supertf.compression.pruning import Pruning
-from supertf.compression.pruning_methods import applied, make_plan, prepare
-from supertf.compression.structured import KINDS
+from supertf.analysis import perplexity
+from supertf.compression import KINDS, DynamicPruning, Pruning, Skipped, applied, make_plan, prepare
 from supertf.experiments.measure_proofs import APART, loaded
 from supertf.experiments.measure_smollm2 import text
-from supertf.model.generation import generate
-from supertf.model.gpt import GPT
-from supertf.model.hf_model import HFModel
-from supertf.model.projections import Coordinate, output_projections, parse
-from supertf.superweights.edit import scaled_weights
+from supertf.model import GPT, Coordinate, HFModel, generate, output_projections, parse
+from supertf.superweights import scaled_weights
 
 PROMPT = "The capital of France is"
 AWAY = 5  # texts between the one that is evaluated and the one that plans are made from

@@ -12,17 +12,22 @@ from typing import Any
 
 import torch
 
-from supertf.analysis.losses import perplexity
-from supertf.compression.activation_quantization import quantized_activations, super_activations
-from supertf.compression.calibration import Calibration, calibrate
-from supertf.compression.quantization import Quantization, Scheme, holding_out, quantize, quantized
+from supertf.analysis import perplexity
+from supertf.compression import (
+    Calibration,
+    Quantization,
+    Scheme,
+    calibrate,
+    holding_out,
+    quantize,
+    quantized,
+    quantized_activations,
+    super_activations,
+)
 from supertf.experiments.measure_proofs import APART, loaded
 from supertf.experiments.measure_smollm2 import text
-from supertf.model.gpt import GPT
-from supertf.model.hf_model import HFModel
-from supertf.model.matrices import matrices
-from supertf.model.projections import Coordinate, output_projections, parse
-from supertf.superweights.ablation import random_weights
+from supertf.model import GPT, Coordinate, HFModel, matrices, output_projections, parse
+from supertf.superweights import random_weights
 
 AWAY = 5  # texts between the one that is evaluated and the one that calibrates
 

@@ -2,17 +2,13 @@
 
 from typing import Any
 
-from supertf.analysis.losses import perplexity
-from supertf.compression.calibration import calibrate
-from supertf.compression.pruning import pruned_copy
-from supertf.compression.recovery import recover
-from supertf.compression.structured import plan_structured, smaller
+from supertf.analysis import perplexity
+from supertf.compression import calibrate, plan_structured, pruned_copy, recover, smaller
 from supertf.experiments.measure_proofs import APART, loaded
 from supertf.experiments.measure_pruning import AWAY
 from supertf.experiments.measure_smollm2 import text
-from supertf.model.gpt import GPT
-from supertf.model.projections import output_projections, parse
-from supertf.superweights.edit import scaled_weights
+from supertf.model import GPT, output_projections, parse
+from supertf.superweights import scaled_weights
 
 
 def recovered(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:

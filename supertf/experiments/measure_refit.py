@@ -5,16 +5,12 @@ from typing import Any
 
 import torch
 
-from supertf.analysis.losses import perplexity
-from supertf.compression.dynamic_pruning import DynamicPruning, dynamically_pruned
-from supertf.compression.pruning_methods import make_plan, prepare
-from supertf.compression.refitting import refit
-from supertf.compression.structured import smaller
+from supertf.analysis import perplexity
+from supertf.compression import DynamicPruning, dynamically_pruned, make_plan, prepare, refit, smaller
 from supertf.experiments.measure_proofs import APART, loaded
 from supertf.experiments.measure_smollm2 import text
-from supertf.model.gpt import GPT
-from supertf.model.projections import output_projections, parse
-from supertf.superweights.edit import scaled_weights
+from supertf.model import GPT, output_projections, parse
+from supertf.superweights import scaled_weights
 
 
 def refitted(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:

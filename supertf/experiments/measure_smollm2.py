@@ -2,12 +2,9 @@
 
 from typing import Any
 
-from supertf.analysis.losses import loss_by_position
-from supertf.data.corpus import iter_documents
-from supertf.data.tokenizer import load_tokenizer
-from supertf.model.gpt import with_changes
-from supertf.model.hf_model import Tokenizer
-from supertf.model.pretrained import load_model
+from supertf.analysis import loss_by_position
+from supertf.data import iter_documents, load_tokenizer
+from supertf.model import Tokenizer, load_model, with_changes
 
 MODEL = "smollm2-135m"
 PIECE = 1024  # positions whose losses are averaged

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from supertf.data.tasks import Task
-from supertf.model.gpt import GPT, with_changes
-from supertf.training.task_training import Score, TaskSettings, score, task_config, train_on_task
+from supertf.data import Task
+from supertf.model import GPT, with_changes
+from supertf.training import Score, TaskSettings, score, task_config, train_on_task
 
 ITEMS_ASKED = 2**21  # of all questions at one length, so that the longest take minutes and not hours
 CURVE = 20  # steps from one point of a recorded curve to the next

@@ -25,7 +25,7 @@ from supertf.experiments.code_identity import differing, named
 from supertf.experiments.description import Experiment, cell_hash
 from supertf.experiments.results import Results
 from supertf.files import cache_dir
-from supertf.training.interrupt import StopRequest
+from supertf.training import StopRequest
 
 Finished = Callable[[int, dict[str, Any]], None]  # takes a cell's index and its record
 Todo = list[tuple[int, dict[str, Any], Path]]  # index, cell, file of its record

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from torch import Tensor
 
-from supertf.analysis.intervals import Interval
+from supertf.analysis import Interval
 
 BLUE, ORANGE, GREY, RED, GREEN = "#3366aa", "#dd7722", "#9aa0a6", "#b3261e", "#2e7d32"
 COLORS = (BLUE, ORANGE, GREEN, RED, "#7b4fa3", "black", "#b59a00")

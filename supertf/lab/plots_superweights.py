@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from supertf.lab.plots import BLUE, COLORS, GREY, ORANGE, RED, new_figure, plain_ticks
-from supertf.model.projections import Coordinate, show
-from supertf.superweights.find import Spike
+from supertf.model import Coordinate, show
+from supertf.superweights import Spike
 
 
 def spike_bars(

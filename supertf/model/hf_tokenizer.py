@@ -7,9 +7,7 @@ from typing import Any
 
 import tiktoken
 
-from supertf.data.byte_pairs import valid_unicode
-from supertf.data.gguf_tokenizer import gguf_tokenizer
-from supertf.data.tokenizer import load_tokenizer
+from supertf.data import gguf_tokenizer, load_tokenizer, valid_unicode
 from supertf.errors import Note, UserError
 from supertf.files import read_json
 from supertf.model.checkpoint import locate

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from supertf.data.downloads import smollm2_path
+from supertf.data import smollm2_path
 from supertf.errors import UserError
 from supertf.files import read_json, write_json
 from supertf.model.attention import AttentionScale

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from supertf.analysis.losses import perplexity
+from supertf.analysis import perplexity
 from supertf.checks import check_finite
 from supertf.errors import UserError
-from supertf.model.projections import Coordinate, check_coordinate, output_projections, show
+from supertf.model import Coordinate, check_coordinate, output_projections, show
 from supertf.superweights.edit import check_editable, scaled_weights
 
 Loss = Callable[[nn.Module], float]  # nats per token, the same for the same model

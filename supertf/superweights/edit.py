@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from supertf.errors import UserError
-from supertf.model.changes import WEIGHTS, changed
-from supertf.model.projections import Coordinate, Projection, check_coordinate, output_projections
+from supertf.model import WEIGHTS, Coordinate, Projection, changed, check_coordinate, output_projections
 
 EDITED = "edited"
 

@@ -18,19 +18,16 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from supertf.analysis.entropy import SinkRate, attention_stats, sink_rate
-from supertf.analysis.peaks import Peak, peak
+from supertf.analysis import Peak, SinkRate, attention_stats, peak, sink_rate
 from supertf.checks import check_vocabulary
 from supertf.errors import UserError
-from supertf.model.changes import Hook
-from supertf.model.gpt import GPT
-from supertf.model.projections import Coordinate, block_name, check_coordinate, output_projections
+from supertf.model import GPT, Coordinate, Hook, block_name, check_coordinate, output_projections
 from supertf.superweights.ablation import Loss, measured, ratio
 from supertf.superweights.edit import scaled_weights
 from supertf.superweights.find import check_prompt
 
 if TYPE_CHECKING:
-    from supertf.model.hf_model import Tokenizer
+    from supertf.model import Tokenizer
 
 STOP_WORDS = (  # the commonest function words of English
     "a an and are as at be been but by can could did do does for from had has have he her him his how i if "

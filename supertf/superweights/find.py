@@ -17,11 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supertf.analysis.peaks import Peak, peaks
+from supertf.analysis import Peak, peaks
 from supertf.checks import check_vocabulary
 from supertf.errors import UserError
-from supertf.model.projections import Coordinate, Projection, check_coordinate, output_projections
-from supertf.model.stream import additions
+from supertf.model import Coordinate, Projection, additions, check_coordinate, output_projections
 
 PROMPT = "Apple Inc. is a worldwide tech company."  # the paper's
 BATCH = 1024  # tokens, over all layers, whose activations wait to be reduced together

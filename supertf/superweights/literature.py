@@ -14,10 +14,10 @@ from typing import Any
 from torch import nn
 from tqdm.auto import tqdm
 
-from supertf.data.downloads import is_present
+from supertf.data import is_present
 from supertf.errors import UserError
 from supertf.files import read_json
-from supertf.model.projections import Coordinate, output_projections, parse, show
+from supertf.model import Coordinate, output_projections, parse, show
 from supertf.superweights.ablation import Loss, Proof, ablate
 from supertf.superweights.find import search
 

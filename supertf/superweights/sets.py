@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from supertf.errors import UserError
-from supertf.model.projections import Coordinate, Projection, check_coordinate, output_projections
-from supertf.model.stream import additions
+from supertf.model import Coordinate, Projection, additions, check_coordinate, output_projections
 from supertf.superweights.ablation import Ablation, Loss, measured, without
 from supertf.superweights.find import check_prompt
 

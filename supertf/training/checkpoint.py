@@ -13,12 +13,10 @@ import tiktoken
 import torch
 from torch import Tensor
 
-from supertf.data.tokenizer import save_tokenizer
+from supertf.data import save_tokenizer
 from supertf.errors import UserError
 from supertf.files import read_json, seal, sha256, write_json
-from supertf.model.checkpoint import FORMAT, POINTER, STATE, locate, verify
-from supertf.model.pretrained import save_model
-from supertf.model.tensor_files import read_tensors, write_tensors
+from supertf.model import FORMAT, POINTER, STATE, locate, read_tensors, save_model, verify, write_tensors
 
 
 @dataclass

@@ -22,13 +22,10 @@ from accelerate.tracking import get_available_trackers
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from supertf.data.token_files import TokenFile, Windows, batches, check_vocab
-from supertf.data.tokenizer import unused_ids
+from supertf.data import TokenFile, Windows, batches, check_vocab, unused_ids
 from supertf.device import pick_device_dtype, threads_for
 from supertf.errors import UserError
-from supertf.model.config import GPTConfig
-from supertf.model.generation import generate
-from supertf.model.gpt import GPT
+from supertf.model import GPT, GPTConfig, generate
 from supertf.training.interrupt import StopRequest
 from supertf.training.optimizer import learning_rate, make_optimizer, mean_s
 from supertf.training.run_folder import RunFolder

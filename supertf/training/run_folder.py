@@ -12,10 +12,10 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
 
-from supertf.data.token_files import Windows
+from supertf.data import Windows
 from supertf.errors import UserError
 from supertf.files import atomic_path
-from supertf.model.checkpoint import is_run, locate
+from supertf.model import is_run, locate
 from supertf.training import checkpoint
 from supertf.training.checkpoint import Checkpoint
 from supertf.training.settings import TrainResult, TrainSettings

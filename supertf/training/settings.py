@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from supertf.errors import UserError
-from supertf.model.gpt import GPT
+from supertf.model import GPT
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from supertf.analysis.entropy import attention_stats
-from supertf.data.tasks import Batch, Task
+from supertf.analysis import attention_stats
+from supertf.data import Batch, Task
 from supertf.device import threads_for
 from supertf.errors import UserError
-from supertf.model.attention import add_zero_key, layout
-from supertf.model.config import GPTConfig
-from supertf.model.gpt import GPT
+from supertf.model import GPT, GPTConfig, add_zero_key, layout
 from supertf.training.optimizer import learning_rate, make_optimizer
 
 DEPTHS = 8  # parts of the sequence by which accuracy is told

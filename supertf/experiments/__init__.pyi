@@ -1,0 +1,14 @@
+from .catalogue import EXPERIMENTS as EXPERIMENTS
+from .catalogue import experiment as experiment
+from .code_identity import differing as differing
+from .code_identity import named as named
+from .measure_free_scale import fits as fits
+from .measure_free_scale import learned as learned
+from .measure_free_scale import train_free as train_free
+from .measure_language import held_out as held_out
+from .measure_smollm2 import text as text
+from .results import Results as Results
+from .results import recorded as recorded
+from .results import recorded_path as recorded_path
+from .runner import SweepInterrupted as SweepInterrupted
+from .runner import run as run

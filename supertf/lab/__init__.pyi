@@ -1,0 +1,10 @@
+from . import plots as plots
+from . import plots_pruning as plots_pruning
+from . import plots_quantization as plots_quantization
+from . import plots_superweights as plots_superweights
+from .notebook import check as check
+from .notebook import holding as holding
+from .notebook import in_range as in_range
+from .notebook import one_of as one_of
+from .notebook import record as record
+from .notebook import setup as setup
