@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from supertf.compression.input_sizes import input_sizes
+from supertf.compression.input_quantiles import input_sizes
 from supertf.compression.recovery import recover
 from supertf.data.tokenizer import load_tokenizer
-from supertf.model.changes import INPUTS, ROUNDING, WEIGHTS, changes
 from supertf.model.config import GPTConfig
+from supertf.model.context_changes import INPUTS, ROUNDING, WEIGHTS, changes
 from supertf.model.gpt import GPT
 from supertf.training import checkpoint
 

@@ -18,7 +18,7 @@ from supertf.analysis.residual_stream import residual_stats
 from supertf.compression.activation_quantization import quantized_activations
 from supertf.compression.calibration import calibrate
 from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
-from supertf.compression.input_sizes import input_sizes, principal_axes
+from supertf.compression.input_quantiles import input_sizes, principal_axes
 from supertf.compression.pruning import pruned_copy
 from supertf.compression.pruning_plan import plan
 from supertf.compression.quantization import quantize, quantized

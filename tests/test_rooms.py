@@ -4,6 +4,7 @@ import ast
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
 import pytest
@@ -27,6 +28,8 @@ def test_a_face_says_what_the_room_is_for_and_has_all_of_its_names(room):
     assert module.__doc__ and module.__all__
     for name in module.__all__:
         assert getattr(module, name) is not None
+        is_module = (ROOT / "supertf" / room / f"{name}.py").exists()
+        assert isinstance(getattr(module, name), ModuleType) == is_module, f"{name} would hide the module"
 
 
 def test_rooms_and_notebooks_import_from_the_faces_of_others():

@@ -7,9 +7,9 @@ from .intervals import paired_difference as paired_difference
 from .intervals import two_by_two as two_by_two
 from .losses import loss_by_position as loss_by_position
 from .losses import perplexity as perplexity
-from .peaks import Peak as Peak
-from .peaks import peak as peak
-from .peaks import peaks as peaks
+from .peak_entries import Peak as Peak
+from .peak_entries import peak as peak
+from .peak_entries import peaks as peaks
 from .position_probe import batches as batches
 from .position_probe import features as features
 from .position_probe import fit as fit

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from supertf.analysis.peaks import Peak, peak
+from supertf.analysis.peak_entries import Peak, peak
 from supertf.checks import check_vocabulary
 from supertf.errors import UserError
 from supertf.model import GPT, Layout

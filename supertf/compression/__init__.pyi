@@ -7,7 +7,7 @@ from .dynamic_pruning import DynamicPruning as DynamicPruning
 from .dynamic_pruning import Skipped as Skipped
 from .dynamic_pruning import dynamically_pruned as dynamically_pruned
 from .dynamic_pruning import plan_dynamic as plan_dynamic
-from .input_sizes import input_sizes as input_sizes
+from .input_quantiles import input_sizes as input_sizes
 from .packed import PACKINGS as PACKINGS
 from .packed import Packed as Packed
 from .packed import missing_kernel as missing_kernel

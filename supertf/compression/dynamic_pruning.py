@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supertf.compression.input_sizes import InputSizes, gates
+from supertf.compression.input_quantiles import InputSizes, gates
 from supertf.compression.weight_groups import check_sparsity, how_many
 from supertf.errors import UserError
 from supertf.model import (

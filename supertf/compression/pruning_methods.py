@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from supertf.compression.calibration import Calibration, calibrate
 from supertf.compression.dynamic_pruning import DynamicPruning, Skipped, dynamically_pruned, plan_dynamic
-from supertf.compression.input_sizes import InputSizes, input_sizes
+from supertf.compression.input_quantiles import InputSizes, input_sizes
 from supertf.compression.pruning import Pruning, pruned
 from supertf.compression.pruning_names import FAMILY, needs_text
 from supertf.compression.pruning_plan import plan

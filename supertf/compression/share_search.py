@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from supertf.analysis import perplexity
 from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
-from supertf.compression.input_sizes import InputSizes
+from supertf.compression.input_quantiles import InputSizes
 from supertf.errors import UserError
 from supertf.model import kind, matrices
 

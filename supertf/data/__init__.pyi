@@ -9,7 +9,7 @@ from .downloads import fetch as fetch
 from .downloads import is_present as is_present
 from .downloads import places as places
 from .downloads import smollm2_path as smollm2_path
-from .gguf_tokenizer import gguf_tokenizer as gguf_tokenizer
+from .gguf_vocabulary import gguf_tokenizer as gguf_tokenizer
 from .reading import lab_tokens as lab_tokens
 from .reading import read_ids as read_ids
 from .tasks import Batch as Batch

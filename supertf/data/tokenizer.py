@@ -12,7 +12,7 @@ import tiktoken
 
 from supertf.data.byte_pairs import ENDOFTEXT, BytePairEncoding, describe, from_description
 from supertf.data.downloads import is_present, smollm2_path
-from supertf.data.gguf_tokenizer import read_tokenizer
+from supertf.data.gguf_vocabulary import read_tokenizer
 from supertf.errors import UserError
 from supertf.files import cache_dir, read_json, write_json
 

@@ -4,8 +4,8 @@ Yu et al. 2024, "The Super Weight in Large Language Models" (arXiv 2411.07191), 
 pass shows them, because the input and the output of their layer's projection spike at one channel each:
 the output at (t, out) is a sum over input channels, nearly all of it W[out, in] times the input's spike.
 What counts is what reaches the residual stream: where a norm follows the MLP, the output's spike is looked
-for behind it (`stream`). A spike makes a candidate. Whether the model needs the weight, only removing it
-beside controls can tell: see `ablation`.
+for behind it (`model.mlp_outputs`). A spike makes a candidate. Whether the model needs the weight, only
+removing it beside controls can tell: see `ablation`.
 """
 
 import contextlib

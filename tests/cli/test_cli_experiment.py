@@ -15,7 +15,7 @@ from supertf.experiments.results import Results, recorded, recorded_path
 def registered(toy, monkeypatch, tmp_path):
     """`toy` is the only experiment, and nothing is recorded."""
     monkeypatch.setattr("supertf.experiments.results.RECORDED", tmp_path / "recorded")
-    monkeypatch.setattr("supertf.experiments.catalogue.EXPERIMENTS", {"toy": toy})
+    monkeypatch.setattr("supertf.experiments.EXPERIMENTS", {"toy": toy})
     monkeypatch.setattr("supertf.experiments.runner.EXPERIMENTS", {"toy": toy})
 
 

@@ -162,7 +162,7 @@ def test_projections_are_refitted_to_the_text_that_follows(here, capsys, monkeyp
         new.ln_f.weight.data *= 2  # to be known again
         return new
 
-    monkeypatch.setattr("supertf.compression.refitting.refit", refit_by_hand)
+    monkeypatch.setattr("supertf.compression.refit", refit_by_hand)
     after = json.loads(run(capsys, *asked, "--refit_windows", "30")[1])
     assert given == {"ids": list(TEXT.encode())[49 + 32 :][: 30 * 16], "kinds": [kind]}
     assert (before["config"]["refit_tokens"], after["config"]["refit_tokens"]) == (0, 480)

@@ -12,14 +12,14 @@ from planted import CONFIG, PROMPT, held, planted_model, sizes_by_method
 
 from supertf.compression.calibration import calibrate
 from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
-from supertf.compression.input_sizes import gates, input_sizes, principal_axes
+from supertf.compression.input_quantiles import gates, input_sizes, principal_axes
 from supertf.compression.packed import packed_weights
 from supertf.compression.pruning import pruned, pruned_copy
 from supertf.compression.pruning_plan import plan
 from supertf.compression.quantization import quantize, quantized
 from supertf.compression.weight_groups import how_many
 from supertf.errors import UserError
-from supertf.model.matrices import matrices
+from supertf.model.layer_matrices import matrices
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LENGTH = 12

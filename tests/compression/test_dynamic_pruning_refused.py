@@ -7,7 +7,7 @@ from planted import CONFIG, held, planted_model, sizes_by_method
 
 from supertf.compression.calibration import calibrate
 from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
-from supertf.compression.input_sizes import input_sizes, principal_axes
+from supertf.compression.input_quantiles import input_sizes, principal_axes
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
 

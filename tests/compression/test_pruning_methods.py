@@ -9,7 +9,7 @@ from planted import byte_model, saved
 from supertf.analysis.losses import perplexity
 from supertf.compression.calibration import calibrate
 from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
-from supertf.compression.input_sizes import input_sizes
+from supertf.compression.input_quantiles import input_sizes
 from supertf.compression.pruning import pruned
 from supertf.compression.pruning_methods import applied, make_plan, prepare
 from supertf.compression.pruning_names import FAMILY, needs_text

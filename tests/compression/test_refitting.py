@@ -9,7 +9,7 @@ from planted import CONFIG, TEXT, learned_model
 
 from supertf.analysis.losses import perplexity
 from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
-from supertf.compression.input_sizes import input_sizes
+from supertf.compression.input_quantiles import input_sizes
 from supertf.compression.pruning import pruned_copy
 from supertf.compression.pruning_plan import plan as static_plan
 from supertf.compression.refitting import refit as fit_anew

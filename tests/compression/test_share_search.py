@@ -8,7 +8,7 @@ from planted import CONFIG
 
 from supertf.analysis.losses import perplexity
 from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
-from supertf.compression.input_sizes import input_sizes
+from supertf.compression.input_quantiles import input_sizes
 from supertf.compression.share_search import kind_costs, most_spared
 from supertf.errors import UserError
 from supertf.model.gpt import GPT

@@ -16,7 +16,7 @@ from planted import held
 
 from supertf.compression.calibration import calibrate
 from supertf.compression.dynamic_pruning import Cut, cut_to, dynamically_pruned, plan_dynamic
-from supertf.compression.input_sizes import input_sizes, principal_axes
+from supertf.compression.input_quantiles import input_sizes, principal_axes
 from supertf.compression.packed import packed_weights
 from supertf.compression.pruning import pruned, pruned_copy
 from supertf.compression.pruning_plan import plan
@@ -28,8 +28,8 @@ from supertf.experiments.measure_smollm2 import text
 from supertf.model.config import GPTConfig
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
+from supertf.model.layer_matrices import matrices
 from supertf.model.linear import Linear
-from supertf.model.matrices import matrices
 from supertf.model.projections import parse
 from supertf.superweights.edit import scaled_weights
 

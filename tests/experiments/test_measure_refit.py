@@ -10,7 +10,7 @@ from planted import CONFIG, planted_model, saved
 from supertf.analysis.losses import perplexity
 from supertf.compression.calibration import calibrate
 from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
-from supertf.compression.input_sizes import input_sizes
+from supertf.compression.input_quantiles import input_sizes
 from supertf.compression.refitting import refit
 from supertf.compression.structured import plan_structured, smaller
 from supertf.data.tokenizer import load_tokenizer

@@ -63,7 +63,7 @@ def test_every_value_offered_is_run(name, monkeypatch):
         for parameter in parameters:
             offered.setdefault(parameter, list(choices))
 
-    monkeypatch.setattr(helpers, "one_of", one_of)
+    monkeypatch.setattr("supertf.lab.one_of", one_of)
     defaults = declared(name)
     for parameter, choices in offered.items():
         values = [smoke_parameters()[name].get(parameter, defaults[parameter])]
@@ -216,7 +216,7 @@ def test_06_runs_on_another_model_with_every_method(tmp_path, run_here):
     save_with_byte_tokenizer("Llama", tmp_path)
     trial, offered = recorded("pruning").experiment, []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(helpers, "one_of", lambda choices, why="", **_: offered.append(list(choices)))
+        patch.setattr("supertf.lab.one_of", lambda choices, why="", **_: offered.append(list(choices)))
         declared("06_pruning", METHODS={})
     methods = {name: trial.settings_of(name)["sparsities"][:1] for name in offered[0]}
     weights = ["1[3, 5]", "2[3, 7]"]

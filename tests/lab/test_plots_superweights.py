@@ -4,7 +4,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 
-from supertf.analysis.peaks import Peak
+from supertf.analysis.peak_entries import Peak
 from supertf.lab import plots_superweights as plots
 from supertf.superweights.find import Spike
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_gguf import CONFIG, write_gguf
 
-from supertf.data.gguf_tokenizer import read_tokenizer
+from supertf.data.gguf_vocabulary import read_tokenizer
 from supertf.data.tokenizer import load_tokenizer
 from supertf.model.expanded import read_expanded
 from supertf.model.gguf_weights import read_gguf
@@ -53,7 +53,7 @@ def test_a_copy_made_by_other_code_is_made_anew(tmp_path, monkeypatch):
     expected = read_expanded(path)
     copy_of(path).touch()
     made = copy_of(path).stat().st_mtime_ns
-    monkeypatch.setattr("supertf.model.expanded.sha256", lambda _: "another version")
+    monkeypatch.setattr("supertf.files.sha256", lambda _: "another version")
     assert equal(read_expanded(path), expected) and copy_of(path).stat().st_mtime_ns != made
 
 
@@ -101,7 +101,7 @@ def test_without_room_or_the_right_to_write_the_file_is_expanded_each_time(tmp_p
 def test_the_tokenizer_is_kept_in_the_same_way(tmp_path, monkeypatch, content):
     path, expected, read = source(tmp_path), load_tokenizer("bytes"), []
     monkeypatch.setattr(
-        "supertf.data.gguf_tokenizer.gguf_tokenizer", lambda place: read.append(place) or expected
+        "supertf.data.gguf_vocabulary.gguf_tokenizer", lambda place: read.append(place) or expected
     )
     if content:
         path.with_suffix(".tokenizer.json").write_text(content)

@@ -10,7 +10,7 @@ from planted import CONFIG, planted_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from supertf.analysis.peaks import peak
+from supertf.analysis.peak_entries import peak
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.model.gpt import GPT

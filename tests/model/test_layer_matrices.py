@@ -9,7 +9,7 @@ from supertf.compression.pruning import pruned
 from supertf.compression.pruning_plan import plan
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
-from supertf.model.matrices import kind, marks, matrices
+from supertf.model.layer_matrices import kind, marks, matrices
 
 KINDS = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
 
