@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from supertf.cli.main import boolean, positive_int, print_result, seed
-from supertf.compression import FAMILIES, FAMILY, needs_text
+from supertf.compression import FAMILY, needs_text, of_family
 from supertf.errors import UserError
 
 if TYPE_CHECKING:
     from supertf.cli.side_by_side import SideBySide
-    from supertf.compression import DynamicPruning, Fate, Prepared, Pruning
+    from supertf.compression import DynamicPruning, Fate, Pruning
     from supertf.model import GPT, Coordinate
 
 ONLY_FOR = {  # options that not all methods have
     "scope": ("random", "magnitude", "wanda"),
-    "pattern": FAMILIES["static"],
-    "matrices": (*FAMILIES["static"], "inputs", "top"),
-    "score": FAMILIES["structured"],
-    "save": (*FAMILIES["static"], *FAMILIES["structured"]),
-    "refit_windows": (*FAMILIES["structured"], *FAMILIES["dynamic"]),
+    "pattern": of_family("static"),
+    "matrices": (*of_family("static"), "inputs", "top"),
+    "score": of_family("structured"),
+    "save": (*of_family("static"), *of_family("structured")),
+    "refit_windows": (*of_family("structured"), *of_family("dynamic")),
 }
 CALIBRATION = {"static": 8, "structured": 8, "dynamic": 2}  # windows
 
@@ -167,46 +167,48 @@ def check_options(args: argparse.Namespace) -> None:
         check_sparsity(args.sparsity)
 
 
-def prepared(args: argparse.Namespace, side: "SideBySide") -> "Prepared":
+def prepared(args: argparse.Namespace, side: "SideBySide") -> Any:
     """What the method must know of the model's activations."""
-    from supertf.compression import prepare
+    from supertf.compression import calibration_for
+    from supertf.data import Text
 
     if not needs_text(args.method, args.score):
         return None
     with side.step("calibrating"):
-        return prepare(side.model, args.method, side.calibration, side.length, args.matrices, args.score)
+        text = Text(side.calibration, side.length)
+        return calibration_for(side.model, args.method, text, args.matrices, args.score)
 
 
 def planned(
-    args: argparse.Namespace, side: "SideBySide", known: "Prepared", protect: "list[Coordinate]"
+    args: argparse.Namespace, side: "SideBySide", known: Any, protect: "list[Coordinate]"
 ) -> "Pruning | DynamicPruning":
     """The plan that the options ask for, with weights protected."""
-    from supertf.compression import make_plan
+    from supertf.compression import plan_pruning
 
-    return make_plan(
+    return plan_pruning(
         side.model,
         args.method,
-        args.sparsity,
-        known,
-        protect,
-        side.watch,
-        args.scope,
-        args.pattern,
-        args.score,
-        args.seed,
-        args.matrices,
+        sparsity=args.sparsity,
+        pattern=args.pattern,
+        scope=args.scope,
+        score=args.score,
+        matrices=args.matrices,
+        calibration=known,
+        protect=protect,
+        watch=side.watch,
+        seed=args.seed,
     )
 
 
 def run_static(args: argparse.Namespace, side: "SideBySide") -> Outcome:
     """Single weights become zero."""
-    from supertf.compression import pruned, pruned_copy
+    from supertf.compression import prune, pruned
 
     known = prepared(args, side)
     with side.step("planning"):
         pruning = planned(args, side, known, side.protect)
     losses, texts = side.compare("pruned", pruned(side.model, pruning))
-    return outcome(pruning, losses, texts, {}, lambda: pruned_copy(side.model, pruning))
+    return outcome(pruning, losses, texts, {}, lambda: prune(side.model, pruning))
 
 
 def run_structured(args: argparse.Namespace, side: "SideBySide") -> Outcome:
@@ -296,8 +298,8 @@ def fate_dict(fate: "Fate") -> dict[str, Any]:
         "removed": fate.removed,
         "removed_unprotected": fate.chosen if known else None,
         "rank": fate.rank,
-        "group": fate.group if known else None,
-        "going": fate.going if known else None,
+        "group": fate.group,
+        "going": fate.going,
     }
 
 

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what quantizing does to a model."""
     from supertf.cli.side_by_side import SideBySide, by_kind
-    from supertf.compression import Scheme, calibrate, quantize, quantized, quantized_copy
+    from supertf.compression import Scheme, calibrate, plan_quantization, quantize, quantized
 
     scheme = Scheme.parse(args.scheme)
     calibrated = scheme.clip == "output"
@@ -44,12 +44,12 @@ def run(args: argparse.Namespace) -> int:
         with side.step("calibrating"):
             calibration = calibrate(model, side.calibration, side.length, kinds=args.matrices)
     with side.step("rounding"):
-        found = quantize(model, scheme, side.protect, side.watch, calibration, args.matrices)
+        found = plan_quantization(model, scheme, side.protect, side.watch, calibration, args.matrices)
         alone = unprotected(side, scheme, calibration, found.values)
     losses, texts = side.compare("quantized", quantized(model, found))
     if args.save:
         with side.step("saving"):
-            side.save(quantized_copy(model, found))
+            side.save(quantize(model, found))
     by_matrix = {
         name: {"weights": value.numel(), "error": found.errors[name]} for name, value in found.values.items()
     }
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         },
         "by_matrix": by_matrix,
         "watched": [
-            {**known, "held_out": fate.held, "after": fate.after, "after_unprotected": value}
+            {**known, "held_out": fate.protected, "after": fate.after, "after_unprotected": value}
             for known, fate, value in zip(side.weights(), found.fates, alone, strict=True)
         ],
     }

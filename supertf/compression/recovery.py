@@ -50,7 +50,7 @@ def recover(
     It learns the text's next tokens, or with a teacher, such as the dense model, the teacher's probabilities
     of them (distillation: KL divergence). AdamW without weight decay, linear warm-up over a tenth of the
     steps, cosine decay to a tenth of `lr`, gradients clipped at norm 1; the same seed gives the same batches.
-    Weights of the layers' matrices that are exactly 0 stay 0, so a `pruned_copy` stays pruned.
+    Weights of the layers' matrices that are exactly 0 stay 0, so a `prune` stays pruned.
 
     Raises `UserError` on a model that is not in float32 or float64, on a text of another vocabulary or
     shorter than a batch, on numbers out of range, and when the loss stops being finite.

@@ -14,6 +14,8 @@ from .reading import lab_tokens as lab_tokens
 from .reading import read_ids as read_ids
 from .tasks import Batch as Batch
 from .tasks import Task as Task
+from .text import Text as Text
+from .text import read_tokens as read_tokens
 from .token_files import TokenFile as TokenFile
 from .token_files import Windows as Windows
 from .token_files import batches as batches

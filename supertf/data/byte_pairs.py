@@ -124,7 +124,11 @@ class BytePairEncoding(tiktoken.Encoding):
 
     Characters it has no bytes for are dropped, half a surrogate pair is U+FFFD, and white space of any
     length is encoded (tiktoken aborts on each of them somewhere).
+
+    bos_id: the token that begins every text of the model that it came with, None where nothing does.
     """
+
+    bos_id: int | None = None
 
     def __init__(self, name: str, **parts: Any) -> None:
         ranks, special = parts["mergeable_ranks"], parts["special_tokens"]
@@ -150,6 +154,11 @@ class BytePairEncoding(tiktoken.Encoding):
         for part in self._parts(text):
             ids += super().encode(part, **options)
         return ids
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a prompt, which may spell special tokens, behind the BOS token if there is one."""
+        ids = self.encode(text, allowed_special="all")
+        return ids if self.bos_id is None else [self.bos_id, *ids]
 
     def encode_to_numpy(self, text: str, **options: Any) -> np.ndarray:
         encode = super().encode_to_numpy

@@ -10,7 +10,16 @@ from typing import Any
 import torch
 
 from supertf.analysis import perplexity
-from supertf.compression import KINDS, DynamicPruning, Pruning, Skipped, applied, make_plan, prepare
+from supertf.compression import (
+    KINDS,
+    DynamicPruning,
+    Pruning,
+    Skipped,
+    calibration_for,
+    plan_pruning,
+    pruned,
+)
+from supertf.data import Text
 from supertf.experiments.measure_proofs import APART, loaded
 from supertf.experiments.measure_smollm2 import text
 from supertf.model import GPT, Coordinate, HFModel, generate, output_projections, parse
@@ -24,7 +33,7 @@ def pruned_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]
     """Perplexity and fates under one method; `seed` is which text, and draws what is random. No `lengths`.
 
     settings: `model`, a name that `load_any` takes; `method`, `scope`, `pattern`, `score`, `kinds`, see
-    `make_plan`; `sparsities`; `protect`, the weights as "11[507, 1229]"; `windows` of `length` tokens to
+    `plan_pruning`; `sparsities`; `protect`, the weights as "11[507, 1229]"; `windows` of `length` tokens to
     evaluate; `calibration`, tokens to plan from; `new_tokens`, to continue a prompt with.
 
     Result: `dense`, its perplexity and continuation; `points`, for each sparsity and whom it protects
@@ -39,8 +48,9 @@ def pruned_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]
     calibration = text(seed + AWAY, APART, tokenizer)[: settings["calibration"]]
     weights = [parse(weight) for weight in settings["protect"]]
     shields = {"none": [], "super": weights, "random": random_beside(model, weights, seed)}
-    options = {name: settings[name] for name in ("scope", "pattern", "score", "kinds")}
-    prepared = prepare(model, settings["method"], calibration, length, settings["kinds"], settings["score"])
+    options = {name: settings[name] for name in ("scope", "pattern", "score")}
+    read = Text(torch.tensor(calibration), length)
+    prepared = calibration_for(model, settings["method"], read, settings["kinds"], settings["score"])
 
     def quality() -> float:
         return perplexity(model, evaluation, length, batch_size=4).perplexity
@@ -50,7 +60,7 @@ def pruned_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]
         return tokenizer.decode(generate(model, prompt, settings["new_tokens"]))
 
     def measured(plan: Pruning | DynamicPruning) -> dict[str, Any]:
-        with applied(model, plan, weights) as skipped:
+        with pruned(model, plan, watch=weights) as skipped:
             found = {"perplexity": quality(), **removal(plan, skipped)}  # counted before the continuation
             return {**found, "continuation": continuation()}
 
@@ -58,13 +68,14 @@ def pruned_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]
     for sparsity in settings["sparsities"]:
         bare, found = None, {}
         for shield, protect in shields.items():
-            plan = make_plan(
+            plan = plan_pruning(
                 model,
                 settings["method"],
-                None if settings["pattern"] else sparsity,
-                prepared,
-                protect,
-                weights,
+                sparsity=None if settings["pattern"] else sparsity,
+                matrices=settings["kinds"],
+                calibration=prepared,
+                protect=protect,
+                watch=weights,
                 seed=seed,
                 progress=False,
                 **options,
@@ -75,7 +86,7 @@ def pruned_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]
                 found[shield] = {**measured(plan), "same": False}
             bare = bare or plan
             if shield == "super" and isinstance(plan, Pruning) and settings["method"] not in KINDS:
-                with applied(model, plan), scaled_weights(model, weights, 0.0):
+                with pruned(model, plan), scaled_weights(model, weights, 0.0):
                     found["lost"] = quality()
         points.append({"sparsity": sparsity, **found})
     return {"dense": {"perplexity": quality(), "continuation": continuation()}, "points": points}

@@ -19,7 +19,7 @@ from supertf.compression import (
     Scheme,
     calibrate,
     holding_out,
-    quantize,
+    plan_quantization,
     quantized,
     quantized_activations,
     super_activations,
@@ -56,7 +56,7 @@ def quantized_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, .
     weights |= columns(model, weights["super"][0], seed)
     scheme, watch = Scheme.parse(settings["scheme"]), weights["set"]
     read = calibration(name, seed, settings["calibration"], length) if scheme.clip == "output" else None
-    bare = quantize(model, scheme, (), watch, read, settings["kinds"], progress=False)
+    bare = plan_quantization(model, scheme, (), watch, read, settings["kinds"], progress=False)
 
     def measured() -> float:
         return perplexity(evaluated, tokens, length, batch_size=4).perplexity

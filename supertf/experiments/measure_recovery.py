@@ -1,9 +1,10 @@
 """Cells of the recovery experiment: MLP channels go, a short training makes up for it, beside its control."""
 
+import copy
 from typing import Any
 
 from supertf.analysis import perplexity
-from supertf.compression import calibrate, plan_structured, pruned_copy, recover, smaller
+from supertf.compression import calibrate, plan_structured, pruned, recover, smaller
 from supertf.experiments.measure_proofs import APART, loaded
 from supertf.experiments.measure_pruning import AWAY
 from supertf.experiments.measure_smollm2 import text
@@ -37,11 +38,12 @@ def recovered(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> 
         with scaled_weights(of, [weight]):
             return quality(of) / whole
 
-    pruned = pruned_copy(model, plan)
+    with pruned(model, plan):
+        zeros = copy.deepcopy(model)  # in the place of the channels, which stay zero in training
     training = text(seed + 2 * AWAY, APART, tokenizer)[: settings["training"] + 1]
     teacher = model if settings["teacher"] else None
-    result = recover(pruned, training, settings["steps"], teacher, seed=seed, progress=False)
-    before, after = quality(pruned), quality(result.model)
+    result = recover(zeros, training, settings["steps"], teacher, seed=seed, progress=False)
+    before, after = quality(zeros), quality(result.model)
     layer, out, into = weight
     return {
         "dense": quality(model),
@@ -50,6 +52,6 @@ def recovered(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> 
         "seconds": result.seconds,
         "parameters": smaller(model, plan).num_parameters(),
         "value": output_projections(result.model)[layer].weight[out, into].item(),
-        "ratio_before": ratio(pruned, before),
+        "ratio_before": ratio(zeros, before),
         "ratio_after": ratio(result.model, after),
     }

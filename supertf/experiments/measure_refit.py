@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from supertf.analysis import perplexity
-from supertf.compression import DynamicPruning, dynamically_pruned, make_plan, prepare, refit, smaller
+from supertf.compression import DynamicPruning, dynamically_pruned, plan_pruning, refit, smaller
+from supertf.data import Text
 from supertf.experiments.measure_proofs import APART, loaded
 from supertf.experiments.measure_smollm2 import text
 from supertf.model import GPT, output_projections, parse
@@ -16,7 +17,7 @@ from supertf.superweights import scaled_weights
 def refitted(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:
     """Perplexity before and after refitting; `seed` is which text. No `lengths`.
 
-    settings: `model`, a name that `load_any` takes; `method`, of `make_plan`, a dynamic one or channels;
+    settings: `model`, a name that `load_any` takes; `method`, of `plan_pruning`, a dynamic one or channels;
     `sparsity`; `kinds` of matrices that are pruned; `tokens` to fit on, several numbers, and `away`, how many
     texts lie between the one that is evaluated and those; `calibration`, how many of them to plan from;
     `windows` of `length` tokens to evaluate; `weight`, as "11[507, 1229]".
@@ -33,8 +34,15 @@ def refitted(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> d
     pieces = [text(first + i, APART, tokenizer)[:APART] for i in range(-(-most // APART))]
     training = torch.tensor(pieces).flatten()
     method, kinds = settings["method"], settings["kinds"]
-    prepared = prepare(model, method, training[: settings["calibration"]], length, kinds)
-    plan = make_plan(model, method, settings["sparsity"], prepared, kinds=kinds, progress=False)
+    calibration = Text(training[: settings["calibration"]], length)
+    plan = plan_pruning(
+        model,
+        method,
+        sparsity=settings["sparsity"],
+        matrices=kinds,
+        calibration=calibration,
+        progress=False,
+    )
     dynamic = isinstance(plan, DynamicPruning)
     start = model if dynamic else smaller(model, plan)
 

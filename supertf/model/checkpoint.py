@@ -77,4 +77,4 @@ def is_run(path: str | Path) -> bool:
 def trained_with_bos(name: str | Path) -> bool:
     """Whether the windows that `train` made this checkpoint on began with a BOS; False for other models."""
     folder = locate(name)
-    return (folder / STATE).is_file() and bool(read_json(folder / STATE)["settings"]["bos"])
+    return (folder / STATE).is_file() and bool(read_json(folder / STATE).get("settings", {}).get("bos"))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from supertf.errors import Note, UserError
 from supertf.files import read_json
-from supertf.model.checkpoint import locate
+from supertf.model.checkpoint import locate, trained_with_bos
 from supertf.model.gguf_header import read_header
 from supertf.model.gguf_weights import llama_config
 from supertf.model.gpt import GPT, Output
@@ -243,18 +243,37 @@ def load_hf_model(
 
 def load_any(
     name: str | Path,
-    stream: bool = False,
+    *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     tokenizer: str | Path | None = None,
+    stream: bool = False,
 ) -> tuple[GPT | HFModel, Tokenizer]:
-    """A model and its tokenizer, by this lab's loader where it can, else by transformers.
+    """A model in evaluation mode and its tokenizer, by this lab's loader where it can, else by transformers.
 
-    The lab's `load_model` reads smollm2-135m, folders and runs of this lab, and GPT-2, Llama and Mistral
-    checkpoints and Llama's GGUF files whose settings it supports; any other folder, hub id or GGUF file goes
-    to `load_hf_model`, and with stream all of them. dtype: None is float32 for the lab's models and the
-    checkpoint's own for others. tokenizer: one of `named_tokenizer`'s in place of the model's. Raises
-    `UserError` as the loaders do, and on a model without a tokenizer.
+    The lab's own reads smollm2-135m, folders and runs of this lab, and GPT-2, Llama and Mistral checkpoints
+    and Llama's GGUF files whose settings it supports; any other folder, hub id or GGUF file goes to
+    transformers.
+
+    Args:
+        name: "smollm2-135m" (after `supertf fetch`), the folder of a model or a training run, a `.gguf` file,
+            or a Hugging Face hub id.
+        device: where it computes.
+        dtype: of the weights; None is float32 for the lab's models, and the checkpoint's own for others.
+        tokenizer: in place of the model's: "gpt2", "bytes", "smollm2-135m", a file, or another model.
+        stream: read the layers from disk one by one while it runs, for checkpoints larger than the memory.
+
+    Returns:
+        A `GPT` or an `HFModel`, which are called alike, and the tokenizer, whose `bos_id` is the token that
+        begins every text of this model, None where nothing does.
+
+    Raises:
+        UserError: the model or its tokenizer is missing, damaged, or none that predicts the next token.
+
+    Example:
+        >>> model, tokenizer = load("smollm2-135m")
+        >>> model.num_parameters(), tokenizer.n_vocab
+        (134515008, 49152)
     """
     given = named_tokenizer(tokenizer) if tokenizer else None
     if stream and (str(name) == "smollm2-135m" or is_gguf(name)):
@@ -263,7 +282,10 @@ def load_any(
         model = load_model(name, device, dtype or torch.float32)
     else:
         model = load_hf_model(name, device, dtype, stream)
-    return model, given or tokenizer_of(name, model.config.vocab_size)
+    found = given or tokenizer_of(name, model.config.vocab_size)
+    if trained_with_bos(name):
+        found.bos_id = found.eot_token
+    return model, found
 
 
 def is_gguf(name: str | Path) -> bool:

@@ -2,12 +2,21 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from supertf.errors import UserError
-from supertf.model import WEIGHTS, Coordinate, Projection, changed, check_coordinate, output_projections
+from supertf.model import (
+    WEIGHTS,
+    Coordinate,
+    Projection,
+    changed,
+    check_coordinate,
+    output_projections,
+    parse,
+)
 
 EDITED = "edited"
 
@@ -45,6 +54,23 @@ def scaled_weights(
             saved[projections[layer].name] = projections[layer], at, weight[at]
             weight[at] = weight[at] * factor
         yield
+
+
+def coordinates(weights: Any) -> list[Coordinate]:
+    """Single weights as (layer, out, in), each once.
+
+    weights: one or several of these: "11[507, 1229]", (11, 507, 1229), or what has a `coordinate`, as spikes
+    and proofs do. Raises `UserError` on text of another form.
+    """
+    if isinstance(weights, str) or hasattr(weights, "coordinate") or is_coordinate(weights):
+        weights = [weights]
+    found = [parse(one) if isinstance(one, str) else getattr(one, "coordinate", one) for one in weights]
+    return list(dict.fromkeys(found))
+
+
+def is_coordinate(weight: Any) -> bool:
+    """Whether this is (layer, out, in)."""
+    return isinstance(weight, tuple) and len(weight) == 3 and all(isinstance(part, int) for part in weight)
 
 
 def check_editable(model: nn.Module, projections: Iterable[Projection]) -> None:

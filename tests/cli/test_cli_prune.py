@@ -13,12 +13,12 @@ from supertf.analysis.losses import perplexity
 from supertf.cli.main import main
 from supertf.compression.calibration import calibrate
 from supertf.compression.dynamic_pruning import METHODS as DYNAMIC
-from supertf.compression.pruning import pruned
-from supertf.compression.pruning_names import FAMILIES
-from supertf.compression.pruning_plan import METHODS as STATIC
-from supertf.compression.pruning_plan import plan
+from supertf.compression.methods import FAMILIES
+from supertf.compression.methods import METHODS as STATIC
+from supertf.compression.pruning_plan import plan_static
 from supertf.compression.refitting import refit
 from supertf.compression.structured import KINDS
+from supertf.compression.verbs import pruned
 from supertf.model.generation import generate
 from supertf.model.hf_model import load_any
 from supertf.model.pretrained import save_model
@@ -58,7 +58,7 @@ def test_wanda_is_measured_as_the_package_does_on_text_it_was_not_calibrated_wit
     found = json.loads(out)
     model, ids = planted_model(config=BYTES), list(TEXT.encode())
     calibration = calibrate(model, ids[49 : 49 + 32], 16)
-    pruning = plan(model, "wanda", 0.6, calibration, protect=[(1, 7, 21)], progress=False)
+    pruning = plan_static(model, "wanda", 0.6, calibration, protect=[(1, 7, 21)], progress=False)
     with pruned(model, pruning):
         expected = perplexity(model, ids[:49], 16).loss
         text = bytes(generate(model, list(b"It"), 4))

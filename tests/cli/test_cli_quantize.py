@@ -11,7 +11,8 @@ from planted import CONFIG, planted_model
 
 from supertf.analysis.losses import perplexity
 from supertf.cli.main import main
-from supertf.compression.quantization import quantize, quantized
+from supertf.compression.quantization import plan_quantization
+from supertf.compression.verbs import quantized
 from supertf.model.hf_model import load_any
 from supertf.model.pretrained import save_model
 
@@ -40,7 +41,7 @@ def test_a_scheme_is_measured_as_the_package_does(here, capsys):
     code, out, _ = run(capsys, "--scheme", "int3 block=channel", "--json")
     found = json.loads(out)
     model, ids = planted_model(config=BYTES), list(TEXT.encode())[:49]
-    expected = quantize(model, "int3 block=channel", hold_out=[(1, 7, 21)], progress=False)
+    expected = plan_quantization(model, "int3 block=channel", protect=[(1, 7, 21)], progress=False)
     with quantized(model, expected):
         loss = perplexity(model, ids, 16).loss
     assert code == 0 and found["loss"]["quantized"] == pytest.approx(loss, abs=1e-6)
@@ -70,7 +71,9 @@ def test_a_weight_held_out_keeps_its_value_and_is_told_what_it_would_become(here
 def test_quantized_weights_are_saved(here, capsys):
     options = ("--scheme", "int4 block=32", "--matrices", "mlp.c_fc", "--save", "new", "--json")
     found = json.loads(run(capsys, *options)[1])
-    expected = quantize(planted_model(config=BYTES), "int4 block=32", kinds=["mlp.c_fc"], progress=False)
+    expected = plan_quantization(
+        planted_model(config=BYTES), "int4 block=32", matrices=["mlp.c_fc"], progress=False
+    )
     model, _ = load_any("new")
     for name, values in expected.values.items():
         assert torch.equal(model.get_submodule(name).weight, values)

@@ -18,10 +18,10 @@ from supertf.compression.calibration import calibrate
 from supertf.compression.dynamic_pruning import Cut, cut_to, dynamically_pruned, plan_dynamic
 from supertf.compression.input_quantiles import input_sizes, principal_axes
 from supertf.compression.packed import packed_weights
-from supertf.compression.pruning import pruned, pruned_copy
-from supertf.compression.pruning_plan import plan
-from supertf.compression.quantization import quantize, quantized
+from supertf.compression.pruning_plan import plan_static
+from supertf.compression.quantization import plan_quantization
 from supertf.compression.skipped_columns import Skipping, skipping
+from supertf.compression.verbs import prune, pruned, quantized
 from supertf.compression.weight_groups import how_many
 from supertf.errors import UserError
 from supertf.experiments.measure_smollm2 import text
@@ -245,11 +245,11 @@ def test_nothing_is_left_behind_also_after_an_exception(models, method):
 def test_a_copy_made_inside_is_the_plain_model(models):
     model, _ = models["SwiGLU"]
     plain = step_by_step(model, [3, 1, 4])
-    sparse = plan(model, "magnitude", 0.5, kinds=["attn.c_proj"], progress=False)
+    sparse = plan_static(model, "magnitude", 0.5, kinds=["attn.c_proj"], progress=False)
     with skipping(model, planned(models["SwiGLU"], "gate", 0.9)):
-        twin, lighter = copy.deepcopy(model), pruned_copy(model, sparse)
+        twin, lighter = copy.deepcopy(model), prune(model, sparse)
     assert torch.equal(step_by_step(twin, [3, 1, 4]), plain)
-    assert torch.equal(step_by_step(lighter, [3, 1, 4]), step_by_step(pruned_copy(model, sparse), [3, 1, 4]))
+    assert torch.equal(step_by_step(lighter, [3, 1, 4]), step_by_step(prune(model, sparse), [3, 1, 4]))
 
 
 @pytest.mark.parametrize("method", ["inputs", "gate"])
@@ -258,9 +258,9 @@ def test_static_changes_come_first_and_are_refused_inside(models, way, method):
     model, _ = models["SwiGLU"]
     found = planned(models["SwiGLU"], method, 0.5)
     if way == "prune":
-        static = pruned, plan(model, "magnitude", 0.5, progress=False)
+        static = pruned, plan_static(model, "magnitude", 0.5, progress=False)
     else:
-        static = quantized, quantize(model, "int4 block=8", progress=False)
+        static = quantized, plan_quantization(model, "int4 block=8", progress=False)
     plain = step_by_step(model, [3, 1, 4])
     with static[0](model, static[1]):
         with dynamically_pruned(model, found):

@@ -8,9 +8,9 @@ from planted import CONFIG, planted_model, saved
 
 from supertf.analysis.losses import perplexity
 from supertf.compression.calibration import calibrate
-from supertf.compression.pruning import pruned_copy
 from supertf.compression.recovery import recover
 from supertf.compression.structured import plan_structured, smaller
+from supertf.compression.verbs import prune
 from supertf.data.tokenizer import load_tokenizer
 from supertf.experiments.catalogue import EXPERIMENTS
 from supertf.experiments.measure_proofs import APART
@@ -51,7 +51,7 @@ def test_a_cell_tells_what_each_step_by_hand_does(model, settings, teacher, spar
 
     calibration = calibrate(model, read(1 + AWAY, 64), LENGTH)
     chosen = plan_structured(model, "channels", sparsity, calibration, progress=False)
-    pruned = pruned_copy(model, chosen)
+    pruned = prune(model, chosen)
     training = read(1 + 2 * AWAY, TRAINING + 1)
     trained = recover(pruned, training, 2, model if teacher else None, seed=1, progress=False).model
     assert found["dense"] == quality(model)
