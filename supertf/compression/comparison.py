@@ -19,7 +19,7 @@ from supertf.compression.quantization import Quantization
 from supertf.compression.verbs import LENGTH, pruned, quantized
 from supertf.data import Text, unused_ids
 from supertf.errors import UserError
-from supertf.model import Coordinate, generate, matrices, output_projections, show
+from supertf.model import Coordinate, check_coordinate, generate, matrices, output_projections, show
 from supertf.superweights import coordinates, measured, ratio
 from supertf.tables import Tabular, number
 
@@ -203,7 +203,9 @@ def is_cut(model: nn.Module, plan: DynamicPruning, weight: Coordinate) -> bool:
 def value_of(model: nn.Module, weight: Coordinate) -> float:
     """The value of W[out, in] of one layer's output projection."""
     layer, out, into = weight
-    return output_projections(model)[layer].weight[out, into].item()
+    projections = output_projections(model)
+    check_coordinate(projections, weight)
+    return projections[layer].weight[out, into].item()
 
 
 def fate_of(

@@ -12,12 +12,8 @@ from planted import CONFIG, planted_model
 from supertf.analysis.losses import perplexity
 from supertf.cli.main import main
 from supertf.compression.calibration import calibrate
-from supertf.compression.dynamic_pruning import METHODS as DYNAMIC
-from supertf.compression.methods import FAMILIES
-from supertf.compression.methods import METHODS as STATIC
 from supertf.compression.pruning_plan import plan_static
 from supertf.compression.refitting import refit
-from supertf.compression.structured import KINDS
 from supertf.compression.verbs import pruned
 from supertf.model.generation import generate
 from supertf.model.hf_model import load_any
@@ -47,10 +43,6 @@ def run(capsys, *options, model="planted"):
         code = stop.code
     out, err = capsys.readouterr()
     return code, out, err.rstrip().rpartition("\n")[2].rpartition("\r")[2]
-
-
-def test_the_methods_are_those_of_the_package():
-    assert {"static": tuple(STATIC), "structured": tuple(KINDS), "dynamic": DYNAMIC} == FAMILIES
 
 
 def test_wanda_is_measured_as_the_package_does_on_text_it_was_not_calibrated_with(here, capsys):

@@ -97,7 +97,8 @@ def test_random_weights_are_drawn_by_the_seed_and_results_come_again(settings):
 
 def test_kinds_leave_the_other_matrices_alone(model, settings):
     found = quantized_quality({**settings, "kinds": ["mlp.c_proj"], "shields": ["none"]}, 0, ())
-    with quantized(model, plan_quantization(model, settings["scheme"], matrices=["mlp.c_proj"], progress=False)):
+    by_hand = plan_quantization(model, settings["scheme"], matrices=["mlp.c_proj"], progress=False)
+    with quantized(model, by_hand):
         assert found["none"]["perplexity"] == pytest.approx(quality(model))
 
 
