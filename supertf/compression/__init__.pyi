@@ -6,6 +6,7 @@ from .calibration import calibrate as calibrate
 from .comparison import Comparison as Comparison
 from .comparison import Row as Row
 from .comparison import compare as compare
+from .comparison import measure_variant as measure_variant
 from .dynamic_pruning import DynamicPruning as DynamicPruning
 from .dynamic_pruning import Skipped as Skipped
 from .dynamic_pruning import dynamically_pruned as dynamically_pruned

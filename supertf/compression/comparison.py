@@ -23,6 +23,7 @@ from supertf.model import Coordinate, check_coordinate, generate, matrices, outp
 from supertf.superweights import coordinates, measured, ratio
 from supertf.tables import Tabular, number
 
+PROMPT = "The capital of France is"
 Plan = Pruning | DynamicPruning | Quantization
 Variant = nn.Module | Plan | tuple[nn.Module, AbstractContextManager[Any]]
 
@@ -109,7 +110,7 @@ def compare(
     *,
     watch: Any = (),
     tokenizer: Any = None,
-    prompt: str = "The capital of France is",
+    prompt: str = PROMPT,
     max_new_tokens: int = 20,
     batch_size: int = 4,
     progress: bool = True,
@@ -139,41 +140,54 @@ def compare(
         >>> small = prune(model, "wanda", sparsity=0.5, calibration=calibration)
         >>> print(compare(model, {"wanda": small}, held_out, watch="11[507, 1229]"))
     """
-    if not isinstance(text, Text):
-        text = Text(torch.as_tensor(text), min(LENGTH, model.config.n_ctx), name="a text")
-    watch = coordinates(watch)
-    before = {one: value_of(model, one) for one in watch}
+    text = as_text(model, text)
     rows: list[Row] = []
     bar = tqdm({"as it is": model, **others}.items(), disable=not progress, leave=False)
     for name, variant in bar:
         bar.set_description(name)
-        other, context = running(model, variant, watch)
-
-        def loss(of: nn.Module) -> float:
-            return perplexity(of, text.ids, text.length, batch_size=batch_size, bos_id=text.bos_id).loss
-
-        with context as skipped:
-            value = measured(other, loss, f"of {name}")
-            skipped = copy.deepcopy(skipped) if isinstance(skipped, Skipped) else None  # before the text
-            zero = sparsity_of(other) if skipped is None else share(skipped)
-            fates = tuple(fate_of(model, other, variant, one, before[one], skipped) for one in watch)
-            said = None if tokenizer is None else continued(other, tokenizer, prompt, max_new_tokens)
-        base = rows[0].loss if rows else value
-        rows.append(
-            Row(
-                name,
-                value,
-                ratio(value, 0.0),
-                ratio(value, base),
-                zero,
-                bytes_of(other, variant),
-                said,
-                fates,
-                skipped,
-            )
-        )
+        spoken = {"tokenizer": tokenizer, "prompt": prompt, "max_new_tokens": max_new_tokens}
+        base = rows[0].loss if rows else None
+        rows.append(measure_variant(model, variant, text, name, base, watch, batch_size, **spoken))
     tokens = len(text) - (text.bos_id is None)
     return Comparison(text.name, tokens, text.length, None if tokenizer is None else prompt, tuple(rows))
+
+
+def measure_variant(
+    model: nn.Module,
+    variant: Variant,
+    text: Text | Sequence[int] | Tensor,
+    name: str = "variant",
+    base: float | None = None,
+    watch: Any = (),
+    batch_size: int = 4,
+    tokenizer: Any = None,
+    prompt: str = PROMPT,
+    max_new_tokens: int = 20,
+) -> Row:
+    """One row of `compare`, which says what is taken; base: the model's own loss, None where this is it."""
+    text, watch = as_text(model, text), coordinates(watch)
+    before = {one: value_of(model, one) for one in watch}
+    other, context = running(model, variant, watch)
+
+    def loss(of: nn.Module) -> float:
+        return perplexity(of, text.ids, text.length, batch_size=batch_size, bos_id=text.bos_id).loss
+
+    with context as found:
+        value = measured(other, loss, f"of {name}")
+        skipped = copy.deepcopy(found) if isinstance(found, Skipped) else None  # of this text alone
+        zero = sparsity_of(other) if skipped is None else share(skipped)
+        fates = tuple(fate_of(model, other, one, before[one], skipped) for one in watch)
+        said = None if tokenizer is None else continued(other, tokenizer, prompt, max_new_tokens)
+    times = ratio(value, value if base is None else base)
+    size = bytes_of(other, variant)
+    return Row(name, value, ratio(value, 0.0), times, zero, size, said, fates, skipped)
+
+
+def as_text(model: nn.Module, text: Text | Sequence[int] | Tensor) -> Text:
+    """Plain token ids as a text in windows of 512, or of the model's context if that is shorter."""
+    if isinstance(text, Text):
+        return text
+    return Text(torch.as_tensor(text), min(LENGTH, model.config.n_ctx))
 
 
 def running(
@@ -211,7 +225,6 @@ def value_of(model: nn.Module, weight: Coordinate) -> float:
 def fate_of(
     model: nn.Module,
     other: nn.Module,
-    variant: Variant,
     weight: Coordinate,
     before: float,
     skipped: Skipped | None,
