@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
     from rich.table import Table
 
 
@@ -44,9 +45,12 @@ class Tabular(ABC):
         """The rows as texts."""
         return [[str(cell) for cell in row] for row in self.rows()]
 
-    def __rich__(self) -> "Table":
+    def __rich__(self) -> "Group":
         """For `rich.print`."""
-        return rich_table(self.columns(), self.cells(), self.caption())
+        from rich.console import Group
+
+        below = [self.caption()] if self.caption() else []
+        return Group(rich_table(self.columns(), self.cells()), *below)
 
     def __str__(self) -> str:
         return as_text(self.__rich__())
@@ -65,7 +69,7 @@ class Tabular(ABC):
 
         body = "".join(line("td", row) for row in cells)
         head, below = line("th", self.columns()), html.escape(self.caption())
-        return f"<table><thead>{head}</thead><tbody>{body}</tbody></table><p>{below}</p>"
+        return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>" + f"<p>{below}</p>" * bool(below)
 
 
 def numeric(cells: list[list[str]]) -> list[bool]:
@@ -73,11 +77,11 @@ def numeric(cells: list[list[str]]) -> list[bool]:
     return [all(map(is_number, column)) for column in zip(*cells, strict=True)]
 
 
-def rich_table(columns: Sequence[str], cells: list[list[str]], caption: str = "") -> "Table":
+def rich_table(columns: Sequence[str], cells: list[list[str]]) -> "Table":
     """Aligned columns without a frame: texts to the left, numbers to the right."""
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, caption=caption or None, caption_justify="left")
+    table = Table(box=None, pad_edge=False)
     for name, right in zip(columns, numeric(cells) or [False] * len(columns), strict=True):
         table.add_column(name, justify="right" if right else "left")
     for row in cells:
@@ -85,11 +89,11 @@ def rich_table(columns: Sequence[str], cells: list[list[str]], caption: str = ""
     return table
 
 
-def as_text(table: "Table") -> str:
-    """A table as plain text, as wide as it needs to be."""
+def as_text(shown: "RenderableType") -> str:
+    """A table, or several, as plain text, as wide as it needs to be."""
     from rich.console import Console
 
     out = io.StringIO()
     console = Console(file=out, width=10_000, color_system=None, highlight=False, markup=False)
-    console.print(table)
+    console.print(shown)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

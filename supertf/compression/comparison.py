@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from rich.console import Group
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -73,25 +74,54 @@ class Comparison(Tabular):
 
     def columns(self) -> list[str]:
         """The table's head."""
-        watched = [show(fate.coordinate) for fate in self.found[0].fates]
         texts = [f"{self.prompt!r} goes on"] if self.prompt is not None else []
-        return ["model", "perplexity", "ratio", "zero, %", "MB", *watched, *texts]
+        return ["model", "perplexity", "ratio", "zero, %", "MB", *texts]
 
     def rows(self) -> Iterable[Sequence[Any]]:
         """A line for each model."""
         for row in self.found:
             texts = [repr(row.text)] if self.prompt is not None else []
             figures = [number(row.perplexity), number(row.ratio), f"{100 * row.sparsity:.1f}"]
-            yield [row.name, *figures, f"{row.bytes / 1e6:.1f}", *map(told, row.fates), *texts]
+            yield [row.name, *figures, f"{row.bytes / 1e6:.1f}", *texts]
 
     def caption(self) -> str:
         """What was measured on."""
         return f"{self.tokens} tokens of {self.text}, in windows of {self.length}"
 
+    @property
+    def fates(self) -> "Fates":
+        """A table of the watched weights, with a column for each model."""
+        return Fates(self.found)
+
+    def __rich__(self) -> Group:
+        """For `rich.print`: the watched weights below."""
+        below = ["", self.fates] if self.found[0].fates else []
+        return Group(super().__rich__(), *below)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the watched weights below."""
+        return super()._repr_html_() + (self.fates._repr_html_() if self.found[0].fates else "")
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         told = {name: getattr(self, name) for name in ("text", "tokens", "length", "prompt")}
         return {**told, "models": [row.to_dict() for row in self.found]}
+
+
+@dataclass(frozen=True)
+class Fates(Tabular):
+    """What became of the watched weights in each model."""
+
+    found: tuple[Row, ...]
+
+    def columns(self) -> list[str]:
+        """The table's head."""
+        return ["weight", *(row.name for row in self.found)]
+
+    def rows(self) -> Iterable[Sequence[Any]]:
+        """A line for each weight."""
+        for same in zip(*(row.fates for row in self.found), strict=True):
+            yield [show(same[0].coordinate), *map(told, same)]
 
 
 def told(fate: Fate) -> str:

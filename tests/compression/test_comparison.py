@@ -107,7 +107,7 @@ def test_a_comparison_prints_itself_and_is_json(model):
     found = compare(model, {"int4": few}, HELD_OUT, watch=PLANTED, progress=False)
     text, page = str(found), found._repr_html_()
     assert "128 tokens of book, in windows of 32" in text and "1[7, 21]" in text
-    assert page.count("<tr>") == 3 and "int4" in page
+    assert page.count("<table>") == 2 and page.count("<tr>") == 5 and "int4" in page
     told = json.loads(json.dumps(found.to_dict()))
     assert [row["name"] for row in told["models"]] == ["as it is", "int4"]
     assert told["models"][1]["fates"][0]["coordinate"] == "1[7, 21]"
