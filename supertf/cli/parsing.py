@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 class Group(TyperGroup):
     """A command with subcommands; without one, it lists them."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args and not ctx.resilient_parsing:
             print(ctx.get_help())
             raise typer.Exit(2)
@@ -28,7 +28,7 @@ class Command(TyperCommand):
         for parameter in self.params:
             parameter.opts = [normal(name) for name in parameter.opts]
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         lists = {name for parameter in self.params if parameter.multiple for name in parameter.opts}
         return super().parse_args(ctx, repeat_names(args, lists))
 

@@ -106,7 +106,7 @@ def prune(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Prune a model: perplexity, text, the fate of super weights."""
+    """Prune a model: perplexity, text and super weights' fates."""
     protect = protect or ["super"]
     return run(SimpleNamespace(**locals()))
 

@@ -66,7 +66,7 @@ def quantize(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Quantize a model: perplexity, text, the fate of super weights."""
+    """Quantize a model: perplexity, text and super weights' fates."""
     protect = protect or ["super"]
     return run(SimpleNamespace(**locals()))
 
