@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+LONG = 40  # characters: columns of more are folded where a table is too wide
+
 
 def print_result(result: dict[str, Any], as_json: bool) -> None:
     """Print a result as JSON, or as aligned `name  value` lines."""
@@ -26,19 +28,26 @@ def without_infinities(value: Any) -> Any:
 
 
 def print_table(names: list[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Aligned columns: texts to the left, folded where a terminal is too narrow, and numbers to the right.
+    """Aligned columns: texts to the left and numbers to the right.
 
-    Numbers are never cut: what is wider than the terminal, or goes to a file, has the width it needs.
+    In a terminal that is too narrow, columns of long texts are folded. Nothing is ever cut: what is still too
+    wide for it, or goes to a file, has the width it needs.
     """
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
 
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [names, *([str(cell) for cell in row] for row in rows)]
     table = Table(box=None, padding=(0, 0, 0, 2))
-    for name, *column in zip(names, *cells, strict=True):
-        numeric = all(is_number(cell) for cell in column)
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
-    for row in cells:
+    for name, *column in zip(*cells, strict=True):
+        width = max(map(cell_len, (name, *column)))
+        table.add_column(
+            name,
+            justify="right" if all(map(is_number, column)) else "left",
+            overflow="fold",
+            width=width if width <= LONG else None,
+        )
+    for row in cells[1:]:
         table.add_row(*row)
     console = Console(markup=False, emoji=False, highlight=False)
     wanted = console.measure(table, options=console.options.update(width=1_000_000))
