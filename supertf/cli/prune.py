@@ -1,12 +1,32 @@
 """`supertf prune`: a model beside its pruned self: perplexity, text, and what becomes of super weights."""
 
-import argparse
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any
 
-from supertf.cli.main import boolean, positive_int, print_result, seed
+from typer import Option, Typer
+
+from supertf.cli.options import (
+    PROTECTED,
+    Bos,
+    CalibrationWindows,
+    Data,
+    Device,
+    Json,
+    Matrices,
+    Model,
+    NewTokens,
+    Prompt,
+    Seed,
+    Tokenizer,
+    WindowLength,
+    Windows,
+    one_of,
+)
+from supertf.cli.parsing import Command
+from supertf.cli.printing import print_result
 from supertf.compression import FAMILY, needs_text, of_family
 from supertf.errors import UserError
 
@@ -26,76 +46,69 @@ ONLY_FOR = {  # options that not all methods have
 CALIBRATION = {"static": 8, "structured": 8, "dynamic": 2}  # windows
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `supertf prune`."""
-    parser.add_argument(
-        "--method",
-        choices=tuple(FAMILY),
-        default="wanda",
-        help="removes weights (random to sparsegpt), MLP channels or attention heads, "
-        "or drops inputs token by token (inputs, gate, top)",
-    )
-    parser.add_argument("--sparsity", type=float, help="the share that goes, 0 to 1 (default: 0.5)")
-    parser.add_argument("--pattern", metavar="N:M", help="in place of a sparsity, as in 2:4; single weights")
-    parser.add_argument(
-        "--scope",
-        choices=("matrix", "row", "global"),
-        help="weights that are compared (default: the method's own)",
-    )
-    parser.add_argument(
-        "--score",
-        choices=("activation", "magnitude", "random"),
-        help="of channels and heads (default: activation)",
-    )
-    parser.add_argument("--seed", type=seed, default=0, help="of what is random")
-    parser.add_argument(
-        "--refit_windows",
-        type=positive_int,
-        help="fit output projections anew, by least squares, to as much of the text that follows; 64 are "
-        "little for smollm2-135m, and take minutes (default: leave them)",
-    )
-    add_shared_arguments(parser, "keeps its value, or its channel")
-    parser.add_argument("--save", metavar="FOLDER", help="write the pruned model: the smaller one, if it is")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+app = Typer()
 
 
-def add_shared_arguments(parser: argparse.ArgumentParser, protected: str) -> None:
-    """Options that `supertf quantize` has, too. protected: what protection does to a weight."""
-    parser.add_argument(
-        "--model", default="smollm2-135m", help="smollm2-135m, a hub id, a folder, a run or a GGUF file"
-    )
-    parser.add_argument(
-        "--protect",
-        nargs="+",
-        default=["super"],
-        metavar="WEIGHT",
-        help=f"super (each candidate, see superweights find), none, or as in '11[507, 1229]': {protected} "
-        "(default: super)",
-    )
-    parser.add_argument("--matrices", nargs="+", metavar="KIND", help="as in mlp.c_proj (default: all)")
-    parser.add_argument(
-        "--data", default="python-docs:stdlib", help="a token file (.bin), or text as in supertf data"
-    )
-    parser.add_argument("--windows", type=positive_int, default=8, help="of held-out text, its beginning")
-    parser.add_argument("--length", type=positive_int, help="tokens per window (default: 512 or the context)")
-    parser.add_argument(
-        "--calibration_windows",
-        type=positive_int,
-        help="of the text that follows (default: 8, of dynamic methods 2; 0 where none is needed)",
-    )
-    parser.add_argument("--prompt", default="The capital of France is", help="both models go on with it")
-    parser.add_argument("--max_new_tokens", type=positive_int, default=20)
-    parser.add_argument(
-        "--tokenizer",
-        help="gpt2, bytes, smollm2-135m, a tokenizer file or another model (default: the model's)",
-    )
-    parser.add_argument(
-        "--bos",
-        type=boolean,
-        metavar="BOOL",
-        help="begin prompt and windows with a BOS token (default: as the model expects)",
-    )
-    parser.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
+@app.command(cls=Command)
+def prune(
+    method: Annotated[
+        str,
+        Option(
+            **one_of(FAMILY),
+            help="removes weights (random to sparsegpt), MLP channels or attention heads, or drops inputs "
+            "token by token (inputs, gate, top)",
+        ),
+    ] = "wanda",
+    sparsity: Annotated[float | None, Option(help="the share that goes, 0 to 1 (default: 0.5)")] = None,
+    pattern: Annotated[
+        str | None, Option(metavar="N:M", help="in place of a sparsity, as in 2:4; single weights")
+    ] = None,
+    scope: Annotated[
+        str | None,
+        Option(
+            **one_of(["matrix", "row", "global"]),
+            help="weights that are compared (default: the method's own)",
+        ),
+    ] = None,
+    score: Annotated[
+        str | None,
+        Option(
+            **one_of(["activation", "magnitude", "random"]),
+            help="of channels and heads (default: activation)",
+        ),
+    ] = None,
+    seed: Seed = 0,
+    refit_windows: Annotated[
+        int | None,
+        Option(
+            min=1,
+            help="fit output projections anew, by least squares, to as much of the text that follows; 64 are "
+            "little for smollm2-135m, and take minutes (default: leave them)",
+        ),
+    ] = None,
+    model: Model = "smollm2-135m",
+    protect: Annotated[
+        list[str] | None,
+        Option(metavar="WEIGHT", help=f"{PROTECTED}: keeps its value, or its channel (default: super)"),
+    ] = None,
+    matrices: Matrices = None,
+    data: Data = "python-docs:stdlib",
+    windows: Windows = 8,
+    length: WindowLength = None,
+    calibration_windows: CalibrationWindows = None,
+    prompt: Prompt = "The capital of France is",
+    max_new_tokens: NewTokens = 20,
+    tokenizer: Tokenizer = None,
+    bos: Bos = None,
+    device: Device = None,
+    save: Annotated[
+        str | None, Option(metavar="FOLDER", help="write the pruned model: the smaller one, if it is")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Prune a model: perplexity, text and super weights' fates."""
+    protect = protect or ["super"]
+    return run(SimpleNamespace(**locals()))
 
 
 @dataclass(frozen=True)
@@ -117,7 +130,7 @@ class Outcome:
     pruned: "Callable[[], GPT] | None" = None
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: SimpleNamespace) -> int:
     """Print what pruning does to a model."""
     from supertf.cli.side_by_side import SideBySide, by_kind
 
@@ -151,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def check_options(args: argparse.Namespace) -> None:
+def check_options(args: SimpleNamespace) -> None:
     """`UserError` on options that the method does not have, before anything is loaded."""
     from supertf.compression import check_sparsity, groups
 
@@ -167,7 +180,7 @@ def check_options(args: argparse.Namespace) -> None:
         check_sparsity(args.sparsity)
 
 
-def prepared(args: argparse.Namespace, side: "SideBySide") -> Any:
+def prepared(args: SimpleNamespace, side: "SideBySide") -> Any:
     """What the method must know of the model's activations."""
     from supertf.compression import calibration_for
     from supertf.data import Text
@@ -180,7 +193,7 @@ def prepared(args: argparse.Namespace, side: "SideBySide") -> Any:
 
 
 def planned(
-    args: argparse.Namespace, side: "SideBySide", known: Any, protect: "list[Coordinate]"
+    args: SimpleNamespace, side: "SideBySide", known: Any, protect: "list[Coordinate]"
 ) -> "Pruning | DynamicPruning":
     """The plan that the options ask for, with weights protected."""
     from supertf.compression import plan_pruning
@@ -200,7 +213,7 @@ def planned(
     )
 
 
-def run_static(args: argparse.Namespace, side: "SideBySide") -> Outcome:
+def run_static(args: SimpleNamespace, side: "SideBySide") -> Outcome:
     """Single weights become zero."""
     from supertf.compression import prune, pruned
 
@@ -211,7 +224,7 @@ def run_static(args: argparse.Namespace, side: "SideBySide") -> Outcome:
     return outcome(pruning, losses, texts, {}, lambda: prune(side.model, pruning))
 
 
-def run_structured(args: argparse.Namespace, side: "SideBySide") -> Outcome:
+def run_structured(args: SimpleNamespace, side: "SideBySide") -> Outcome:
     """Whole channels or heads go, and the smaller model is measured."""
     from supertf.compression import smaller
 
@@ -225,7 +238,7 @@ def run_structured(args: argparse.Namespace, side: "SideBySide") -> Outcome:
     return outcome(pruning, losses, texts, told, lambda: small)
 
 
-def run_dynamic(args: argparse.Namespace, side: "SideBySide") -> Outcome:
+def run_dynamic(args: SimpleNamespace, side: "SideBySide") -> Outcome:
     """Small inputs of matrices do not count, token by token."""
     from supertf.compression import dynamically_pruned
 
@@ -262,7 +275,7 @@ def run_dynamic(args: argparse.Namespace, side: "SideBySide") -> Outcome:
 
 
 def refitted(
-    args: argparse.Namespace, side: "SideBySide", model: "GPT", plan: "DynamicPruning | None" = None
+    args: SimpleNamespace, side: "SideBySide", model: "GPT", plan: "DynamicPruning | None" = None
 ) -> "GPT":
     """The model with output projections fitted anew, if the options ask for it: those behind what was cut
     out, or the MLPs'."""
@@ -317,8 +330,8 @@ def summed(some: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 def print_pruned(result: dict[str, Any]) -> None:
     """The result for people."""
+    from supertf.cli.printing import print_table
     from supertf.cli.side_by_side import print_head, print_tail, print_weights
-    from supertf.cli.tables import print_table
 
     config, weights = result["config"], result["watched"]
     asked = f"pattern {config['pattern']}" if config.get("pattern") else f"sparsity {config['sparsity']:g}"

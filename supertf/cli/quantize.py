@@ -1,10 +1,27 @@
 """`supertf quantize`: a model beside itself in few bits: quality and the fate of super weights."""
 
-import argparse
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any
 
-from supertf.cli.main import print_result
-from supertf.cli.prune import add_shared_arguments
+from typer import Option, Typer
+
+from supertf.cli.options import (
+    PROTECTED,
+    Bos,
+    CalibrationWindows,
+    Data,
+    Device,
+    Json,
+    Matrices,
+    Model,
+    NewTokens,
+    Prompt,
+    Tokenizer,
+    WindowLength,
+    Windows,
+)
+from supertf.cli.parsing import Command
+from supertf.cli.printing import print_result
 from supertf.errors import UserError
 
 if TYPE_CHECKING:
@@ -12,22 +29,49 @@ if TYPE_CHECKING:
     from supertf.compression import Calibration, Scheme
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `supertf quantize`."""
-    parser.add_argument(
-        "--scheme",
-        default="int4 block=64",
-        help="intBITS block=BLOCK clip=CLIP symmetric; bits 2 to 8; block tensor, channel, 64, 64x64; "
-        "clip none, z4, p99.9, error, output; all but the bits may be left out",
-    )
-    add_shared_arguments(parser, "held out, it keeps its value and does not stretch its block's levels")
-    parser.add_argument(
-        "--save", metavar="FOLDER", help="write the quantized weights, read back: no smaller than before"
-    )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+app = Typer()
 
 
-def run(args: argparse.Namespace) -> int:
+@app.command(cls=Command)
+def quantize(
+    scheme: Annotated[
+        str,
+        Option(
+            help="intBITS block=BLOCK clip=CLIP symmetric; bits 2 to 8; block tensor, channel, 64, 64x64; "
+            "clip none, z4, p99.9, error, output; all but the bits may be left out"
+        ),
+    ] = "int4 block=64",
+    model: Model = "smollm2-135m",
+    protect: Annotated[
+        list[str] | None,
+        Option(
+            metavar="WEIGHT",
+            help=f"{PROTECTED}: held out, it keeps its value and does not stretch its block's levels "
+            "(default: super)",
+        ),
+    ] = None,
+    matrices: Matrices = None,
+    data: Data = "python-docs:stdlib",
+    windows: Windows = 8,
+    length: WindowLength = None,
+    calibration_windows: CalibrationWindows = None,
+    prompt: Prompt = "The capital of France is",
+    max_new_tokens: NewTokens = 20,
+    tokenizer: Tokenizer = None,
+    bos: Bos = None,
+    device: Device = None,
+    save: Annotated[
+        str | None,
+        Option(metavar="FOLDER", help="write the quantized weights, read back: no smaller than before"),
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Quantize a model: perplexity, text and super weights' fates."""
+    protect = protect or ["super"]
+    return run(SimpleNamespace(**locals()))
+
+
+def run(args: SimpleNamespace) -> int:
     """Print what quantizing does to a model."""
     from supertf.cli.side_by_side import SideBySide, by_kind
     from supertf.compression import Scheme, calibrate, plan_quantization, quantize, quantized
@@ -99,8 +143,8 @@ def unprotected(
 
 def print_quantized(result: dict[str, Any]) -> None:
     """The result for people."""
+    from supertf.cli.printing import number, print_table
     from supertf.cli.side_by_side import print_head, print_tail, print_weights
-    from supertf.cli.tables import number, print_table
 
     weights, size = result["watched"], result["bytes"]
     print_head(result, result["config"]["scheme"], "quantized")

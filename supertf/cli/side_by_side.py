@@ -4,7 +4,6 @@ Both are measured on the same held-out text, a text apart from it is there to ca
 that may be super weights are watched, protected or not.
 """
 
-import argparse
 import contextlib
 import math
 import shlex
@@ -12,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from supertf.analysis import perplexity
+from supertf.cli.printing import number, print_table
 from supertf.cli.subject import Subject
-from supertf.cli.tables import number, print_table
 from supertf.data import save_tokenizer
 from supertf.errors import UserError
 from supertf.model import (
@@ -57,12 +57,12 @@ class SideBySide:
     weight.
     """
 
-    def __init__(self, args: argparse.Namespace, calibration_windows: int, refit_windows: int = 0):
+    def __init__(self, args: SimpleNamespace, calibration_windows: int, refit_windows: int = 0):
         self.args, self.windows = args, (calibration_windows, refit_windows)
         self.seconds: dict[str, float] = {}
-        self.bar = tqdm(total=6 + sum(map(bool, (*self.windows, args.save))), leave=False)
         every, named = parse_protect(args.protect)
         check_new(args.save)
+        self.bar = tqdm(total=6 + sum(map(bool, (*self.windows, args.save))), leave=False)
         with self.step("loading"):
             self.load(every, named)
 
@@ -254,7 +254,7 @@ def recorded_verdicts(model: str) -> dict[str, tuple[str, float]]:
     }
 
 
-def command(name: str, args: argparse.Namespace) -> str:
+def command(name: str, args: SimpleNamespace) -> str:
     """The command that gives the same result, with every option spelled out."""
     words = ["supertf", name]
     for option, value in vars(args).items():

@@ -3,6 +3,7 @@ from . import effects as effects
 from . import sets as sets
 from .ablation import Ablation as Ablation
 from .ablation import Loss as Loss
+from .ablation import Proof as Proof
 from .ablation import ablate as ablate
 from .ablation import measured as measured
 from .ablation import random_weights as random_weights

@@ -1,6 +1,5 @@
 """The benchmarks' arithmetic, and that their rivals do the same work."""
 
-import argparse
 import importlib.metadata
 import inspect
 import itertools
@@ -20,7 +19,7 @@ from supertf.bench import timing as bench
 from supertf.bench import train as bench_train
 from supertf.bench.timing import interleave, matmul_gflops, read_gbps, rounds, speedup, spread
 from supertf.bench.train import SHAPES, flops_per_token
-from supertf.cli import bench as cli_bench
+from supertf.cli.bench import BENCHMARKS
 from supertf.cli.main import main
 from supertf.compression.packed import PACKINGS, missing_kernel
 from supertf.errors import UserError
@@ -224,16 +223,15 @@ def test_what_was_measured_is_printed_also_when_the_rest_was_not(monkeypatch, ca
     assert ("interrupted" if code == 130 else "no disk") in captured.err
 
 
-@pytest.mark.parametrize("name", list(cli_bench.BENCHMARKS))
-def test_every_benchmark_takes_its_options_and_help_tells_its_defaults(name):
-    module, options = cli_bench.BENCHMARKS[name]
-    run = importlib.import_module(f"supertf.bench.{module}").run
+@pytest.mark.parametrize("name", list(BENCHMARKS))
+def test_every_benchmark_takes_its_options_and_help_tells_its_defaults(name, capsys):
+    options = BENCHMARKS[name]
+    run = importlib.import_module(f"supertf.bench.{name}").run
     parameters = inspect.signature(run).parameters
     assert set(options) == set(parameters)
     assert inspect.isgeneratorfunction(run)  # so that what was measured is told, whatever ends the rest
-    parser = argparse.ArgumentParser()
-    cli_bench.add_arguments(parser)
-    text = " ".join(parser.format_help().split())
+    main(["bench", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
     for option in options:
         default = f"{parameters[option].default:g}"
         expected = f"{name} {default}" if option == "repeats" else f"(default: {default})"

@@ -35,6 +35,28 @@ COMMANDS = {
 }
 
 
+BESIDE = {
+    *("config", "versions", "command", "seconds", "perplexity", "loss", "parameters", "text", "saved"),
+    *("by_kind", "by_matrix", "watched"),
+}
+KEYS = {  # of the JSON, which scripts rely on
+    "generate": {
+        *("model", "prompt", "text", "bos", "prompt_tokens", "new_tokens", "tokens_per_second"),
+        *("temperature", "seed", "weights", "device"),
+    },
+    "eval": {
+        *("model", "data", "tokens", "length", "context", "stride", "bos", "loss", "perplexity"),
+    },
+    "superweights find": {
+        *("config", "versions", "seconds", "passes", "spikes_gone", "candidates", "layers"),
+    },
+    "superweights ablate": {"config", "versions", "seconds", "weights"},
+    "superweights scale": {"config", "versions", "seconds", "weights", "factors"},
+    "prune": {*BESIDE, "unit", "sparsity"},
+    "quantize": {*BESIDE, "weights", "bits_per_weight", "bytes"},
+}
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """A folder with a text and a model of every kind that is a folder."""
@@ -67,6 +89,7 @@ def test_every_command_reads_every_kind_of_model(models, capsys, one_thread, com
     reads, a GPT-2 with its own tokenizer, and a model of this lab's."""
     assert run(models, command, model, *COMMANDS[command], "--json") == 0
     found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert set(found) == KEYS[command]
     begins = model in ("llama", "pruned")  # as the tokenizer says
     assert found.get("config", found)["bos"] == begins
 
