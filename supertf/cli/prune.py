@@ -1,8 +1,7 @@
 """`supertf prune`: a model beside its pruned self: perplexity, text, and what becomes of super weights."""
 
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,8 +31,8 @@ from supertf.errors import UserError
 
 if TYPE_CHECKING:
     from supertf.cli.side_by_side import SideBySide
-    from supertf.compression import DynamicPruning, Fate, Pruning
-    from supertf.model import GPT, Coordinate
+    from supertf.compression import Comparison, DynamicPruning, Fate, Pruning
+    from supertf.model import GPT
 
 ONLY_FOR = {  # options that not all methods have
     "scope": ("random", "magnitude", "wanda"),
@@ -111,50 +110,43 @@ def prune(
     return run(SimpleNamespace(**locals()))
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What pruning did.
-
-    settings: of the plan. losses: dense and pruned, in nats per token. texts: dense and pruned. unit: what
-    went, "weights" or "inputs". by_matrix: how many of them there were and how many went. fates: of each
-    watched weight, as JSON. told: more for the JSON. pruned: makes the model that can be saved.
-    """
-
-    settings: dict[str, Any]
-    losses: tuple[float, float]
-    texts: tuple[str, str]
-    unit: str
-    by_matrix: dict[str, dict[str, Any]]
-    fates: list[dict[str, Any]]
-    told: dict[str, Any]
-    pruned: "Callable[[], GPT] | None" = None
+# how the models compare; how many weights or inputs of each matrix there were and went; what became of each
+# watched weight, as JSON; more for the JSON
+Outcome = tuple["Comparison", dict[str, dict[str, Any]], list[dict[str, Any]], dict[str, Any]]
 
 
 def run(args: SimpleNamespace) -> int:
     """Print what pruning does to a model."""
     from supertf.cli.side_by_side import SideBySide, by_kind
+    from supertf.compression import calibration_for, plan_pruning
 
     check_options(args)
     if args.sparsity is None and args.pattern is None:
         args.sparsity = 0.5
-    family = FAMILY[args.method]
-    windows = (args.calibration_windows or CALIBRATION[family]) if needs_text(args.method, args.score) else 0
+    calibrated, family = needs_text(args.method, args.score), FAMILY[args.method]
+    windows = (args.calibration_windows or CALIBRATION[family]) if calibrated else 0
     side = SideBySide(args, windows, args.refit_windows or 0)
-    found = {"static": run_static, "structured": run_structured, "dynamic": run_dynamic}[family](args, side)
-    if args.save:
-        with side.step("saving"):
-            side.save(found.pruned())
-    weights = [{**known, **fate} for known, fate in zip(side.weights(), found.fates, strict=True)]
-    settings = {"method": args.method, **found.settings}
+    known = None
+    if calibrated:
+        with side.step("calibrating"):
+            known = calibration_for(side.model, args.method, side.calibration, args.matrices, args.score)
+    options = {name: getattr(args, name) for name in ("sparsity", "pattern", "scope", "score", "seed")}
+    options |= {"matrices": args.matrices, "calibration": known, "watch": side.watch}
+    with side.step("planning"):
+        plan = plan_pruning(side.model, args.method, protect=side.protect, **options)
+        alone = plan_pruning(side.model, args.method, **options) if family == "dynamic" else None
+    work = {"static": static, "structured": structured, "dynamic": dynamic}[family]
+    found, by_matrix, fates, told = work(args, side, plan, alone)
+    weights = [{**known, **fate} for known, fate in zip(side.weights(), fates, strict=True)]
     result = {
-        **side.result("pruned", settings, *found.losses, found.texts),
-        "unit": found.unit,
-        "sparsity": summed(found.by_matrix.values())["share"],
-        **found.told,
+        **side.result("pruned", {"method": args.method, **plan.settings}, found),
+        "unit": "inputs" if family == "dynamic" else "weights",
+        "sparsity": summed(by_matrix.values())["share"],
+        **told,
         "by_kind": {
-            kind: {"matrices": len(some), **summed(some)} for kind, some in by_kind(found.by_matrix).items()
+            kind: {"matrices": len(some), **summed(some)} for kind, some in by_kind(by_matrix).items()
         },
-        "by_matrix": found.by_matrix,
+        "by_matrix": by_matrix,
         "watched": weights,
     }
     if args.json:
@@ -180,84 +172,43 @@ def check_options(args: SimpleNamespace) -> None:
         check_sparsity(args.sparsity)
 
 
-def prepared(args: SimpleNamespace, side: "SideBySide") -> Any:
-    """What the method must know of the model's activations."""
-    from supertf.compression import calibration_for
-    from supertf.data import Text
-
-    if not needs_text(args.method, args.score):
-        return None
-    with side.step("calibrating"):
-        text = Text(side.calibration, side.length)
-        return calibration_for(side.model, args.method, text, args.matrices, args.score)
-
-
-def planned(
-    args: SimpleNamespace, side: "SideBySide", known: Any, protect: "list[Coordinate]"
-) -> "Pruning | DynamicPruning":
-    """The plan that the options ask for, with weights protected."""
-    from supertf.compression import plan_pruning
-
-    return plan_pruning(
-        side.model,
-        args.method,
-        sparsity=args.sparsity,
-        pattern=args.pattern,
-        scope=args.scope,
-        score=args.score,
-        matrices=args.matrices,
-        calibration=known,
-        protect=protect,
-        watch=side.watch,
-        seed=args.seed,
-    )
-
-
-def run_static(args: SimpleNamespace, side: "SideBySide") -> Outcome:
+def static(args: SimpleNamespace, side: "SideBySide", plan: "Pruning", _: None) -> Outcome:
     """Single weights become zero."""
-    from supertf.compression import prune, pruned
+    from supertf.compression import prune
 
-    known = prepared(args, side)
-    with side.step("planning"):
-        pruning = planned(args, side, known, side.protect)
-    losses, texts = side.compare("pruned", pruned(side.model, pruning))
-    return outcome(pruning, losses, texts, {}, lambda: prune(side.model, pruning))
+    found = side.compare("pruned", plan)
+    if args.save:
+        side.save(prune(side.model, plan))
+    return found, removed(plan), list(map(fate_dict, plan.fates)), {}
 
 
-def run_structured(args: SimpleNamespace, side: "SideBySide") -> Outcome:
+def structured(args: SimpleNamespace, side: "SideBySide", plan: "Pruning", _: None) -> Outcome:
     """Whole channels or heads go, and the smaller model is measured."""
     from supertf.compression import smaller
 
-    known = prepared(args, side)
-    with side.step("planning"):
-        pruning = planned(args, side, known, side.protect)
-        small = smaller(side.model, pruning)
-    small = refitted(args, side, small)
-    losses, texts = side.compare("pruned", nullcontext(), small)
+    small = refitted(args, side, smaller(side.model, plan))
+    found = side.compare("pruned", small)
+    if args.save:
+        side.save(small)
     told = {"parameters_left": small.num_parameters()}
-    return outcome(pruning, losses, texts, told, lambda: small)
+    return found, removed(plan), list(map(fate_dict, plan.fates)), told
 
 
-def run_dynamic(args: SimpleNamespace, side: "SideBySide") -> Outcome:
-    """Small inputs of matrices do not count, token by token."""
-    from supertf.compression import dynamically_pruned
+def dynamic(
+    args: SimpleNamespace, side: "SideBySide", plan: "DynamicPruning", alone: "DynamicPruning"
+) -> Outcome:
+    """Small inputs of matrices do not count, token by token; alone: the plan that protects nothing."""
+    from supertf.compression import measure_variant, pruned
 
-    known = prepared(args, side)
-    with side.step("planning"):
-        pruning, alone = (planned(args, side, known, protect) for protect in (side.protect, []))
-    model = refitted(args, side, side.model, pruning)
-    dense = side.measure(side.model, "dense")
-    with dynamically_pruned(model, pruning, side.watch) as skipped:
-        loss = side.measure(model, "pruned")
-    unprotected = skipped
+    model = refitted(args, side, side.model, plan)
+    found = side.compare("pruned", (model, pruned(model, plan, watch=side.watch)))
+    skipped = unprotected = found["pruned"].skipped
     if side.protect:
-        with dynamically_pruned(model, alone, side.watch) as unprotected:
-            side.read_first_window(model)
-    with dynamically_pruned(model, alone):
+        first = dataclasses.replace(side.held_out, ids=side.held_out.ids[: side.length + 1])
+        inside = pruned(model, alone, watch=side.watch)
+        unprotected = measure_variant(model, (model, inside), first, "unprotected").skipped
+    with pruned(model, alone):
         spiking = side.spiking(model)
-    texts = [side.text(side.model, "dense")]
-    with dynamically_pruned(model, pruning):
-        texts.append(side.text(model, "pruned"))
     by_matrix = {
         name: {"of": seen, "removed": skipped.dropped[name], "share": skipped.dropped[name] / seen}
         for name, seen in skipped.seen.items()
@@ -270,8 +221,7 @@ def run_dynamic(args: SimpleNamespace, side: "SideBySide") -> Outcome:
         }
         for one in side.watch
     ]
-    told = {"work_skipped": skipped.work}
-    return Outcome(pruning.settings, (dense, loss), tuple(texts), "inputs", by_matrix, fates, told)
+    return found, by_matrix, fates, {"work_skipped": skipped.work}
 
 
 def refitted(
@@ -285,23 +235,15 @@ def refitted(
         return model
     kind = KINDS["heads" if args.method == "heads" else "channels"][1]
     with side.step("refitting"):
-        return refit(model, side.refitting, plan, side.model, side.length, [kind])
+        return refit(model, side.refitting.windows().flatten(), plan, side.model, side.length, [kind])
 
 
-def outcome(
-    pruning: "Pruning",
-    losses: tuple[float, float],
-    texts: tuple[str, str],
-    told: dict[str, Any],
-    copy: "Callable[[], GPT]",
-) -> Outcome:
-    """The outcome of a plan that removes weights."""
-    by_matrix = {
+def removed(plan: "Pruning") -> dict[str, dict[str, Any]]:
+    """How many weights each matrix has, and how many go."""
+    return {
         name: {"of": mask.numel(), "removed": count, "share": count / mask.numel()}
-        for (name, mask), count in zip(pruning.removed.items(), pruning.counts.values(), strict=True)
+        for (name, mask), count in zip(plan.removed.items(), plan.counts.values(), strict=True)
     }
-    fates = [fate_dict(one) for one in pruning.fates]
-    return Outcome(pruning.settings, losses, texts, "weights", by_matrix, fates, told, copy)
 
 
 def fate_dict(fate: "Fate") -> dict[str, Any]:

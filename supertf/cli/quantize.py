@@ -74,7 +74,7 @@ def quantize(
 def run(args: SimpleNamespace) -> int:
     """Print what quantizing does to a model."""
     from supertf.cli.side_by_side import SideBySide, by_kind
-    from supertf.compression import Scheme, calibrate, plan_quantization, quantize, quantized
+    from supertf.compression import Scheme, calibrate, plan_quantization, quantize
 
     scheme = Scheme.parse(args.scheme)
     calibrated = scheme.clip == "output"
@@ -86,14 +86,14 @@ def run(args: SimpleNamespace) -> int:
     model, calibration = side.model, None
     if calibrated:
         with side.step("calibrating"):
-            calibration = calibrate(model, side.calibration, side.length, kinds=args.matrices)
+            ids = side.calibration.windows().flatten()
+            calibration = calibrate(model, ids, side.length, kinds=args.matrices)
     with side.step("rounding"):
         found = plan_quantization(model, scheme, side.protect, side.watch, calibration, args.matrices)
         alone = unprotected(side, scheme, calibration, found.values)
-    losses, texts = side.compare("quantized", quantized(model, found))
+    compared = side.compare("quantized", found)
     if args.save:
-        with side.step("saving"):
-            side.save(quantize(model, found))
+        side.save(quantize(model, found))
     by_matrix = {
         name: {"weights": value.numel(), "error": found.errors[name]} for name, value in found.values.items()
     }
@@ -101,7 +101,7 @@ def run(args: SimpleNamespace) -> int:
     weights = sum(one["weights"] for one in by_matrix.values())
     settings = {"scheme": str(scheme), "matrices": list(by_kind(by_matrix))}
     result = {
-        **side.result("quantized", settings, *losses, texts),
+        **side.result("quantized", settings, compared),
         "weights": weights,
         "bits_per_weight": found.bits_per_weight,
         "bytes": {"dense": weights * itemsize, "quantized": found.bytes},

@@ -133,9 +133,13 @@ class Subject:
 
     def read(self, data: str, max_tokens: int) -> "np.ndarray":
         """The first tokens of a text, (N,) int64, see `read_ids`; `UserError` when it cannot be read."""
+        self.check_data(data)
+        return read_ids(data, self.tokenizer, max_tokens)
+
+    def check_data(self, data: str) -> None:
+        """`UserError` on tokens of another tokenizer than the model's."""
         if data.endswith(".bin") and self.other:
             raise UserError(
                 f"{data} holds tokens of this lab's tokenizers: give the text itself, or name its own with "
                 "--tokenizer"
             )
-        return read_ids(data, self.tokenizer, max_tokens)

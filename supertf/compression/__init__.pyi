@@ -5,6 +5,7 @@ from .calibration import Calibration as Calibration
 from .calibration import calibrate as calibrate
 from .comparison import Comparison as Comparison
 from .comparison import Row as Row
+from .comparison import Variant as Variant
 from .comparison import compare as compare
 from .comparison import measure_variant as measure_variant
 from .dynamic_pruning import DynamicPruning as DynamicPruning

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Row:
     that is zero of the weights of its layers' matrices, or of their inputs that were dropped. bytes: what its
     parameters take, in few bits where they are quantized for a while. text: how it continues the prompt,
     greedily; None without a tokenizer. fates: of the watched weights. skipped: what a dynamic plan dropped.
+    seconds: that the loss and the text took.
     """
 
     name: str
@@ -47,7 +49,8 @@ class Row:
     bytes: float
     text: str | None
     fates: tuple[Fate, ...]
-    skipped: Skipped | None = None
+    skipped: Skipped | None
+    seconds: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -172,7 +175,7 @@ def compare(
     """
     text = as_text(model, text)
     rows: list[Row] = []
-    bar = tqdm({"as it is": model, **others}.items(), disable=not progress, leave=False)
+    bar = tqdm({"dense": model, **others}.items(), disable=not progress, leave=False)
     for name, variant in bar:
         bar.set_description(name)
         spoken = {"tokenizer": tokenizer, "prompt": prompt, "max_new_tokens": max_new_tokens}
@@ -203,14 +206,18 @@ def measure_variant(
         return perplexity(of, text.ids, text.length, batch_size=batch_size, bos_id=text.bos_id).loss
 
     with context as found:
-        value = measured(other, loss, f"of {name}")
+        started = time.perf_counter()
+        value = measured(other, loss, f"of the {name} model")
+        measuring = time.perf_counter() - started
         skipped = copy.deepcopy(found) if isinstance(found, Skipped) else None  # of this text alone
         zero = sparsity_of(other) if skipped is None else share(skipped)
         fates = tuple(fate_of(model, other, one, before[one], skipped) for one in watch)
+        started = time.perf_counter()
         said = None if tokenizer is None else continued(other, tokenizer, prompt, max_new_tokens)
+        seconds = {"loss": measuring, "text": time.perf_counter() - started}
     times = ratio(value, value if base is None else base)
     size = bytes_of(other, variant)
-    return Row(name, value, ratio(value, 0.0), times, zero, size, said, fates, skipped)
+    return Row(name, value, ratio(value, 0.0), times, zero, size, said, fates, skipped, seconds)
 
 
 def as_text(model: nn.Module, text: Text | Sequence[int] | Tensor) -> Text:

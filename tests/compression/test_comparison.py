@@ -38,18 +38,16 @@ def test_copies_and_plans_are_measured_alike_and_the_model_is_left_alone(model):
     few = plan_quantization(model, "int4 block=8", progress=False)
     others = {"plan": plan, "copy": prune(model, plan), "int4 plan": few, "int4": quantize(model, few)}
     found = compare(model, others, HELD_OUT, watch=PLANTED, progress=False)
-    assert found["as it is"].loss == loss(model) and found["as it is"].ratio == 1
+    assert found["dense"].loss == loss(model) and found["dense"].ratio == 1
     for name, context in {"plan": pruned(model, plan), "int4 plan": quantized(model, few)}.items():
         with context:
             assert found[name].loss == loss(model)
     for plan_name, copy_name in (("plan", "copy"), ("int4 plan", "int4")):
         assert found[plan_name].loss == found[copy_name].loss
         assert found[plan_name].fates == found[copy_name].fates
-        assert found[plan_name].ratio == pytest.approx(
-            math.exp(found[plan_name].loss - found["as it is"].loss)
-        )
+        assert found[plan_name].ratio == pytest.approx(math.exp(found[plan_name].loss - found["dense"].loss))
     assert found["plan"].sparsity == pytest.approx(plan.sparsity, abs=0.01)
-    assert found["int4 plan"].bytes < found["int4"].bytes == found["as it is"].bytes
+    assert found["int4 plan"].bytes < found["int4"].bytes == found["dense"].bytes
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -109,7 +107,7 @@ def test_a_comparison_prints_itself_and_is_json(model):
     assert "128 tokens of book, in windows of 32" in text and "1[7, 21]" in text
     assert page.count("<table>") == 2 and page.count("<tr>") == 5 and "int4" in page
     told = json.loads(json.dumps(found.to_dict()))
-    assert [row["name"] for row in told["models"]] == ["as it is", "int4"]
+    assert [row["name"] for row in told["models"]] == ["dense", "int4"]
     assert told["models"][1]["fates"][0]["coordinate"] == "1[7, 21]"
 
 
