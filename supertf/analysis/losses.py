@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from supertf.checks import check_vocabulary
+from supertf.data import check_vocabulary
 from supertf.errors import UserError
 from supertf.model import GPT
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from supertf.analysis.peak_entries import Peak, peak
-from supertf.checks import check_vocabulary
+from supertf.data import check_vocabulary
 from supertf.errors import UserError
 from supertf.model import GPT, Layout
 

@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print loss, perplexity and what they were measured on."""
     from supertf.analysis import loss_by_position, perplexity
-    from supertf.checks import check_finite
     from supertf.cli.subject import Subject
+    from supertf.device import check_finite
 
     subject = Subject(args.model, args.tokenizer, args.bos, args.device)
     model, bos_id = subject.model, subject.bos_id

@@ -22,7 +22,7 @@ from accelerate.tracking import get_available_trackers
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from supertf.data import TokenFile, Windows, batches, check_vocab, unused_ids
+from supertf.data import TokenFile, Windows, batches, unused_ids
 from supertf.device import pick_device_dtype, threads_for
 from supertf.errors import UserError
 from supertf.model import GPT, GPTConfig, generate
@@ -171,7 +171,7 @@ def open_data(
         for tokens in (train_tokens, validation_tokens)
     ]
     for file in files:
-        check_vocab(file, config.vocab_size)
+        file.check_vocabulary(config.vocab_size)
         file.verify()
     if files[0].manifest["tokenizer"] != files[1].manifest["tokenizer"]:
         raise UserError(

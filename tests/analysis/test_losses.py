@@ -14,7 +14,7 @@ from supertf.analysis.losses import loss_by_position, perplexity
 from supertf.cli.main import main
 from supertf.data.byte_pairs import train_bpe
 from supertf.data.downloads import is_present
-from supertf.data.token_files import prepare
+from supertf.data.token_writer import prepare
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
 from supertf.model.pretrained import save_model

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from supertf.cli.main import main
-from supertf.data.token_files import TokenFile, prepare
+from supertf.data.token_files import TokenFile
+from supertf.data.token_writer import prepare
 from supertf.data.tokenizer import load_tokenizer
 
 ORIGINAL_FLAGS = shlex.split(

@@ -9,7 +9,7 @@ from planted import CONFIG, planted_model
 
 from supertf.analysis.losses import perplexity
 from supertf.cli.main import main
-from supertf.data.token_files import prepare
+from supertf.data.token_writer import prepare
 from supertf.data.tokenizer import load_tokenizer
 from supertf.model.gpt import GPT
 from supertf.model.pretrained import save_model

@@ -12,7 +12,8 @@ from tiny import tiny_config, tiny_tokens
 from tiny import tiny_settings as settings
 from torch.nn import functional as F
 
-from supertf.data.token_files import Windows, batches, prepare
+from supertf.data.token_files import Windows, batches
+from supertf.data.token_writer import prepare
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.model.checkpoint import is_run, locate
