@@ -1,5 +1,6 @@
 __version__: str
 
+from .analysis import attention_entropy as attention_entropy
 from .analysis import perplexity as perplexity
 from .data import load_tokenizer as load_tokenizer
 from .model import GPT as GPT

@@ -149,7 +149,7 @@ def _in_words(left_out: Counter[str], before: str = "", after: str = "") -> str:
 
 
 def _is_card(path: Path, has_rows: bool) -> bool:
-    """Whether a README is about the data, not part of it: it lies with rows, or begins with a card's metadata."""
+    """Whether a README is about the data, not part of it: beside rows, or under a card's metadata."""
     if path.stem.lower() != "readme":
         return False
     with open(path, "rb") as file:
