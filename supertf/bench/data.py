@@ -22,12 +22,18 @@ CORES = ("1_core", "2_cores")
 
 
 def run(megabytes: float = 10.0, repeats: int = 3) -> Iterator[dict[str, Any]]:
-    """MB of text per second on one core and on two, medians of `repeats` interleaved rounds, and ratios; the
-    result so far after every round.
+    """MB of text per second on one core and on two, and ratios.
 
     Args:
         megabytes: about how much of Python's documentation to tokenize. `datasets` starts processes for
             two cores, which takes it a second; a larger text shows it at its best.
+        repeats: interleaved rounds, of which figures are medians.
+
+    Yields:
+        The result so far, after every round.
+
+    Raises:
+        UserError: GPT-2's vocabulary was not fetched, or there is less text than half of that.
     """
     peer, encoding = peer_tokenizer(), load_tokenizer("gpt2")
     documents = _documents(megabytes)
