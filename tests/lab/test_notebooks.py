@@ -15,8 +15,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from supertf.errors import UserError
 from supertf.lab.badges import badge_url, repository
-from supertf.lab.book import MAX_BYTES
-from supertf.lab.executed import KEPT, KERNELSPEC, code_cells, outputs_of, solved
+from supertf.lab.book.executed import KEPT, KERNELSPEC, code_cells, outputs_of, solved
+from supertf.lab.book.runs import MAX_BYTES
 from supertf.lab.notebook import FIGURES_MIME
 
 ROOT = Path(__file__).parents[2]
