@@ -1,5 +1,6 @@
 __version__: str
 
+from .analysis import attention_entropy as attention_entropy
 from .analysis import perplexity as perplexity
 from .compression import compare as compare
 from .compression import prune as prune

@@ -1,6 +1,7 @@
 """Where to compute and in which precision, decided once and with the reason said."""
 
 import contextlib
+import math
 import os
 import platform
 import re
@@ -64,6 +65,15 @@ def float64_device(device: "torch.device") -> "torch.device":
 def in_float64(x: "torch.Tensor") -> "torch.Tensor":
     """x in float64, on its `float64_device`."""
     return x.to(float64_device(x.device)).double()
+
+
+def check_finite(value: float, what: str) -> None:
+    """`UserError` when a number that a model computed, called `what` in the message, is infinite or NaN."""
+    if not math.isfinite(value):
+        raise UserError(
+            f"{what} is {value}: the weights are damaged, or their dtype is too narrow for this model (try "
+            "float32)"
+        )
 
 
 def cpu_has_bf16() -> bool:

@@ -11,7 +11,7 @@ import torch
 from fake_gpu import OnGPU, gpu
 from planted import CONFIG, PROMPT, TEXT, planted_model
 
-from supertf.analysis.entropy import attention_stats, sink_rate
+from supertf.analysis.attention_statistics import attention_stats, sink_rate
 from supertf.analysis.losses import perplexity
 from supertf.analysis.position_probe import probe_positions
 from supertf.analysis.residual_stream import residual_stats

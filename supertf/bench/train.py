@@ -24,13 +24,21 @@ PAIR_ROUNDS = 4  # softmax and SSMax, which differ by little, get so many times 
 
 
 def run(repeats: int = 7) -> Iterator[dict[str, Any]]:
-    """Tokens per second and ratios on this CPU for each of `SHAPES`, every rival once per round; the result
-    so far after every round.
+    """Tokens per second and ratios on this CPU for each of `SHAPES`.
 
     A step is forward, backward, clipping and AdamW on one fixed batch. The peer is transformers'
     GPT-2 as it comes (fused attention, `torch.optim.AdamW`); ours is the same structure (LayerNorm, GELU,
     learned positions, biases, a tied head), then with SSMax, and the lab preset (RMSNorm, RoPE). Where the
     vocabulary is large ours also runs with a plain head, its cross-entropy taken of all the logits.
+
+    Args:
+        repeats: rounds, in each of which every rival runs once.
+
+    Yields:
+        The result so far, after every round.
+
+    Raises:
+        UserError: transformers is not here.
     """
     rates = limits()
     result: dict[str, Any] = {

@@ -27,8 +27,8 @@ def evaluate(
 ) -> int:
     """Measure a model's perplexity on text, also by position."""
     from supertf.analysis import loss_by_position, perplexity
-    from supertf.checks import check_finite
     from supertf.cli.subject import Subject
+    from supertf.device import check_finite
 
     subject = Subject(model, tokenizer, bos, device)
     ids = subject.read(data, max_tokens)

@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from supertf.checks import check_vocabulary
-from supertf.data import batches
+from supertf.data import batches, check_vocabulary
 from supertf.errors import UserError
 from supertf.model import GPT, matrices, with_changes
 from supertf.training import learning_rate, make_optimizer

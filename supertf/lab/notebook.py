@@ -122,7 +122,7 @@ def _refuse_unless(right: bool, name: str, value: Any, wanted: str, why: str = "
 
 
 def record(name: str, **figures: float | int | str | bool) -> None:
-    """Show a notebook's headline figures and store them in the cell's output, for `supertf.lab.book`.
+    """Show a notebook's headline figures and store them in the cell's output, for the book.
 
     `name` is the notebook's, without the suffix; a figure is a number (also of numpy or torch), a string
     or a boolean. Raises `ValueError` when there is none or one is not finite, `TypeError` for other types.

@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterator
 import torch
 from torch import Tensor
 
-from supertf.checks import check_finite, check_vocabulary
+from supertf.data import check_vocabulary
+from supertf.device import check_finite
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from supertf.analysis import perplexity
-from supertf.checks import check_finite
 from supertf.data import Text
+from supertf.device import check_finite
 from supertf.errors import UserError
 from supertf.model import Coordinate, check_coordinate, output_projections, show
 from supertf.superweights.edit import check_editable, coordinates, scaled_weights

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from supertf.analysis import Peak, peaks
-from supertf.checks import check_vocabulary
+from supertf.data import check_vocabulary
 from supertf.errors import UserError
 from supertf.model import Coordinate, Projection, additions, check_coordinate, output_projections, show
 from supertf.tables import Tabular, number

@@ -40,10 +40,21 @@ def save(
     tokenizer: tiktoken.Encoding | None = None,
     best: bool = False,
 ) -> Path:
-    """Add a checkpoint to the folder `run`, make it the last one (and the best), drop those no longer needed.
+    """Add a checkpoint to a run, make it the last one (and the best), and drop those no longer needed.
 
-    `state` is a JSON object with at least `step`. Returns the checkpoint's folder. Raises `UserError`
-    when it cannot be written, a full disk say; the checkpoints from before are then still there.
+    Args:
+        run: the run's folder.
+        model, optimizer: to save.
+        random: states of generators, by name.
+        state: a JSON object with at least `step`.
+        tokenizer: to save beside the model.
+        best: whether it is the best so far.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        UserError: it cannot be written, on a full disk say; the checkpoints from before are still there.
     """
     run = Path(run)
     pointer = read_json(run / POINTER) if (run / POINTER).exists() else {}
@@ -81,7 +92,8 @@ def save(
 def load(folder: str | Path) -> Checkpoint:
     """Read a checkpoint (or a run's last one) to train on.
 
-    Raises `UserError` when there is none, or a file is missing, damaged or of another checkpoint.
+    Raises:
+        UserError: there is none, or a file is missing, damaged or of another checkpoint.
     """
     folder = locate(folder, prefer="last")
     state = verify(folder)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from supertf.data.corpus import iter_documents
-from supertf.data.token_files import TokenFile, prepare
+from supertf.data.token_files import TokenFile
+from supertf.data.token_writer import prepare
 from supertf.data.tokenizer import load_tokenizer
 
 ORIGINAL_FLAGS = (

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_gguf import CONFIG, write_gguf
 
-from supertf.data.gguf_vocabulary import read_tokenizer
-from supertf.data.tokenizer import load_tokenizer
+from supertf.data.tokenizer import load_tokenizer, read_tokenizer
 from supertf.model.expanded import read_expanded
 from supertf.model.gguf_weights import read_gguf
 from supertf.model.gpt import GPT
@@ -100,9 +99,7 @@ def test_without_room_or_the_right_to_write_the_file_is_expanded_each_time(tmp_p
 @pytest.mark.parametrize("content", [None, "{}", '{"source": 1}', "["])
 def test_the_tokenizer_is_kept_in_the_same_way(tmp_path, monkeypatch, content):
     path, expected, read = source(tmp_path), load_tokenizer("bytes"), []
-    monkeypatch.setattr(
-        "supertf.data.gguf_vocabulary.gguf_tokenizer", lambda place: read.append(place) or expected
-    )
+    monkeypatch.setattr("supertf.data.tokenizer.gguf_tokenizer", lambda place: read.append(place) or expected)
     if content:
         path.with_suffix(".tokenizer.json").write_text(content)
     for _ in range(2):

@@ -1,5 +1,6 @@
 """Training: the loop, its schedule and groups, resume to the bit, and what stops it."""
 
+import doctest
 import json
 import math
 import threading
@@ -12,7 +13,8 @@ from tiny import tiny_config, tiny_tokens
 from tiny import tiny_settings as settings
 from torch.nn import functional as F
 
-from supertf.data.token_files import Windows, batches, prepare
+from supertf.data.token_files import Windows, batches
+from supertf.data.token_writer import prepare
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.model.checkpoint import is_run, locate
@@ -20,7 +22,7 @@ from supertf.model.config import ATTENTIONS
 from supertf.model.gpt import GPT
 from supertf.model.hf_tokenizer import load_tokenizer_of
 from supertf.model.pretrained import load_model
-from supertf.training import checkpoint
+from supertf.training import checkpoint, loop
 from supertf.training.loop import train
 from supertf.training.optimizer import learning_rate, make_optimizer, mean_s, parameter_groups
 
@@ -341,3 +343,8 @@ def test_training_works_outside_the_main_thread(tokens):
     thread.start()
     thread.join()
     assert results[0].step == 2
+
+
+def test_the_example_runs():
+    failed, attempted = doctest.testmod(loop)
+    assert attempted > 0 == failed

@@ -1,11 +1,8 @@
-"""What is told while notebooks run: how far, how long, what is left, and what else the machine does."""
+"""What is shown while notebooks run: how far, how long, and about how much is left."""
 
 import io
-import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -14,8 +11,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from supertf.lab import book_progress
-from supertf.lab.book_progress import Progress
+from supertf.lab.book import progress as book_progress
+from supertf.lab.book.progress import Progress
 
 
 @pytest.fixture
@@ -26,7 +23,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_what_is_left_is_told_at_the_pace_of_this_run(clock, tmp_path):
+def test_what_is_left_is_guessed_at_the_pace_of_this_run(clock, tmp_path):
     progress = Progress(["a", "b", "c"], tmp_path, {"a": 10, "b": 20, "c": 30})
     progress.begin(["a"])
     assert progress.left() == 60
@@ -64,29 +61,24 @@ def test_the_line_says_which_cells_run_and_for_how_long(clock, tmp_path):
     )
 
 
-def test_a_terminal_gets_one_line_and_a_log_only_more_lines(monkeypatch, tmp_path):
+def test_a_log_gets_more_lines_and_a_terminal_one_that_goes_away(monkeypatch, tmp_path):
+    monkeypatch.setattr(book_progress, "LOG_SECONDS", 0.01)
+    monkeypatch.setenv("TERM", "xterm")
     for terminal in (True, False):
         out = io.StringIO()
         out.isatty = lambda terminal=terminal: terminal
         monkeypatch.setattr(sys, "stdout", out)
-        monkeypatch.setattr(book_progress, "TICK", {True: 0.01, False: 0.01})
         progress = Progress(["a" * 200], tmp_path, {})
         progress.begin(["a" * 200])
-        with progress.told():
+        with progress.shown():
             time.sleep(0.1)
-        progress.say("done")
-        text = out.getvalue()
-        assert ("\r" in text) == terminal and text.endswith("done\n")
-        assert (text.count("\n") == 1) if terminal else (text.count("\n") > 2)
+            progress.say("stays")
+        shown = re.split(
+            r"[\r\n]+", re.sub(r"\x1b\[\??\d*[A-Za-z]", "\n", out.getvalue())
+        )  # no control codes
+        assert "stays" in shown and ("\x1b" in out.getvalue()) == terminal
+        running = [line for line in shown if line.startswith("0 of 1 done | aaa")]
         width = shutil.get_terminal_size().columns
-        assert not terminal or max(map(len, re.split(r"[\r\n]", text))) < width, "it would wrap, and stay"
-
-
-def test_the_load_names_what_else_is_busy():
-    spin = f'"{sys.executable}" -c "while True: pass" >/dev/null & echo $!'
-    pid = int(subprocess.run(["sh", "-c", spin], stdout=subprocess.PIPE, check=True).stdout)  # nobody's child
-    try:
-        told = book_progress.machine_load(0.3)
-    finally:
-        os.kill(pid, signal.SIGTERM)
-    assert re.search(r"load average [\d., ]+ on \d+ cores.*busiest other processes: .*\d %", told)
+        assert running and all((len(line) <= width) == terminal for line in running), (
+            "it would wrap, and stay"
+        )

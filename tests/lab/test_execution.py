@@ -9,8 +9,7 @@ import zmq.asyncio
 from jupyter_client.session import Session
 from nbformat.v4 import new_code_cell, new_notebook
 
-from supertf.lab.book import execute
-from supertf.lab.book_kernel import PatientChannel, PatientClient
+from supertf.lab.book.execution import PatientChannel, PatientClient, execute
 
 
 async def after_a_lost_announcement(kind, folder) -> dict:
@@ -43,8 +42,6 @@ def test_a_reply_is_read_whose_announcement_was_lost(tmp_path):
 
 @pytest.mark.slow
 def test_notebooks_are_executed_through_it(tmp_path, monkeypatch):
-    (tmp_path / "notebooks").mkdir()
-    monkeypatch.chdir(tmp_path)
     asked, get = [], PatientChannel.get_msg
 
     async def get_msg(self, timeout=None):
@@ -52,5 +49,5 @@ def test_notebooks_are_executed_through_it(tmp_path, monkeypatch):
         return await get(self, timeout)
 
     monkeypatch.setattr(PatientChannel, "get_msg", get_msg)
-    execute(new_notebook(cells=[new_code_cell("1 + 1")]), tmp_path / "out.ipynb", {}, set())
+    execute(new_notebook(cells=[new_code_cell("1 + 1")]), tmp_path / "out.ipynb", {}, set(), tmp_path)
     assert asked and PatientClient.shell_channel_class.klass is PatientChannel

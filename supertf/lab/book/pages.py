@@ -13,7 +13,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
 from supertf.files import atomic_path
-from supertf.lab.executed import Result, without_widgets
+from supertf.lab.book.executed import Result, without_widgets
 from supertf.lab.notebook import figures_text
 
 # latex2mathml raises one class per kind of mistake, without a common base

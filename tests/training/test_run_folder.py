@@ -12,8 +12,7 @@ from tiny import tiny_config, tiny_settings, tiny_tokens
 
 from supertf.cli.main import main
 from supertf.data import token_files as data
-from supertf.data.token_files import TokenFile
-from supertf.data.token_writer import manifest_path
+from supertf.data.token_files import TokenFile, manifest_path
 from supertf.files import read_json, seal, write_json
 from supertf.model import checkpoint
 from supertf.training.loop import micro_batches, train
