@@ -16,6 +16,7 @@ def registered(toy, monkeypatch, tmp_path):
     """`toy` is the only experiment, and nothing is recorded."""
     monkeypatch.setattr("supertf.experiments.results.RECORDED", tmp_path / "recorded")
     monkeypatch.setattr("supertf.experiments.EXPERIMENTS", {"toy": toy})
+    monkeypatch.setattr("supertf.experiments.catalogue.EXPERIMENTS", {"toy": toy})
     monkeypatch.setattr("supertf.experiments.runner.EXPERIMENTS", {"toy": toy})
 
 
