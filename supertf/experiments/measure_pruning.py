@@ -20,13 +20,55 @@ from supertf.compression import (
     pruned,
 )
 from supertf.data import Text
-from supertf.experiments.measure_proofs import APART, loaded
+from supertf.experiments.description import Experiment
+from supertf.experiments.measure_proofs import APART, ROW_507, loaded
 from supertf.experiments.measure_smollm2 import text
 from supertf.model import GPT, Coordinate, HFModel, generate, output_projections, parse
 from supertf.superweights import scaled_weights
 
 PROMPT = "The capital of France is"
 AWAY = 5  # texts between the one that is evaluated and the one that plans are made from
+
+SPARSITIES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+WHOLE = [0.05, 0.1, 0.2, 0.3]  # of channels and heads, where less does more
+EXPERIMENT = Experiment(
+    name="pruning",
+    question="What does each way of pruning cost SmolLM2-135M, and does it help to protect super weights?",
+    measure="measure_pruning:pruned_quality",
+    settings={
+        "model": "smollm2-135m",
+        "windows": 4,
+        "length": 512,
+        "calibration": 2048,
+        "new_tokens": 12,
+        "method": "magnitude",
+        "scope": None,
+        "pattern": None,
+        "score": None,
+        "kinds": None,
+        "sparsities": SPARSITIES,
+        "protect": ROW_507[:4],
+    },
+    variants={
+        "random": {"method": "random", "sparsities": SPARSITIES[:5]},
+        "magnitude": {},
+        "magnitude by row": {"scope": "row"},
+        "magnitude global": {"scope": "global"},
+        "wanda": {"method": "wanda"},
+        "sparsegpt": {"method": "sparsegpt", "sparsities": [0.3, 0.5, 0.7]},
+        "wanda 2:4": {"method": "wanda", "pattern": "2:4", "sparsities": [0.5]},
+        "sparsegpt 2:4": {"method": "sparsegpt", "pattern": "2:4", "sparsities": [0.5]},
+        "channels": {"method": "channels", "score": "activation", "sparsities": WHOLE},
+        "channels by magnitude": {"method": "channels", "score": "magnitude", "sparsities": WHOLE},
+        "channels at random": {"method": "channels", "score": "random", "sparsities": WHOLE},
+        "inputs": {"method": "inputs"},
+        "inputs of mlp.c_proj": {"method": "inputs", "kinds": ["mlp.c_proj"]},
+        "top of mlp.c_proj": {"method": "top", "kinds": ["mlp.c_proj"]},
+        "gate": {"method": "gate"},
+    },
+    seeds=(0, 1),
+    quick={"windows": 1, "length": 64, "calibration": 64, "new_tokens": 2},
+)
 
 
 def pruned_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:

@@ -5,11 +5,36 @@ from typing import Any
 
 from supertf.analysis import perplexity
 from supertf.compression import calibrate, plan_structured, pruned, recover, smaller
+from supertf.experiments.description import Experiment
 from supertf.experiments.measure_proofs import APART, loaded
 from supertf.experiments.measure_pruning import AWAY
 from supertf.experiments.measure_smollm2 import text
 from supertf.model import GPT, output_projections, parse
 from supertf.superweights import scaled_weights
+
+EXPERIMENT = Experiment(
+    name="recovering",
+    question="How much of what a fifth of the MLP channels was worth does a minute of training bring back?",
+    measure="measure_recovery:recovered",
+    settings={
+        "model": "smollm2-135m",
+        "sparsity": 0.2,
+        "steps": 40,
+        "teacher": False,
+        "training": 16_384,
+        "windows": 8,
+        "length": 512,
+        "calibration": 4096,
+        "weight": "11[507, 1229]",
+    },
+    variants={
+        "dense, next tokens": {"sparsity": 0.0},
+        "pruned, next tokens": {},
+        "pruned, taught": {"teacher": True},
+    },
+    seeds=(0, 1),
+    quick={"steps": 2, "windows": 1, "length": 128, "calibration": 128, "training": 512},
+)
 
 
 def recovered(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:

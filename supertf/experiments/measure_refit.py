@@ -8,10 +8,38 @@ import torch
 from supertf.analysis import perplexity
 from supertf.compression import DynamicPruning, dynamically_pruned, plan_pruning, refit, smaller
 from supertf.data import Text
+from supertf.experiments.description import Experiment
 from supertf.experiments.measure_proofs import APART, loaded
 from supertf.experiments.measure_smollm2 import text
 from supertf.model import GPT, output_projections, parse
 from supertf.superweights import scaled_weights
+
+EXPERIMENT = Experiment(
+    name="refitting",
+    question="How much of what is left out can the rest make up for in closed form, and from how much text?",
+    measure="measure_refit:refitted",
+    settings={
+        "model": "smollm2-135m",
+        "method": "inputs",
+        "sparsity": 0.5,
+        "kinds": ["mlp.c_proj"],
+        "tokens": [8192, 32_768, 131_072],
+        "away": 5,
+        "calibration": 4096,
+        "windows": 8,
+        "length": 512,
+        "weight": "11[507, 1229]",
+    },
+    variants={
+        "inputs": {},
+        "inputs, text from farther away": {"tokens": [32_768], "away": 64},
+        "largest inputs of each token": {"method": "top", "tokens": [32_768]},
+        "channels": {"method": "channels", "kinds": None, "sparsity": 0.2, "tokens": [8192, 32_768]},
+        "nothing": {"sparsity": 0.0, "tokens": [8192]},
+    },
+    seeds=(0, 1),
+    quick={"tokens": [512], "calibration": 128, "windows": 1, "length": 128},
+)
 
 
 def refitted(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:

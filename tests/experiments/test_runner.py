@@ -17,7 +17,7 @@ import torch
 from supertf.errors import UserError
 from supertf.experiments import cells
 from supertf.experiments.catalogue import EXPERIMENTS
-from supertf.experiments.description import cell, cell_hash
+from supertf.experiments.description import cell_hash
 from supertf.experiments.runner import SweepInterrupted, run
 from supertf.files import cache_dir, read_json, seal, write_json
 
@@ -40,7 +40,8 @@ def measured() -> list[tuple[int, int]]:
 
 
 def file_of(described, variant: str, seed: int) -> Path:
-    return cache_dir() / "experiments" / "toy" / f"{cell_hash(cell(described, variant, seed))}.json"
+    cell = next(one for one in described.cells() if (one["variant"], one["seed"]) == (variant, seed))
+    return cache_dir() / "experiments" / "toy" / f"{cell_hash(cell)}.json"
 
 
 def test_results_are_found_by_variant_and_seed(toy):
