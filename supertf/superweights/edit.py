@@ -7,7 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from supertf.errors import UserError
-from supertf.model import WEIGHTS, Coordinate, Projection, changed, check_coordinate, output_projections
+from supertf.model import (
+    WEIGHTS,
+    Coordinate,
+    OtherProduct,
+    Projection,
+    changed,
+    check_coordinate,
+    output_projections,
+)
 
 EDITED = "edited"
 
@@ -55,7 +63,7 @@ def check_editable(model: nn.Module, projections: Iterable[Projection]) -> None:
     for projection in projections:
         if projection.weight.device.type == "meta":
             raise UserError(f"{projection.name} is on disk, not in memory: load the whole model to change it")
-        if getattr(projection.module, "product", None) is not None:
+        if isinstance(projection.module, OtherProduct):
             raise UserError(
                 f"{projection.name} is packed, or laid out for skipping, and a change of its weights would "
                 "not show: change them first, then pack or skip"

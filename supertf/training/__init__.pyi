@@ -7,6 +7,8 @@ from .run_folder import data_position as data_position
 from .run_folder import window_order as window_order
 from .settings import TrainResult as TrainResult
 from .settings import TrainSettings as TrainSettings
+from .sliced_loss import SLICE as SLICE
+from .sliced_loss import sliced_head as sliced_head
 from .task_training import Score as Score
 from .task_training import TaskResult as TaskResult
 from .task_training import TaskSettings as TaskSettings
