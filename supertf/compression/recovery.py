@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from supertf.data import batches, check_vocabulary
 from supertf.errors import UserError
 from supertf.model import GPT, matrices, with_changes
-from supertf.training import learning_rate, make_optimizer
+from supertf.training import learning_rate, make_optimizer, sliced_head
 
 WARMUP = 0.1  # of the steps, from a learning rate of 0
 
@@ -88,7 +88,11 @@ def recover(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, steps, lr, int(WARMUP * steps))
             inputs, targets = (part.to(student.device) for part in next(data))  # (B, T) each
-            loss = student(inputs, targets).loss if teacher is None else divergence(student, teacher, inputs)
+            if teacher is None:
+                with sliced_head(student):
+                    loss = student(inputs, targets).loss
+            else:
+                loss = divergence(student, teacher, inputs)
             if not loss.isfinite():
                 raise UserError(f"the loss of step {step} is {loss.item()}: try a smaller lr than {lr}")
             loss.backward()

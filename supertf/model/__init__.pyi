@@ -20,9 +20,15 @@ from .config import preset as preset
 from .context_changes import INPUTS as INPUTS
 from .context_changes import ROUNDING as ROUNDING
 from .context_changes import WEIGHTS as WEIGHTS
+from .context_changes import ForAWhile as ForAWhile
 from .context_changes import Hook as Hook
+from .context_changes import OtherProduct as OtherProduct
 from .context_changes import changed as changed
 from .context_changes import changes as changes
+from .context_changes import computing_as as computing_as
+from .context_changes import replace_product as replace_product
+from .fast import linear_one_row as linear_one_row
+from .fast import one_float32_row_on_cpu as one_float32_row_on_cpu
 from .generation import check as check
 from .generation import generate as generate
 from .generation import stream as stream
@@ -42,11 +48,6 @@ from .layer_matrices import kind as kind
 from .layer_matrices import marks as marks
 from .layer_matrices import matrices as matrices
 from .layer_matrices import places as places
-from .linear import Linear as Linear
-from .linear import linear_one_row as linear_one_row
-from .linear import one_float32_row_on_cpu as one_float32_row_on_cpu
-from .linear import replace_product as replace_product
-from .linear_cross_entropy import SLICE as SLICE
 from .mlp_outputs import additions as additions
 from .positions import alibi_slopes as alibi_slopes
 from .pretrained import build as build

@@ -25,7 +25,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from supertf.model.config import GPTConfig
-from supertf.model.linear import Linear
 from supertf.model.positions import alibi_slopes, rotate
 
 
@@ -139,8 +138,8 @@ class CausalSelfAttention(nn.Module):
         self.n_head, self.kv_heads, self.head_dim = config.n_head, config.kv_heads, config.head_dim
         self.dropout = config.dropout
         width = (config.n_head + 2 * config.kv_heads) * config.head_dim
-        self.c_attn = Linear(config.n_embd, width, bias=config.bias)  # rows: all q heads, k heads, v heads
-        self.c_proj = Linear(config.n_head * config.head_dim, config.n_embd, bias=config.bias)
+        self.c_attn = nn.Linear(config.n_embd, width, bias=config.bias)  # rows: all q heads, k heads, v heads
+        self.c_proj = nn.Linear(config.n_head * config.head_dim, config.n_embd, bias=config.bias)
         self.scale = AttentionScale(config)
         self.qk_norm, self.norm_eps = config.qk_norm, config.norm_eps
         self.alibi = config.position == "alibi"

@@ -8,6 +8,7 @@ from torch import Tensor
 from supertf.data import check_vocabulary
 from supertf.device import check_finite
 from supertf.errors import UserError
+from supertf.model.fast import fast_rows
 from supertf.model.gpt import GPT
 
 
@@ -50,10 +51,12 @@ def _stream(
     use_cache: bool,
 ) -> Iterator[int]:
     cache = model.new_cache() if use_cache else None  # None also for a model that has none
+    modules = list(model.modules()) if isinstance(model, GPT) else []
     unread = text
     for _ in range(max_new_tokens):
         idx = torch.tensor([text if cache is None else unread], device=model.device)  # (1, T)
-        logits = model(idx, cache=cache, last_only=True).logits[0, -1]  # (V,)
+        with fast_rows(modules):  # only here: between two tokens the model is the caller's
+            logits = model(idx, cache=cache, last_only=True).logits[0, -1]  # (V,)
         if exclude:
             logits = logits.index_fill(0, torch.tensor(exclude, device=logits.device), -torch.inf)
         token = choose(logits, *settings)

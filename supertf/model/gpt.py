@@ -6,6 +6,8 @@ and `mlp.c_proj` is what Llama calls `down_proj`. All weights are `nn.Linear`: W
 
 A beginning-of-sequence token is the data's business: where a model needs one (without positions,
 identical tokens carry no order at all unless something distinct comes first), the data prepends it.
+
+What only saves time is not here: `generation` swaps in `fast`'s layers, `training` another head loss.
 """
 
 import dataclasses
@@ -20,26 +22,14 @@ from torch import Tensor, nn
 from supertf.errors import UserError
 from supertf.model.attention import CausalSelfAttention, Layout, layout
 from supertf.model.config import GPTConfig
-from supertf.model.linear import Linear, one_float32_row_on_cpu
-from supertf.model.linear_cross_entropy import linear_cross_entropy
 from supertf.model.positions import rotary_angles, sinusoidal
 
 
 def make_norm(config: GPTConfig) -> nn.Module:
     """LayerNorm or RMSNorm over the residual width."""
     if config.norm == "rmsnorm":
-        return RMSNorm(config.n_embd, eps=config.norm_eps)
+        return nn.RMSNorm(config.n_embd, eps=config.norm_eps)
     return nn.LayerNorm(config.n_embd, eps=config.norm_eps, bias=config.bias)
-
-
-class RMSNorm(nn.RMSNorm):
-    """The same, but quicker for one row as in generation on a CPU, where PyTorch's takes ten operations."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not one_float32_row_on_cpu(x):
-            return super().forward(x)
-        row = x.reshape(-1)  # (C,)
-        return (x * self.weight).mul_((torch.dot(row, row).item() / len(row) + self.eps) ** -0.5)
 
 
 class MLP(nn.Module):
@@ -48,8 +38,8 @@ class MLP(nn.Module):
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.swiglu = config.mlp == "swiglu"
-        self.c_fc = Linear(config.n_embd, config.inner * (2 if self.swiglu else 1), bias=config.bias)
-        self.c_proj = Linear(config.inner, config.n_embd, bias=config.bias)
+        self.c_fc = nn.Linear(config.n_embd, config.inner * (2 if self.swiglu else 1), bias=config.bias)
+        self.c_proj = nn.Linear(config.inner, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.c_fc(x)
@@ -138,7 +128,7 @@ class GPT(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = make_norm(config)
-        self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if config.tie_head:
             self.lm_head.weight = self.wte.weight
         self.apply(self._init_weights)
@@ -224,12 +214,7 @@ class GPT(nn.Module):
         return where
 
     def loss(self, x: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy in nats of normed hidden states (B, T, C) against targets (B, T).
-
-        In training the same number is computed without keeping all logits, see `linear_cross_entropy`.
-        """
-        if torch.is_grad_enabled():
-            return linear_cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten())
+        """Mean cross-entropy in nats of normed hidden states (B, T, C) against targets (B, T)."""
         logits = self.lm_head(x).flatten(0, 1)  # (B * T, V)
         return F.cross_entropy(logits.float(), targets.flatten(), ignore_index=-100)
 

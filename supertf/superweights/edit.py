@@ -11,6 +11,7 @@ from supertf.errors import UserError
 from supertf.model import (
     WEIGHTS,
     Coordinate,
+    OtherProduct,
     Projection,
     changed,
     check_coordinate,
@@ -81,7 +82,7 @@ def check_editable(model: nn.Module, projections: Iterable[Projection]) -> None:
     for projection in projections:
         if projection.weight.device.type == "meta":
             raise UserError(f"{projection.name} is on disk, not in memory: load the whole model to change it")
-        if getattr(projection.module, "product", None) is not None:
+        if isinstance(projection.module, OtherProduct):
             raise UserError(
                 f"{projection.name} is packed, or laid out for skipping, and a change of its weights would "
                 "not show: change them first, then pack or skip"

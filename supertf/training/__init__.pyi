@@ -1,6 +1,8 @@
 from .loop import train as train
 from .settings import TrainResult as TrainResult
 from .settings import TrainSettings as TrainSettings
+from .sliced_loss import SLICE as SLICE
+from .sliced_loss import sliced_head as sliced_head
 from .task_training import Score as Score
 from .task_training import TaskResult as TaskResult
 from .task_training import TaskSettings as TaskSettings

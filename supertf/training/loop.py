@@ -30,6 +30,7 @@ from supertf.training.interrupt import StopRequest
 from supertf.training.optimizer import learning_rate, make_optimizer, mean_s
 from supertf.training.run_folder import RunFolder
 from supertf.training.settings import TrainResult, TrainSettings
+from supertf.training.sliced_loss import sliced_head
 
 
 @contextlib.contextmanager
@@ -133,7 +134,8 @@ def train(
             losses = []
             for inputs, targets in itertools.islice(data, settings.grad_accumulation):  # (B, T) each
                 with accelerator.accumulate(model):  # gradients add up; the last micro-batch takes the step
-                    loss = model(inputs, targets).loss
+                    with sliced_head(bare):
+                        loss = model(inputs, targets).loss
                     accelerator.backward(loss)
                     if accelerator.sync_gradients:
                         norm = accelerator.clip_grad_norm_(model.parameters(), settings.clip or math.inf)

@@ -1,4 +1,4 @@
-"""The output head and its cross-entropy in one, for training with a large vocabulary.
+"""The output head and its cross-entropy in one, which training swaps in: for a large vocabulary.
 
 Written out, a batch of N tokens passes through several (N, V) float32 arrays, hundreds of megabytes that
 each travel to memory and back. Here the vocabulary is taken in slices that stay in the processor's
@@ -6,18 +6,51 @@ cache; only the logits are kept, in the precision they were computed in. `supert
 training step's gain over the plain head.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from supertf.model import GPT, ForAWhile, computing_as
+
 SLICE = 2048  # columns of the logits at a time
 
 
-def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Mean of `F.cross_entropy(x @ weight.T, targets)` over the targets that are not -100, in nats.
+@contextlib.contextmanager
+def sliced_head(model: GPT) -> Iterator[None]:
+    """Let a model take its loss in slices of the vocabulary while the context lasts, for a training step.
 
-    x: (N, C). weight: (V, C). targets: (N,) int64. Products run in autocast's dtype, sums in float32.
-    First derivatives only. Raises `IndexError` on a target outside 0 ... V - 1 that is not -100.
+    It is the same number up to the order of summation, and has the same gradient. It has first derivatives
+    only, and an `IndexError` for a target that is no token of the vocabulary nor -100.
+    """
+    with computing_as({GPT: SlicedHeadGPT}, [model]):
+        yield
+
+
+class SlicedHeadGPT(ForAWhile, GPT):
+    """`GPT` with `linear_cross_entropy` for its loss."""
+
+    def loss(self, x: Tensor, targets: Tensor) -> Tensor:
+        return linear_cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten())
+
+
+def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """`F.cross_entropy(x @ weight.T, targets)`: the mean over the targets that are not -100.
+
+    Products run in autocast's dtype, sums in float32 at least. First derivatives only.
+
+    Args:
+        x: hidden states, (N, C).
+        weight: the head's, (V, C).
+        targets: (N,) int64.
+
+    Returns:
+        A scalar, in nats.
+
+    Raises:
+        IndexError: a target is outside 0 ... V - 1, and not -100.
     """
     known = (targets >= 0) & (targets < len(weight)) | (targets == -100)
     if not known.all():

@@ -1,13 +1,18 @@
-"""The lean head is the same function as `F.cross_entropy` of the logits, and has the same gradient."""
+"""The sliced head is the same function as `F.cross_entropy` of the logits, and has the same gradient."""
+
+import copy
 
 import pytest
 import torch
+from tiny import T, tiny_config, tiny_settings, tiny_tokens
 from torch.nn import functional as F
 
-from supertf.model import linear_cross_entropy as module
+from supertf.compression.recovery import recover
 from supertf.model.config import preset
 from supertf.model.gpt import GPT
-from supertf.model.linear_cross_entropy import linear_cross_entropy
+from supertf.training import sliced_loss as module
+from supertf.training.loop import train
+from supertf.training.sliced_loss import linear_cross_entropy, sliced_head
 
 pytestmark = pytest.mark.kernels
 
@@ -90,17 +95,35 @@ def test_a_second_backward_is_possible_and_a_second_derivative_is_refused():
 
 
 @pytest.mark.parametrize("tie_head", [True, False])
-def test_the_models_loss_is_that_of_its_logits(tie_head):
+def test_a_model_takes_its_loss_in_slices_while_the_context_lasts_also_after_an_exception(tie_head):
     torch.manual_seed(0)
     model = GPT(preset("lab", vocab_size=40, n_ctx=8, n_layer=1, n_head=2, n_embd=8, tie_head=tie_head))
-    ids = torch.randint(0, 40, (3, 9))
-    lean = model(ids[:, :-1], ids[:, 1:]).loss
-    plain = F.cross_entropy(model(ids[:, :-1]).logits.flatten(0, 1), ids[:, 1:].flatten())
-    with torch.no_grad():
-        torch.testing.assert_close(model(ids[:, :-1], ids[:, 1:]).loss, plain)
-    torch.testing.assert_close(lean, plain)
+    ids, before = torch.randint(0, 40, (3, 9)), vars(model).copy()
+    with pytest.raises(KeyError), sliced_head(model):
+        sliced = model(ids[:, :-1], ids[:, 1:]).loss
+        twin = copy.deepcopy(model)
+        raise KeyError
+    assert "LinearCrossEntropy" in str(sliced.grad_fn)
+    assert type(model) is type(twin) is GPT and vars(model) == before
+    plain = model(ids[:, :-1], ids[:, 1:]).loss
+    assert "LinearCrossEntropy" not in str(plain.grad_fn)
+    torch.testing.assert_close(sliced, plain)
     parameters = list(model.parameters())
     for a, b in zip(
-        torch.autograd.grad(lean, parameters), torch.autograd.grad(plain, parameters), strict=True
+        torch.autograd.grad(sliced, parameters), torch.autograd.grad(plain, parameters), strict=True
     ):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+
+
+def test_training_and_recovery_use_it(tmp_path, monkeypatch):
+    sizes = []
+
+    def counting(x, weight, targets):
+        sizes.append(len(x))
+        return linear_cross_entropy(x, weight, targets)
+
+    monkeypatch.setattr(module, "linear_cross_entropy", counting)
+    result = train(tiny_config(), *tiny_tokens(tmp_path), tiny_settings(steps=3))
+    assert sizes == 3 * [4 * T]  # not for the validation loss
+    recover(result.model, torch.arange(200), steps=2, length=8, batch_size=2, progress=False)
+    assert sizes[3:] == 2 * [2 * 8]
