@@ -13,7 +13,7 @@ from .model import GPT as GPT
 from .model import PRESETS as PRESETS
 from .model import GPTConfig as GPTConfig
 from .model import generate as generate
-from .model import load_any as load_any
+from .model import load as load
 from .model import load_model as load_model
 from .superweights import ablate as ablate
 from .superweights import find_super_weights as find_super_weights

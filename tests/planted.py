@@ -61,7 +61,7 @@ def byte_model(layer=1, out=7, into=21):
 
 
 def saved(model: GPT, folder: Path) -> str:
-    """The folder, with a checkpoint in it of a model that reads bytes, as `load_any` takes it."""
+    """The folder, with a checkpoint in it of a model that reads bytes, as `load` takes it."""
     optimizer = torch.optim.AdamW(model.parameters())
     checkpoint.save(folder, model, optimizer, {}, {"step": 0}, load_tokenizer("bytes"))
     return str(folder)

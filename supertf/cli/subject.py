@@ -12,7 +12,7 @@ from supertf.bench import machine
 from supertf.data import read_ids, special_ids, unused_ids
 from supertf.device import pick_device_dtype
 from supertf.errors import Note, UserError
-from supertf.model import ENDLESS, HFModel, HFTokenizer, load_any
+from supertf.model import ENDLESS, HFModel, HFTokenizer, load
 from supertf.superweights import Loss, text_loss
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ class Subject:
             raise UserError(f"--stream True computes on the CPU, not on {device}: leave out --device")
         place, _, _ = pick_device_dtype("cpu" if stream else device)
         self.name = name
-        self.model, self.tokenizer = load_any(
-            name, device=place, dtype=dtype, tokenizer=tokenizer, stream=stream
-        )
+        self.model, self.tokenizer = load(name, device=place, dtype=dtype, tokenizer=tokenizer, stream=stream)
         self.other = isinstance(self.tokenizer, HFTokenizer)  # not one of the lab's
         if bos is not None:
             own = self.tokenizer.bos_id

@@ -6,7 +6,7 @@ from typing import Any
 from supertf.errors import UserError
 from supertf.experiments.description import Experiment
 from supertf.experiments.measure_smollm2 import text
-from supertf.model import GPT, HFModel, Tokenizer, load_any, parse
+from supertf.model import GPT, HFModel, Tokenizer, load, parse
 from supertf.superweights import ablate, restoration, scaling_curve, text_loss
 
 APART = 16_384  # tokens from one text's beginning to the next one's: other pages of the documentation
@@ -49,7 +49,7 @@ EXPERIMENT = Experiment(
 def proof(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:
     """`ablation.ablate` one weight; `seed` is which text, and draws the random controls. No `lengths`.
 
-    settings: `model`, a name that `load_any` takes; `coordinate`, such as "11[507, 1229]"; `windows` of
+    settings: `model`, a name that `load` takes; `coordinate`, such as "11[507, 1229]"; `windows` of
     `length` tokens, on which losses are measured; `controls`, how many random and largest weights; `each`,
     whether to remove the random ones also one by one; `factors`, by which the weight is scaled (none: neither
     that nor its restoration is measured).
@@ -86,4 +86,4 @@ def proof(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict
 @functools.lru_cache(maxsize=1)  # proofs change the model for a while and leave it as it was
 def loaded(name: str) -> tuple[GPT | HFModel, Tokenizer]:
     """The model and its tokenizer, read once for all cells of a process."""
-    return load_any(name)
+    return load(name)

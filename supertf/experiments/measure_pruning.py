@@ -14,8 +14,10 @@ from supertf.compression import (
     KINDS,
     DynamicPruning,
     Pruning,
-    Skipped,
+    Row,
+    Variant,
     calibration_for,
+    measure_variant,
     plan_pruning,
     pruned,
 )
@@ -23,7 +25,7 @@ from supertf.data import Text
 from supertf.experiments.description import Experiment
 from supertf.experiments.measure_proofs import APART, ROW_507, loaded
 from supertf.experiments.measure_smollm2 import text
-from supertf.model import GPT, Coordinate, HFModel, generate, output_projections, parse
+from supertf.model import GPT, Coordinate, HFModel, output_projections, parse
 from supertf.superweights import scaled_weights
 
 PROMPT = "The capital of France is"
@@ -74,7 +76,7 @@ EXPERIMENT = Experiment(
 def pruned_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:
     """Perplexity and fates under one method; `seed` is which text, and draws what is random. No `lengths`.
 
-    settings: `model`, a name that `load_any` takes; `method`, `scope`, `pattern`, `score`, `kinds`, see
+    settings: `model`, a name that `load` takes; `method`, `scope`, `pattern`, `score`, `kinds`, see
     `plan_pruning`; `sparsities`; `protect`, the weights as "11[507, 1229]"; `windows` of `length` tokens to
     evaluate; `calibration`, tokens to plan from; `new_tokens`, to continue a prompt with.
 
@@ -93,20 +95,13 @@ def pruned_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]
     options = {name: settings[name] for name in ("scope", "pattern", "score")}
     read = Text(torch.tensor(calibration), length)
     prepared = calibration_for(model, settings["method"], read, settings["kinds"], settings["score"])
+    held_out = Text(torch.tensor(evaluation), length)
+    spoken = {"tokenizer": tokenizer, "prompt": PROMPT, "max_new_tokens": settings["new_tokens"]}
 
-    def quality() -> float:
-        return perplexity(model, evaluation, length, batch_size=4).perplexity
+    def measured(variant: Variant) -> Row:
+        return measure_variant(model, variant, held_out, watch=weights, **spoken)
 
-    def continuation() -> str:
-        prompt = tokenizer.encode_ordinary(PROMPT)
-        return tokenizer.decode(generate(model, prompt, settings["new_tokens"]))
-
-    def measured(plan: Pruning | DynamicPruning) -> dict[str, Any]:
-        with pruned(model, plan, watch=weights) as skipped:
-            found = {"perplexity": quality(), **removal(plan, skipped)}  # counted before the continuation
-            return {**found, "continuation": continuation()}
-
-    points = []
+    dense, points = measured(model), []
     for sparsity in settings["sparsities"]:
         bare, found = None, {}
         for shield, protect in shields.items():
@@ -125,22 +120,27 @@ def pruned_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]
             if bare is not None and alike(plan, bare):
                 found[shield] = {**found["none"], "same": True}
             else:
-                found[shield] = {**measured(plan), "same": False}
+                found[shield] = {**point(plan, measured(plan)), "same": False}
             bare = bare or plan
             if shield == "super" and isinstance(plan, Pruning) and settings["method"] not in KINDS:
                 with pruned(model, plan), scaled_weights(model, weights, 0.0):
-                    found["lost"] = quality()
+                    found["lost"] = perplexity(model, evaluation, length, batch_size=4).perplexity
         points.append({"sparsity": sparsity, **found})
-    return {"dense": {"perplexity": quality(), "continuation": continuation()}, "points": points}
+    return {"dense": {"perplexity": dense.perplexity, "continuation": dense.text}, "points": points}
 
 
-def removal(plan: Pruning | DynamicPruning, skipped: Skipped | None) -> dict[str, Any]:
-    """What went: the share of all weights or of the work, and of each watched weight."""
-    if skipped is None:
-        return {"removed": plan.sparsity, "gone": [float(fate.removed) for fate in plan.fates]}
+def point(plan: Pruning | DynamicPruning, row: Row) -> dict[str, Any]:
+    """What a plan does: perplexity, the share that goes of all weights or of the work, and of each watched
+    weight."""
+    if row.skipped is None:
+        removed, gone = plan.sparsity, [float(fate.removed) for fate in plan.fates]
+    else:
+        removed, gone = row.skipped.work, [fate.dropped for fate in row.fates]
     return {
-        "removed": skipped.work,
-        "gone": [dropped / tokens for dropped, tokens in skipped.watched.values()],
+        "perplexity": row.perplexity,
+        "removed": removed,
+        "gone": gone,
+        "continuation": row.text,
     }
 
 

@@ -102,7 +102,7 @@ EXPERIMENT = Experiment(
 def quantized_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:
     """Perplexity under one scheme; `seed` is which text, and draws the random controls. No `lengths`.
 
-    settings: `model`, a name that `load_any` takes; `scheme` of the weights, see `Scheme`, and `kinds` of
+    settings: `model`, a name that `load` takes; `scheme` of the weights, see `Scheme`, and `kinds` of
     matrices; `super` and `set`, weights as "11[507, 1229]"; `shields`, which of "none", "super", "set",
     "random", "column" and "random column" are measured; `activations`, their bits, or None to leave them
     alone: then shields hold out weights, else the first four spare channels; `windows` of `length` tokens to

@@ -41,7 +41,7 @@ def recovered(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> 
     """Perplexity before and after a short training; `seed` is which text, and the order of batches. No
     `lengths`.
 
-    settings: `model`, a name that `load_any` takes; `sparsity`, the share of MLP channels that goes first (0:
+    settings: `model`, a name that `load` takes; `sparsity`, the share of MLP channels that goes first (0:
     the control, a dense model that is trained alike); `steps` of training on `training` tokens of text, with
     the dense model for a `teacher` or without; `weight`, as "11[507, 1229]"; `windows` of `length` tokens to
     evaluate, `calibration` tokens to choose the channels by: three texts that share nothing.

@@ -45,7 +45,7 @@ EXPERIMENT = Experiment(
 def refitted(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:
     """Perplexity before and after refitting; `seed` is which text. No `lengths`.
 
-    settings: `model`, a name that `load_any` takes; `method`, of `plan_pruning`, a dynamic one or channels;
+    settings: `model`, a name that `load` takes; `method`, of `plan_pruning`, a dynamic one or channels;
     `sparsity`; `kinds` of matrices that are pruned; `tokens` to fit on, several numbers, and `away`, how many
     texts lie between the one that is evaluated and those; `calibration`, how many of them to plan from;
     `windows` of `length` tokens to evaluate; `weight`, as "11[507, 1229]".

@@ -39,7 +39,7 @@ from .gpt import with_changes as with_changes
 from .hf_model import ENDLESS as ENDLESS
 from .hf_model import HFModel as HFModel
 from .hf_model import Tokenizer as Tokenizer
-from .hf_model import load_any as load_any
+from .hf_model import load as load
 from .hf_model import load_hf_model as load_hf_model
 from .hf_tokenizer import HFTokenizer as HFTokenizer
 from .layer_matrices import HEAD as HEAD

@@ -1,6 +1,7 @@
 """Continue a prompt token by token, with a KV cache."""
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,15 +26,7 @@ def stream(
     exclude: Collection[int] = (),
     use_cache: bool = True,
 ) -> Iterator[int]:
-    """Yield up to `max_new_tokens` token ids that continue `prompt`, as they are chosen.
-
-    temperature 0 is greedy; otherwise logits are divided by it, cut to the `top_k` largest and to the
-    smallest set with probability `top_p`, and sampled with a generator of its own seeded by `seed`.
-    A token in `stop` ends the text and is not yielded; one in `exclude` is never chosen, such as
-    `tokenizer.unused_ids`. Without the cache every step reads the whole text again: slower, same tokens.
-    Raises `UserError` on an empty prompt, ids outside the vocabulary, settings out of range, a text longer
-    than a table of learned positions, or logits that are no numbers.
-    """
+    """Yield token ids that continue a prompt, as they are chosen; see `generate`."""
     check(model, prompt, max_new_tokens, temperature, top_k, top_p)  # here, not at the first token
     generator = torch.Generator(model.device).manual_seed(seed)
     settings = (temperature, top_k, top_p, generator)
@@ -67,8 +60,33 @@ def _stream(
         yield token
 
 
-def generate(model: GPT, prompt: list[int], max_new_tokens: int, **settings) -> list[int]:
-    """All of `stream`'s tokens at once; the same settings."""
+def generate(model: GPT, prompt: list[int], max_new_tokens: int, **settings: Any) -> list[int]:
+    """Continue a prompt token by token; `stream` yields the same tokens one by one.
+
+    Args:
+        model: the lab's `GPT`, or any Hugging Face causal model as `load` gives it.
+        prompt: token ids, at least one.
+        max_new_tokens: how many at most.
+        temperature: 0 (the default) takes the likeliest token every time; else logits are divided by it.
+        top_k, top_p: sample among this many likeliest tokens, and among the fewest that have this
+            probability.
+        seed: of the random numbers, which are the call's own; 0 by default.
+        stop: ids that end the text; they are not in it.
+        exclude: ids that are never chosen, such as `unused_ids` of a tokenizer.
+        use_cache: without the cache every step reads the whole text again: slower, same tokens.
+
+    Returns:
+        The new token ids, without the prompt.
+
+    Raises:
+        UserError: an empty prompt, ids outside the vocabulary, settings out of range, a text longer than a
+            table of learned positions, or logits that are no numbers.
+
+    Example:
+        >>> model, tokenizer = load("smollm2-135m")
+        >>> tokenizer.decode(generate(model, tokenizer.encode("The capital of France is"), 1))
+        ' Paris'
+    """
     return list(stream(model, prompt, max_new_tokens, **settings))
 
 

@@ -2,7 +2,7 @@
 
 `evaluate`, `generation`, `superweights` and `ablation` then work on it unchanged. transformers is needed, and
 only here and for its tokenizers. A checkpoint larger than the memory is read layer by layer while it runs
-(`stream=True`, by accelerate's offloading): slow, but nothing is kept. `load_any` picks the loader that fits
+(`stream=True`, by accelerate's offloading): slow, but nothing is kept. `load` picks the loader that fits
 a model.
 """
 
@@ -241,7 +241,7 @@ def load_hf_model(
     return found
 
 
-def load_any(
+def load(
     name: str | Path,
     *,
     device: torch.device | str = "cpu",

@@ -15,7 +15,7 @@ from supertf.cli.main import main
 from supertf.cli.subject import Subject
 from supertf.data.tokenizer import load_tokenizer, save_tokenizer
 from supertf.model.generation import generate
-from supertf.model.hf_model import load_any
+from supertf.model.hf_model import load
 from supertf.model.hf_tokenizer import HFTokenizer
 from supertf.model.pretrained import save_model
 
@@ -96,7 +96,7 @@ def test_every_command_reads_every_kind_of_model(models, capsys, one_thread, com
 
 @pytest.mark.parametrize("model", ["pruned", "neox"])
 def test_eval_and_generate_say_what_the_package_says(models, capsys, one_thread, model):
-    loaded, tokenizer = load_any(models / model)
+    loaded, tokenizer = load(models / model)
     bos = tokenizer.tokenizer.convert_tokens_to_ids("<|im_start|>") if model == "pruned" else None
     ids = tokenizer.encode_ordinary(SENTENCE * 40)[:60]
     assert run(models, "eval", model, *COMMANDS["eval"], "--by_position", "--json") == 0
@@ -201,7 +201,7 @@ def padded(tmp_path_factory):
 @pytest.mark.parametrize("command", ["generate", "superweights scale", "prune", "quantize"])
 @pytest.mark.parametrize("model", ["ours", "theirs"])
 def test_ids_beyond_the_tokenizer_are_not_generated(padded, capsys, one_thread, command, model):
-    loaded, _ = load_any(padded / model)
+    loaded, _ = load(padded / model)
     assert max(generate(loaded, [64, 65], 4)) >= 310
     options = [*COMMANDS[command], *(["--protect", "none"] if command in ("prune", "quantize") else [])]
     assert run(padded, command, model, *options, "--json") == 0

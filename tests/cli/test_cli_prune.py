@@ -10,7 +10,7 @@ from supertf.compression.pruning_plan import plan_static
 from supertf.compression.refitting import refit
 from supertf.compression.verbs import pruned
 from supertf.model.generation import generate
-from supertf.model.hf_model import load_any
+from supertf.model.hf_model import load
 from supertf.model.pretrained import load_model
 
 SUPER = "1[7, 21]"
@@ -112,7 +112,7 @@ def test_dynamic_pruning_counts_what_is_dropped_and_spares_a_protected_channel(h
 
 def test_fewer_channels_are_a_smaller_model_that_is_saved_with_its_tokenizer(supertf, ids):
     found = supertf(f"{PRUNE} --method channels --sparsity 0.25 --save small --json").json
-    model, tokenizer = load_any("small")
+    model, tokenizer = load("small")
     assert model.config.inner == 30 and tokenizer.encode_ordinary("It") == list(b"It")
     assert found["parameters_left"] == model.num_parameters() < found["parameters"]
     assert perplexity(model, ids[:49], 16).loss == pytest.approx(found["loss"]["pruned"], abs=1e-6)
@@ -147,7 +147,7 @@ def test_projections_are_refitted_to_the_text_that_follows(supertf, ids, monkeyp
 def test_the_refitted_smaller_model_is_the_one_that_is_saved(supertf, ids):
     line = f"{PRUNE} --method channels --refit_windows 30"
     found = supertf(f"{line} --save small --json").json
-    loss = perplexity(load_any("small")[0], ids[:49], 16).loss
+    loss = perplexity(load("small")[0], ids[:49], 16).loss
     assert loss == pytest.approx(found["loss"]["pruned"], abs=1e-6)
     assert ", 480 to refit to" in supertf(line).out
 
@@ -155,7 +155,7 @@ def test_the_refitted_smaller_model_is_the_one_that_is_saved(supertf, ids):
 def test_saved_weights_are_zero_where_they_were_removed(here, supertf):
     line = f"{PRUNE} --method magnitude --scope global --save new/zeros --matrices mlp.c_fc --json"
     found = supertf(line).json
-    weights = [block.mlp.c_fc.weight for block in load_any("new/zeros")[0].h]
+    weights = [block.mlp.c_fc.weight for block in load("new/zeros")[0].h]
     zeros = [int((weight == 0).sum()) for weight in weights]
     assert zeros == [one["removed"] for one in found["by_matrix"].values()]
     assert sum(zeros) == 1920 and found["sparsity"] == 0.5 and found["saved"] == "new/zeros"
@@ -188,7 +188,7 @@ def test_wanda_on_smollm2_keeps_its_super_weight_either_way(smollm2, one_thread,
     from supertf.data.tokenizer import load_tokenizer
 
     loaded = (smollm2, load_tokenizer("smollm2-135m"))
-    monkeypatch.setattr("supertf.cli.subject.load_any", lambda *_, **__: loaded)
+    monkeypatch.setattr("supertf.cli.subject.load", lambda *_, **__: loaded)
     before = smollm2.h[11].mlp.c_proj.weight.clone()
     line = "prune --windows 1 --length 64 --calibration_windows 2 --max_new_tokens 2 --matrices mlp.c_proj"
     found = supertf(f"{line} --json").json

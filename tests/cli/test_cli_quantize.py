@@ -8,7 +8,7 @@ import torch
 from supertf.analysis.losses import perplexity
 from supertf.compression.quantization import plan_quantization
 from supertf.compression.verbs import quantized
-from supertf.model.hf_model import load_any
+from supertf.model.hf_model import load
 from supertf.model.pretrained import load_model
 
 QUANTIZE = "quantize --model planted --data book.txt --windows 3 --length 16 --prompt It"
@@ -55,7 +55,7 @@ def test_quantized_weights_are_saved(here, supertf):
     expected = plan_quantization(
         load_model("planted"), "int4 block=32", matrices=["mlp.c_fc"], progress=False
     )
-    model, _ = load_any("new")
+    model, _ = load("new")
     for name, values in expected.values.items():
         assert torch.equal(model.get_submodule(name).weight, values)
     assert found["watched"][0]["after_unprotected"] is None and not found["watched"][0]["held_out"]

@@ -14,7 +14,7 @@ from supertf.errors import UserError
 from supertf.model.config import GPTConfig
 from supertf.model.gguf_weights import GGUF_NAMES, pair_halves
 from supertf.model.gpt import GPT
-from supertf.model.hf_model import load_any
+from supertf.model.hf_model import load
 from supertf.model.pretrained import load_model
 
 CONFIG = GPTConfig(
@@ -108,9 +108,9 @@ def test_pairing_halves_undoes_pairing_neighbours():
 def test_other_architectures_are_refused_before_anything_is_expanded(small_file, tmp_path, monkeypatch):
     write_gguf(small_file[0], tmp_path / "other.gguf", architecture="mamba")
     monkeypatch.setattr(gguf, "dequantize", lambda *_: pytest.fail("expanded"))
-    for load in (load_model, load_any):
+    for read in (load_model, load):
         with pytest.raises(UserError, match="architecture 'mamba'"):
-            load(tmp_path / "other.gguf")
+            read(tmp_path / "other.gguf")
 
 
 def test_a_file_without_the_number_of_key_heads_has_one_per_query_head(tmp_path):
@@ -175,9 +175,9 @@ def test_a_field_that_changes_the_computation_is_refused_by_name(small_file, tmp
     write_gguf(small_file[0], tmp_path / "small.gguf", fields={name: REFUSED[name]})
     monkeypatch.setattr(gguf, "dequantize", lambda *_: pytest.fail("expanded"))
     named = {"general.type": "holds no model but 'adapter'", "split.count": "one part of 2"}.get(name, name)
-    for load in (load_model, load_any):
+    for read in (load_model, load):
         with pytest.raises(UserError, match=named) as caught:
-            load(tmp_path / "small.gguf")
+            read(tmp_path / "small.gguf")
         assert "\n" not in str(caught.value)
 
 
@@ -188,7 +188,7 @@ def test_a_tensor_that_nobody_reads_is_refused(small_file, tmp_path, monkeypatch
     with pytest.raises(UserError, match=r"rope_freqs\.weight"):
         load_model(tmp_path / "small.gguf")
     with pytest.raises(UserError, match="would compute something else"):
-        load_any(tmp_path / "small.gguf")
+        load(tmp_path / "small.gguf")
 
 
 @settings(deadline=None, max_examples=150)

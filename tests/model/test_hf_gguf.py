@@ -8,7 +8,7 @@ import torch
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
 from supertf.model.hf_gguf import ARCHITECTURES
-from supertf.model.hf_model import HFModel, load_any, load_hf_model
+from supertf.model.hf_model import HFModel, load, load_hf_model
 
 transformers = pytest.importorskip("transformers")
 SMALL = {
@@ -155,7 +155,7 @@ IDS = torch.arange(40)[None] % 37
 def test_logits_are_those_of_the_model_that_was_written(architecture, tmp_path):
     model = small(architecture)
     write(model, architecture, tmp_path / "model.gguf")
-    loaded, _ = load_any(tmp_path / "model.gguf", tokenizer="bytes")
+    loaded, _ = load(tmp_path / "model.gguf", tokenizer="bytes")
     assert type(loaded) is HFModel
     with torch.no_grad():
         torch.testing.assert_close(loaded(IDS).logits, model(IDS).logits)
@@ -165,7 +165,7 @@ def test_a_llama_that_the_lab_reads_is_read_alike_by_both(tmp_path):
     torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL)).eval()
     write(model, "llama", tmp_path / "model.gguf")
-    ours, _ = load_any(tmp_path / "model.gguf", tokenizer="bytes")
+    ours, _ = load(tmp_path / "model.gguf", tokenizer="bytes")
     assert type(ours) is GPT
     with torch.no_grad():
         expected = model(IDS).logits
@@ -193,7 +193,7 @@ def test_a_field_that_transformers_overlooks_is_refused(architecture, fields, tm
     write(small(architecture), architecture, tmp_path / "model.gguf", fields=fields)
     monkeypatch.setattr(gguf, "dequantize", lambda *_: pytest.fail("expanded"))
     with pytest.raises(UserError, match=rf"^\S+model\.gguf: {next(iter(fields))} is [^\n]*$"):
-        load_any(tmp_path / "model.gguf", tokenizer="bytes")
+        load(tmp_path / "model.gguf", tokenizer="bytes")
 
 
 def test_a_tensor_that_transformers_overlooks_is_refused(tmp_path, monkeypatch):
@@ -201,7 +201,7 @@ def test_a_tensor_that_transformers_overlooks_is_refused(tmp_path, monkeypatch):
     write(small("qwen2"), "qwen2", tmp_path / "model.gguf", more=factors)
     monkeypatch.setattr(gguf, "dequantize", lambda *_: pytest.fail("expanded"))
     with pytest.raises(UserError, match="would compute something else"):
-        load_any(tmp_path / "model.gguf", tokenizer="bytes")
+        load(tmp_path / "model.gguf", tokenizer="bytes")
 
 
 def test_the_file_named_is_read_not_one_of_its_name_in_the_working_folder(tmp_path, monkeypatch):
@@ -210,6 +210,6 @@ def test_the_file_named_is_read_not_one_of_its_name_in_the_working_folder(tmp_pa
     (tmp_path / "here").mkdir()
     write(small("qwen3"), "qwen3", tmp_path / "here" / "model.gguf")
     monkeypatch.chdir(tmp_path / "here")
-    loaded, _ = load_any("../model.gguf", tokenizer="bytes")
+    loaded, _ = load("../model.gguf", tokenizer="bytes")
     with torch.no_grad():
         torch.testing.assert_close(loaded(IDS).logits, model(IDS).logits)

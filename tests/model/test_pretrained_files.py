@@ -15,7 +15,7 @@ from supertf.errors import UserError
 from supertf.files import read_json, sha256, write_json
 from supertf.model import checkpoint
 from supertf.model.gpt import GPT
-from supertf.model.hf_model import HFModel, load_any
+from supertf.model.hf_model import HFModel, load
 from supertf.model.hf_weights import gpt2_config, llama_config, mistral_config
 from supertf.model.pretrained import load_model
 
@@ -51,10 +51,10 @@ def change_tensors(folder, edit):
 
 @torch.no_grad()
 def compare(folder, kind=GPT, streams=(False, True)):
-    """`load_any`'s logits, also streamed, are those of transformers; `kind` is what it gives."""
+    """`load`'s logits, also streamed, are those of transformers; `kind` is what it gives."""
     expected = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()(IDS).logits
     for stream in streams:
-        model, _ = load_any(folder, stream=stream, tokenizer="bytes")
+        model, _ = load(folder, stream=stream, tokenizer="bytes")
         assert type(model) is (HFModel if stream else kind)
         torch.testing.assert_close(model(IDS).logits, expected, atol=1e-4, rtol=1e-4)
 
@@ -120,7 +120,7 @@ def test_only_the_model_is_fetched_from_the_hub(tmp_path, monkeypatch, shards):
         return str(cache)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    model, _ = load_any("some/model", tokenizer="bytes")
+    model, _ = load("some/model", tokenizer="bytes")
     assert torch.equal(model(IDS).logits, load_model(hub)(IDS).logits)
     assert {file.name for file in cache.iterdir()} == wanted
 
@@ -129,7 +129,7 @@ def test_the_weights_of_a_checkpoint_are_hashed_once(tmp_path, monkeypatch):
     folder = saved(byte_model(), tmp_path)
     hashed = []
     monkeypatch.setattr(checkpoint, "sha256", lambda path: hashed.append(path.name) or sha256(path))
-    load_any(folder)
+    load(folder)
     assert sorted(hashed) == ["config.json", "model.safetensors"]
 
 
@@ -142,7 +142,7 @@ def test_a_base_model_saved_without_its_tied_head_is_read(tmp_path, make):
     compare(tmp_path)
     change(tmp_path, tie_word_embeddings=False)
     with pytest.raises(UserError, match=r"lm_head\.weight is missing"):
-        load_any(tmp_path, tokenizer="bytes")
+        load(tmp_path, tokenizer="bytes")
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
@@ -221,7 +221,7 @@ def test_a_model_that_looks_ahead_is_refused_whoever_reads_it(tmp_path, make):
     with pytest.raises(UserError, match="the checkpoint's is_causal is False"):
         load_model(tmp_path)
     with pytest.raises(UserError, match="is not a causal language model"):
-        load_any(tmp_path, tokenizer="bytes")
+        load(tmp_path, tokenizer="bytes")
 
 
 def test_a_mistral_without_a_sliding_window_says_so(tmp_path):
