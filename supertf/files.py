@@ -31,8 +31,10 @@ def cache_dir() -> Path:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
 
-    Readers therefore see the old file or the complete new one, never a part. A failed write
-    (a full disk, say) raises `UserError` and leaves what was there before.
+    Readers therefore see the old file or the complete new one, never a part.
+
+    Raises:
+        UserError: the write failed (a full disk, say); what was there before is unchanged.
     """
     path = Path(path)
     temporary = None
@@ -95,7 +97,7 @@ def sha256(path: str | Path) -> str:
 
 
 def made_from(path: Path, *modules: ModuleType) -> dict[str, Any]:
-    """What a copy is made of and by: a file, told by its size and time, and the code that reads it."""
+    """What a copy is made of and by: a file, known by its size and time, and the code that reads it."""
     stat = path.stat()
     code = {module.__name__: sha256(module.__file__) for module in modules}
     made_by = {"gguf": importlib.metadata.version("gguf"), **code}

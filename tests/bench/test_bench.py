@@ -118,7 +118,7 @@ def test_every_benchmark_takes_its_options_and_help_tells_its_defaults(name):
     run = importlib.import_module(f"supertf.bench.{module}").run
     parameters = inspect.signature(run).parameters
     assert set(options) == set(parameters)
-    assert inspect.isgeneratorfunction(run)  # so that what was measured is told, whatever ends the rest
+    assert inspect.isgeneratorfunction(run)  # so that what was measured is printed, whatever ends the rest
     parser = argparse.ArgumentParser()
     cli_bench.add_arguments(parser)
     text = " ".join(parser.format_help().split())
