@@ -173,15 +173,15 @@ def block_logits(
     torch.bmm(q.reshape(B * kv_heads, -1, D), k[:, :, :S].flatten(0, 1).transpose(1, 2), out=logits)
     logits = logits.view(B, H, -1, S)
     mask = None if where.mask is None else where.mask[:, :, rows, :S]
-    if bias is None and mask is None:
-        shared = int(rows.min()) + 1  # keys that all of these queries see
-        later = torch.arange(shared, S, device=q.device)
-        logits[..., shared:].masked_fill_(rows[:, None] < later, FAR_BELOW)
-        return logits
-    if bias is None:
+    if bias is not None:
+        part = Layout(where.positions[:, rows], where.n[:, rows], mask, where.key_positions[:, :S])
+        return logits.add_(bias(part, logits.dtype)).clamp_(min=FAR_BELOW)
+    if mask is not None:
         return logits.masked_fill_(~mask, FAR_BELOW)
-    part = Layout(where.positions[:, rows], where.n[:, rows], mask, where.key_positions[:, :S])
-    return logits.add_(bias(part, logits.dtype)).clamp_(min=FAR_BELOW)
+    shared = int(rows.min()) + 1  # keys that all of these queries see
+    later = torch.arange(shared, S, device=q.device)
+    logits[..., shared:].masked_fill_(rows[:, None] < later, FAR_BELOW)
+    return logits
 
 
 def block_stats(logits: Tensor, buffer: Tensor, keys: list[Tensor], zero_key: bool) -> list[Tensor]:

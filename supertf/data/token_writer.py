@@ -15,6 +15,7 @@ import random
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from supertf.data.byte_pairs import valid_unicode
 from supertf.data.token_files import FORMAT, TokenFile, check_enough, check_window, manifest_path
 from supertf.data.tokenizer import tokenizer_spec
 from supertf.errors import UserError
-from supertf.files import seal, write_json
+from supertf.files import disk_errors, seal, write_json
 
 try:
     import fcntl
@@ -150,7 +151,7 @@ def staging_folder(out_dir: Path) -> Iterator[Path]:
     folder = out_dir / STAGING
     lock = None
     try:
-        with disk_errors(out_dir):
+        with writing(out_dir):
             folder.mkdir(parents=True, exist_ok=True)
             if fcntl is not None:
                 lock = os.open(folder, os.O_RDONLY)
@@ -173,17 +174,17 @@ class TokenWriter:
     """A token file being written: appends documents, and counts and hashes as it goes."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.out_dir = path, path.parent.parent
         self.documents = self.tokens = self.text_bytes = self.max_token = 0
         self.digest = hashlib.sha256()
 
     def __enter__(self) -> "TokenWriter":
-        with disk_errors(self.path.parent.parent):
+        with writing(self.out_dir):
             self.file = open(self.path, "wb")
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with disk_errors(self.path.parent.parent), self.file:
+        with writing(self.out_dir), self.file:
             if exception == (None, None, None):
                 self.file.flush()
                 os.fsync(self.file.fileno())  # on disk before it gets its name
@@ -191,7 +192,7 @@ class TokenWriter:
     def write(self, tokens: np.ndarray, text_bytes: int) -> None:
         """Append one document's (n,) token ids, n >= 1, which came from `text_bytes` bytes of text."""
         data = tokens.tobytes()
-        with disk_errors(self.path.parent.parent):
+        with writing(self.out_dir):
             self.file.write(data)
         self.digest.update(data)
         self.documents += 1
@@ -216,7 +217,7 @@ def publish(out_dir: Path, writers: list[TokenWriter], common: dict[str, Any]) -
             "sha256": writer.digest.hexdigest(),
         }
         write_json(manifest_path(writer.path), seal({**common, **manifest}))
-    with disk_errors(out_dir):
+    with writing(out_dir):
         for writer in writers:
             manifest_path(out_dir / writer.path.name).unlink(missing_ok=True)
         for writer in writers:
@@ -225,16 +226,9 @@ def publish(out_dir: Path, writers: list[TokenWriter], common: dict[str, Any]) -
             os.replace(manifest_path(writer.path), manifest_path(out_dir / writer.path.name))
 
 
-@contextlib.contextmanager
-def disk_errors(out_dir: Path) -> Iterator[None]:
-    """Turn a disk that is full or a folder that cannot be written into one clear line."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"could not write to {out_dir}: {error.strerror or error}. Token files that were there are "
-            "unchanged; free space or choose another folder"
-        ) from error
+def writing(out_dir: Path) -> AbstractContextManager[None]:
+    """A disk that is full while token files are written is one clear line."""
+    return disk_errors(f"to {out_dir}", "token files that were there are")
 
 
 def _encode(tokenizer: tiktoken.Encoding, dtype: np.dtype, text: str) -> tuple[np.ndarray, int]:

@@ -117,7 +117,7 @@ def test_every_benchmark_takes_its_options_and_help_tells_its_defaults(name, cap
     run = importlib.import_module(f"supertf.bench.{name}").run
     parameters = inspect.signature(run).parameters
     assert set(options) == set(parameters)
-    assert inspect.isgeneratorfunction(run)  # so that what was measured is told, whatever ends the rest
+    assert inspect.isgeneratorfunction(run)  # so that what was measured is printed, whatever ends the rest
     main(["bench", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     for option in options:

@@ -23,7 +23,7 @@ from supertf.errors import UserError
 
 
 def read_documents(file):
-    """The documents of a token file, told apart by the separator."""
+    """The documents of a token file, separated where the separator is."""
     ends = np.flatnonzero(file.tokens == file.tokenizer.eot_token)
     return [file.tokenizer.decode(part[part < 256]) for part in np.split(file.tokens, ends + 1)[:-1]]
 

@@ -1,4 +1,4 @@
-"""Every value that a notebook offers is run, and what is out of range is told before anything is measured."""
+"""Every value that a notebook offers is run; what is out of range is refused before anything is measured."""
 
 import importlib
 from pathlib import Path

@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from queue import Empty
@@ -142,7 +142,7 @@ class PatientClient(AsyncKernelClient):
     iopub_channel_class = Type(PatientChannel)
 
 
-def side_by_side(call: Callable[..., Returned], jobs: Sequence[tuple]) -> Iterator[Returned]:
+def side_by_side(call: Callable[..., Returned], jobs: Sequence[tuple]) -> Generator[Returned, None, None]:
     """The results of `call(*job)` as they come, at most `LANES` at a time, begun in order.
 
     In processes, as papermill changes the working directory; they and their kernels get as many threads as
