@@ -40,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     running.add_argument("--quick", action="store_true", help="only show that it works: few steps")
     running.add_argument("--jobs", type=positive_int, default=1, help="cells at a time, sharing the cores")
+    running.add_argument("--backend", default="loky", help="loky: this machine; dask: a cluster")
+    running.add_argument("--scheduler", metavar="ADDRESS", help="dask's, such as tcp://127.0.0.1:8786")
     running.add_argument("--fresh", action="store_true", help="measure also what the cache has")
     running.add_argument(
         "--record", action="store_true", help="keep the results with the code, for the notebooks"
@@ -124,7 +126,10 @@ def run_experiments(args: argparse.Namespace) -> int:
         changes = {**(described.quick if args.quick else {}), **dict(args.set or [])}
         try:
             results = run_experiment(
-                described, args.seeds, args.variants, args.lengths, changes, args.jobs, fresh=args.fresh
+                *(described, args.seeds, args.variants, args.lengths, changes, args.jobs),
+                fresh=args.fresh,
+                backend=args.backend,
+                scheduler=args.scheduler,
             )
         except SweepInterrupted as interrupted:
             print(f"supertf experiment: {described.name}: {interrupted}", file=sys.stderr)

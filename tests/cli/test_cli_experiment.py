@@ -122,7 +122,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(registered, capsys, arguments, me
 def test_an_interrupted_sweep_says_how_to_go_on_and_records_nothing(registered, capfd):
     interrupted = ("run", "toy", "--set", 'mishap=["interrupt", 1]')
     assert experiment(*interrupted) == 130
-    last = "supertf experiment: toy: interrupted after 3 of 6 cells; run the same command again to go on"
+    last = "supertf experiment: toy: interrupted after 2 of 6 cells; run the same command again to go on"
     assert capfd.readouterr().err.splitlines()[-1] == last
 
 
