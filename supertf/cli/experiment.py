@@ -84,6 +84,10 @@ def run_experiments(
     ] = None,
     quick: Annotated[bool, Option("--quick", help="only show that it works: few steps")] = False,
     jobs: Annotated[int, Option(min=1, help="cells at a time, sharing the cores")] = 1,
+    backend: Annotated[str, Option(help="loky: this machine; dask: a cluster")] = "loky",
+    scheduler: Annotated[
+        str | None, Option(metavar="ADDRESS", help="dask's, such as tcp://127.0.0.1:8786")
+    ] = None,
     fresh: Annotated[bool, Option("--fresh", help="measure also what the cache has")] = False,
     record: Annotated[
         bool, Option("--record", help="keep the results with the code, for the notebooks")
@@ -106,7 +110,12 @@ def run_experiments(
     for described in chosen:
         settings = {**(described.quick if quick else {}), **dict(changes or [])}
         try:
-            results = run(described, seeds, variants, lengths, settings, jobs, fresh=fresh)
+            results = run(
+                *(described, seeds, variants, lengths, settings, jobs),
+                fresh=fresh,
+                backend=backend,
+                scheduler=scheduler,
+            )
         except SweepInterrupted as interrupted:
             print(f"supertf experiment: {described.name}: {interrupted}", file=sys.stderr)
             return 130

@@ -93,7 +93,7 @@ def test_an_error_within_a_cell_is_one_line(registered, supertf):
 
 def test_an_interrupted_sweep_says_how_to_go_on_and_records_nothing(registered, supertf):
     said = supertf("experiment run toy --set", 'mishap=["interrupt", 1]')
-    last = "supertf experiment: toy: interrupted after 3 of 6 cells; run the same command again to go on"
+    last = "supertf experiment: toy: interrupted after 2 of 6 cells; run the same command again to go on"
     assert (said.code, said.line) == (130, last)
 
 
