@@ -19,7 +19,7 @@ from supertf.compression.pruning_plan import plan
 from supertf.compression.quantization import quantize, quantized
 from supertf.compression.weight_groups import how_many
 from supertf.errors import UserError
-from supertf.model.layer_matrices import matrices
+from supertf.model.weight_matrices import matrices
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LENGTH = 12
