@@ -46,9 +46,9 @@ from .mlp_outputs import additions as additions
 from .positions import alibi_slopes as alibi_slopes
 from .pretrained import build as build
 from .pretrained import load_model as load_model
+from .pretrained import read_tensors as read_tensors
 from .pretrained import save_model as save_model
-from .tensor_files import read_tensors as read_tensors
-from .tensor_files import write_tensors as write_tensors
+from .pretrained import write_tensors as write_tensors
 from .weight_matrices import HEAD as HEAD
 from .weight_matrices import Coordinate as Coordinate
 from .weight_matrices import Projection as Projection
