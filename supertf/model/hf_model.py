@@ -18,11 +18,9 @@ from torch import Tensor, nn
 from supertf.errors import Note, UserError
 from supertf.files import read_json
 from supertf.model.checkpoint import locate, trained_with_bos
-from supertf.model.gguf_header import read_header
-from supertf.model.gguf_weights import llama_config
+from supertf.model.gguf_files import llama_config, read_header
 from supertf.model.gpt import GPT, Output
-from supertf.model.hf_gguf import gguf_options
-from supertf.model.hf_library import LOADING_ERRORS, first_line, quiet_transformers
+from supertf.model.hf_library import LOADING_ERRORS, first_line, gguf_options, quiet_transformers
 from supertf.model.hf_tokenizer import Tokenizer, named_tokenizer, tokenizer_of
 from supertf.model.pretrained import (
     CONFIG,

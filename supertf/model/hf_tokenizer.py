@@ -11,8 +11,7 @@ from supertf.data import gguf_tokenizer, load_tokenizer, valid_unicode
 from supertf.errors import Note, UserError
 from supertf.files import read_json
 from supertf.model.checkpoint import locate
-from supertf.model.hf_gguf import check_split
-from supertf.model.hf_library import LOADING_ERRORS, first_line, quiet_transformers
+from supertf.model.hf_library import LOADING_ERRORS, check_split, first_line, quiet_transformers
 from supertf.model.pretrained import may_be_hub_id
 
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "spiece*", "sentencepiece*", "tekken*", "*.tiktoken")

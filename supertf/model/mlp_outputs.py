@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from supertf.model.projections import Projection, block_name
+from supertf.model.weight_matrices import Projection, block_name
 
 Heard = Callable[[Projection, Tensor, Tensor, Tensor | None], None]
 

@@ -15,7 +15,7 @@ from supertf.compression.activation_quantization import (
 from supertf.compression.quantization import plan_quantization
 from supertf.compression.verbs import quantized
 from supertf.errors import UserError
-from supertf.model.layer_matrices import kind, matrices
+from supertf.model.weight_matrices import kind, matrices
 from supertf.superweights.find import candidates, find_spikes
 
 pytestmark = pytest.mark.kernels

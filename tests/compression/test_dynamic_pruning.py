@@ -19,7 +19,7 @@ from supertf.compression.quantization import plan_quantization
 from supertf.compression.verbs import prune, pruned, quantized
 from supertf.compression.weight_groups import how_many
 from supertf.errors import UserError
-from supertf.model.layer_matrices import matrices
+from supertf.model.weight_matrices import matrices
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LENGTH = 12

@@ -20,7 +20,7 @@ from supertf.compression.verbs import prune, pruned
 from supertf.compression.weight_groups import how_many
 from supertf.errors import UserError
 from supertf.experiments.measure_smollm2 import text
-from supertf.model.layer_matrices import matrices
+from supertf.model.weight_matrices import matrices
 from supertf.superweights.edit import scaled_weights
 
 LENGTH = 12

@@ -12,7 +12,7 @@ from supertf.compression.pruning_plan import plan_static as make_plan
 from supertf.compression.verbs import prune, pruned
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
-from supertf.model.layer_matrices import matrices
+from supertf.model.weight_matrices import matrices
 
 LENGTH = 12
 IDS = torch.randint(0, 50, (4 * LENGTH,), generator=torch.Generator().manual_seed(1))

@@ -16,8 +16,7 @@ from supertf.compression.verbs import prune, pruned, quantize, quantized
 from supertf.errors import UserError
 from supertf.experiments.measure_smollm2 import text
 from supertf.model.gpt import GPT
-from supertf.model.layer_matrices import matrices
-from supertf.model.projections import parse
+from supertf.model.weight_matrices import matrices, parse
 from supertf.superweights.ablation import text_loss
 
 pytestmark = pytest.mark.kernels

@@ -14,7 +14,7 @@ from supertf.compression.structured import plan_structured, smaller
 from supertf.compression.verbs import prune, pruned
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
-from supertf.model.layer_matrices import matrices
+from supertf.model.weight_matrices import matrices
 
 recover = functools.partial(train_on, length=8, batch_size=4, lr=3e-3, progress=False)
 TRAIN, HELD_OUT = TEXT[:1600], TEXT[1600:2000]

@@ -6,7 +6,7 @@ from planted import planted_model
 
 from supertf.compression.replaced_weights import Replacement, replaced_copy, replaced_weights
 from supertf.errors import UserError
-from supertf.model.layer_matrices import matrices
+from supertf.model.weight_matrices import matrices
 
 NAME = "h.1.mlp.c_proj"
 WORDS = [("prune", "pruned", "pruning"), ("quantize", "quantized", "quantizing")]

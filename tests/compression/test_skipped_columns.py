@@ -28,8 +28,7 @@ from supertf.experiments.measure_smollm2 import text
 from supertf.model.config import GPTConfig
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
-from supertf.model.layer_matrices import matrices
-from supertf.model.projections import parse
+from supertf.model.weight_matrices import matrices, parse
 from supertf.superweights.edit import scaled_weights
 
 pytestmark = [pytest.mark.kernels, pytest.mark.usefixtures("one_thread")]

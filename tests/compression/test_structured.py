@@ -21,8 +21,8 @@ from supertf.errors import UserError
 from supertf.model.config import GPTConfig
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
-from supertf.model.layer_matrices import matrices
 from supertf.model.pretrained import load_model, save_model
+from supertf.model.weight_matrices import matrices
 
 plan_structured = functools.partial(make_plan, progress=False)
 LENGTH = 12

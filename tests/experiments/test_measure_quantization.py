@@ -16,7 +16,7 @@ from supertf.experiments.catalogue import EXPERIMENTS
 from supertf.experiments.measure_proofs import APART
 from supertf.experiments.measure_quantization import AWAY, columns, quantized_quality
 from supertf.experiments.measure_smollm2 import text
-from supertf.model.projections import parse
+from supertf.model.weight_matrices import parse
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUANTIZING = EXPERIMENTS["quantizing"]

@@ -15,7 +15,7 @@ from supertf.model.gpt import GPT
 from supertf.model.hf_model import HFModel, load, load_hf_model
 from supertf.model.hf_tokenizer import HFTokenizer
 from supertf.model.pretrained import save_model
-from supertf.model.projections import output_projections
+from supertf.model.weight_matrices import output_projections
 from supertf.superweights.edit import scaled_weights
 from supertf.superweights.find import candidates, find_spikes, search
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_gguf import CONFIG, write_gguf
+from test_gguf_files import CONFIG, write_gguf
 
 from supertf.data.tokenizer import load_tokenizer, read_tokenizer
-from supertf.model.expanded import read_expanded
-from supertf.model.gguf_weights import read_gguf
+from supertf.model.gguf_files import read_gguf
 from supertf.model.gpt import GPT
+from supertf.model.pretrained import read_expanded
 
 
 def source(folder, seed=0):

@@ -1,17 +1,29 @@
-"""The MLPs' output projections are found by name in every family, or refused in one line."""
+"""Matrices of a model, and coordinates of weights: found by name in every family, or refused in one line."""
 
 import pytest
 import torch
 from families import EVERY, INNER, LAYERS, SMALL, WIDTH, tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from planted import CONFIG, planted_model
 from torch import nn
 
+from supertf.compression.pruning import pruned
+from supertf.compression.pruning_plan import plan
 from supertf.errors import UserError
+from supertf.model.gpt import GPT
 from supertf.model.hf_model import HFModel
-from supertf.model.projections import check_coordinate, output_projections, parse, show
+from supertf.model.weight_matrices import (
+    kind,
+    marks,
+    matrices,
+    output_projections,
+    parse,
+    show,
+)
 
 transformers = pytest.importorskip("transformers")
+KINDS = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
 
 
 def hf(config):
@@ -109,24 +121,57 @@ def test_a_matrix_packed_away_by_a_quantizer_is_one_clear_line():
         output_projections(model)
 
 
+def test_every_linear_layer_but_the_head_is_found_in_order():
+    model = planted_model()
+    found = matrices(model)
+    assert list(found) == [f"h.{layer}.{kind}" for layer in range(3) for kind in KINDS]
+    inside = sum(module.weight.numel() for module in model.h.modules() if isinstance(module, nn.Linear))
+    assert sum(matrix.weight.numel() for matrix in found.values()) == inside
+
+
+def test_kinds_choose_among_them():
+    found = matrices(planted_model(), ["mlp.c_proj", "attn.c_attn"])
+    assert list(found) == [
+        f"h.{layer}.{kind}" for layer in range(3) for kind in ("attn.c_attn", "mlp.c_proj")
+    ]
+
+
+@pytest.mark.parametrize("family, mlp", [("supertf SwiGLU", "mlp.c_proj"), ("Llama", "mlp.down_proj")])
+def test_the_head_is_a_kind_of_its_own_for_those_who_ask(family, mlp):
+    model = tiny(family)
+    found = matrices(model, ["lm_head"])
+    ((name, head),) = found.items()
+    assert kind(name) == "lm_head" and (head.layer, tuple(head.weight.shape)) == (3, (50, 16))
+    assert name not in matrices(model)
+    assert list(matrices(model, [mlp, "lm_head"]))[3:] == [name]
+
+
+def test_a_head_that_is_no_plain_matrix_is_in_nobodys_way():
+    model = planted_model()
+    model.lm_head = nn.Sequential(nn.Linear(16, 50))
+    assert list(matrices(model, ["mlp.c_proj"])) == [f"h.{layer}.mlp.c_proj" for layer in range(3)]
+    with pytest.raises(UserError, match="choose one or more of"):
+        matrices(model, ["lm_head"])
+
+
+def test_a_head_of_its_own_is_pruned_and_a_tied_one_refused():
+    model = GPT(CONFIG.__class__(**{**CONFIG.to_dict(), "tie_head": False})).eval()
+    sparse = plan(model, "magnitude", 0.5, kinds=["lm_head"], progress=False)
+    before = model.lm_head.weight.detach().clone()
+    with pruned(model, sparse):
+        assert int((model.lm_head.weight == 0).sum()) == 400
+    assert torch.equal(model.lm_head.weight, before)
+    with pytest.raises(UserError, match=r"lm_head is tied to wte"):
+        plan(planted_model(), "magnitude", 0.5, kinds=["lm_head"], progress=False)
+
+
+def test_a_coordinate_is_marked_in_its_layers_output_projection():
+    masks = marks(planted_model(), [(1, 7, 21), (1, 0, 0)])
+    assert list(masks) == ["h.1.mlp.c_proj"]
+    assert masks["h.1.mlp.c_proj"].nonzero().tolist() == [[0, 0], [7, 21]]
+
+
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6), st.sampled_from(["[", "", " "]))
 def test_a_coordinate_reads_back_as_it_was_shown(layer, out, into, style):
     text = show((layer, out, into)) if style == "[" else f"{layer},{style}{out}, {into}"
     assert parse(text) == (layer, out, into)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "11", "11[507]", "11[507,1229", "-1[0, 0]", "1[0, 0, 0]", "a[1, 2]", "1.5[2, 3]"]
-)
-def test_other_spellings_of_a_coordinate_are_refused(text):
-    with pytest.raises(UserError, match=r"expected layer\[out, in\]"):
-        parse(text)
-
-
-def test_a_coordinate_outside_says_what_there_is():
-    found = output_projections(tiny("GPT2"))
-    check_coordinate(found, (2, 15, 39))
-    with pytest.raises(UserError, match="layers 0 to 2"):
-        check_coordinate(found, (3, 0, 0))
-    with pytest.raises(UserError, match=r"no weight 0\[16, 0\]: .* 16 x 40"):
-        check_coordinate(found, (0, 16, 0))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from supertf.errors import UserError
 from supertf.model.config import GPTConfig
-from supertf.model.gguf_weights import GGUF_NAMES, pair_halves
+from supertf.model.gguf_files import GGUF_NAMES, pair_halves
 from supertf.model.gpt import GPT
 from supertf.model.hf_model import load
 from supertf.model.pretrained import load_model

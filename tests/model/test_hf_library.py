@@ -7,7 +7,7 @@ import torch
 
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
-from supertf.model.hf_gguf import ARCHITECTURES
+from supertf.model.hf_library import ARCHITECTURES
 from supertf.model.hf_model import HFModel, load, load_hf_model
 
 transformers = pytest.importorskip("transformers")
