@@ -47,7 +47,7 @@ EXPERIMENT = Experiment(
 
 
 def proof(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:
-    """`ablation.ablate` one weight; `seed` is which text, and draws the random controls. No `lengths`.
+    """Remove one weight, beside its controls; `seed` is which text, and draws the random ones. No `lengths`.
 
     settings: `model`, a name that `load` takes; `coordinate`, such as "11[507, 1229]"; `windows` of
     `length` tokens, on which losses are measured; `controls`, how many random and largest weights; `each`,
