@@ -24,14 +24,23 @@ def stream(
     exclude: Collection[int] = (),
     use_cache: bool = True,
 ) -> Iterator[int]:
-    """Yield up to `max_new_tokens` token ids that continue `prompt`, as they are chosen.
+    """Yield token ids that continue a prompt, as they are chosen.
 
-    temperature 0 is greedy; otherwise logits are divided by it, cut to the `top_k` largest and to the
-    smallest set with probability `top_p`, and sampled with a generator of its own seeded by `seed`.
-    A token in `stop` ends the text and is not yielded; one in `exclude` is never chosen, such as
-    `tokenizer.unused_ids`. Without the cache every step reads the whole text again: slower, same tokens.
-    Raises `UserError` on an empty prompt, ids outside the vocabulary, settings out of range, a text longer
-    than a table of learned positions, or logits that are no numbers.
+    Args:
+        model: this lab's or an `HFModel`.
+        prompt: token ids.
+        max_new_tokens: at most so many are yielded.
+        temperature: 0 is greedy; otherwise logits are divided by it, and sampled.
+        top_k: sample from the so many largest logits only.
+        top_p: sample from the smallest set of tokens with this probability only.
+        seed: of the generator that samples.
+        stop: tokens that end the text; they are not yielded.
+        exclude: tokens that are never chosen, such as `unused_ids` of the tokenizer.
+        use_cache: False reads the whole text again in every step: slower, same tokens.
+
+    Raises:
+        UserError: an empty prompt, ids outside the vocabulary, settings out of range, a text longer than a
+            table of learned positions, or logits that are no numbers.
     """
     check(model, prompt, max_new_tokens, temperature, top_k, top_p)  # here, not at the first token
     generator = torch.Generator(model.device).manual_seed(seed)
@@ -67,7 +76,20 @@ def _stream(
 
 
 def generate(model: GPT, prompt: list[int], max_new_tokens: int, **settings) -> list[int]:
-    """All of `stream`'s tokens at once; the same settings."""
+    """All of `stream`'s tokens at once.
+
+    Args:
+        model: this lab's or an `HFModel`.
+        prompt: token ids.
+        max_new_tokens: at most so many are made.
+        **settings: of `stream`, such as temperature, top_k, top_p, seed and stop.
+
+    Returns:
+        The new token ids, without the prompt.
+
+    Raises:
+        UserError: as `stream` does.
+    """
     return list(stream(model, prompt, max_new_tokens, **settings))
 
 
@@ -76,7 +98,7 @@ def choose(
 ) -> int:
     """One token id from logits (V,): the largest when temperature is 0, else a sample.
 
-    Raises `UserError` when the largest is no finite number.
+    `UserError` when the largest is no finite number.
     """
     logits = logits.float()  # argmax is several times faster than in bfloat16 on a CPU
     token = int(logits.argmax())  # of a NaN, if there is any
@@ -104,7 +126,7 @@ def check(
     top_k: int | None,
     top_p: float | None,
 ) -> None:
-    """Raise `UserError` on anything `stream` could not honour."""
+    """`UserError` on anything that `stream` could not do."""
     config = model.config
     check_vocabulary(prompt, config.vocab_size, "the prompt")
     if max_new_tokens < 1:
