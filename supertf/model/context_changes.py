@@ -46,10 +46,20 @@ def changes(module: nn.Module, kind: str) -> Changes:
 def changed(
     kind: str, what: str, modules: Mapping[str, nn.Module], undo: Callable[[str], None] = lambda name: None
 ) -> Iterator[dict[str, Change]]:
-    """Note that modules, by name, are changed while the context lasts, and call `undo(name)` for each then.
+    """Note on modules that they are changed while the context lasts, and undo that afterwards.
 
-    Raises `UserError` on leaving it before a context inside it that changes the same modules, or that has
-    laid their weights out for products of its own.
+    Args:
+        kind: WEIGHTS, INPUTS or ROUNDING.
+        what: the change in a word for messages, such as "pruned".
+        modules: those changed, by name.
+        undo: called with each name on leaving, or, where a change inside is still there, when that is undone.
+
+    Yields:
+        The notes, by name.
+
+    Raises:
+        UserError: on leaving before a context inside that changes the same modules, or has laid their weights
+            out for products of its own.
     """
     mine = {name: Change(what, lambda name=name: undo(name)) for name in modules}
     for name, module in modules.items():
@@ -136,9 +146,17 @@ class OtherProduct(ForAWhile, nn.Linear):
 def replace_product(
     undo: contextlib.ExitStack, name: str, layer: nn.Linear, make: Callable[[], Callable[[Tensor], Tensor]]
 ) -> None:
-    """Give a layer another product, which `make` makes, until `undo` is closed; `UserError` if it has one.
+    """Give a linear layer another product for a while.
 
-    Refused, so that contexts which replace products can be left in any order: each undoes only its own.
+    Args:
+        undo: takes it back when it is closed.
+        name: the layer's, for messages.
+        layer: keeps its weights, which the product takes the place of.
+        make: makes the product, of x (..., in) to (..., out).
+
+    Raises:
+        UserError: it has one already. So contexts which replace products can be left in any order: each
+            undoes only its own.
     """
     if isinstance(layer, OtherProduct):
         raise UserError(f"{name} is packed, or skips, already: leave that context first")

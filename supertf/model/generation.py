@@ -95,7 +95,7 @@ def choose(
 ) -> int:
     """One token id from logits (V,): the largest when temperature is 0, else a sample.
 
-    Raises `UserError` when the largest is no finite number.
+    `UserError` when the largest is no finite number.
     """
     logits = logits.float()  # argmax is several times faster than in bfloat16 on a CPU
     token = int(logits.argmax())  # of a NaN, if there is any
@@ -123,7 +123,7 @@ def check(
     top_k: int | None,
     top_p: float | None,
 ) -> None:
-    """Raise `UserError` on anything `stream` could not honour."""
+    """`UserError` on anything that `stream` could not do."""
     config = model.config
     check_vocabulary(prompt, config.vocab_size, "the prompt")
     if max_new_tokens < 1:

@@ -73,9 +73,9 @@ def first_line(error: Exception) -> str:
 
 
 def gguf_options(transformers: ModuleType, path: Path) -> dict[str, Any]:
-    """What `from_pretrained` needs beside the file's folder to read it in full precision.
+    """What `from_pretrained` needs beside a GGUF file's folder to read it in full precision.
 
-    Raises `UserError` when transformers does not read the file, or would compute something else than it says.
+    `UserError` when transformers does not read the file, or would compute something else than it says.
     """
     header = read_header(path)
     if header.architecture not in ARCHITECTURES:

@@ -1,9 +1,8 @@
 """Any Hugging Face causal language model behind the interface of this lab's `GPT`.
 
-`evaluate`, `generation`, `superweights` and `ablation` then work on it unchanged. transformers is needed, and
-only here and for its tokenizers. A checkpoint larger than the memory is read layer by layer while it runs
-(`stream=True`, by accelerate's offloading): slow, but nothing is kept. `load` picks the loader that fits
-a model.
+What generates, measures, prunes or looks for super weights then works on it unchanged. A checkpoint larger
+than the memory is read layer by layer while it runs (`stream=True`, by accelerate's offloading): slow, but
+nothing is kept. `load` picks the loader that fits a model.
 """
 
 import warnings
@@ -38,10 +37,10 @@ ENDLESS = 2**31  # the context of a model whose config names none
 class HFConfig:
     """What the lab's tools ask of a model's config, under this lab's names.
 
-    length_limit: see `GPTConfig.length_limit`; n_ctx where the positions are a table.
+    length_limit is that of `GPTConfig`: n_ctx where the positions are a table, else None.
     """
 
-    model_type: str
+    model_type: str  # transformers' name of the family
     vocab_size: int
     n_ctx: int
     n_layer: int
@@ -83,9 +82,19 @@ class HFModel(nn.Module):
     def forward(
         self, idx: Tensor, targets: Tensor | None = None, *, cache: Any = None, last_only: bool = False
     ) -> Output:
-        """Logits (B, T, V), of the last token with last_only; with targets (B, T) the mean loss in nats.
+        """Run tokens through the model.
 
-        Raises `UserError` on more tokens than the model has positions for.
+        Args:
+            idx: token ids, (B, T) int64.
+            targets: (B, T) int64, -100 where no loss is wanted.
+            cache: of the tokens before these, from `new_cache`; extended in place.
+            last_only: logits of the last token only, (B, 1, V).
+
+        Returns:
+            Logits (B, T, V), or with targets the mean loss in nats.
+
+        Raises:
+            UserError: more tokens than the model has positions for.
         """
         T = idx.shape[1] + (0 if cache is None else cache.get_seq_length())
         limit = self.config.length_limit
@@ -196,11 +205,17 @@ def load_hf_model(
     dtype: torch.dtype | None = None,
     stream: bool = False,
 ) -> HFModel:
-    """A folder, hub id or GGUF file of a Hugging Face causal language model, in evaluation mode.
+    """A Hugging Face causal language model, read by transformers, in evaluation mode.
 
-    dtype: None keeps the checkpoint's. stream: leave the weights in their safetensors files and read each
-    layer when it runs, on the CPU. Raises `UserError` without transformers, and when the model is missing,
-    damaged, incomplete or none that predicts the next token, which four tokens show.
+    Args:
+        name: a folder, hub id or GGUF file.
+        device: where it computes.
+        dtype: of the weights; None keeps the checkpoint's.
+        stream: leave the weights in their safetensors files and read each layer when it runs, on the CPU.
+
+    Raises:
+        UserError: transformers is not installed, or the model is missing, damaged, incomplete or none that
+            predicts the next token, which four tokens show.
     """
     place, options = name, {"device_map": {"": "disk"}, "use_safetensors": True} if stream else {}
     with quiet_transformers() as transformers:
@@ -292,22 +307,22 @@ def is_gguf(name: str | Path) -> bool:
 
 
 def lab_reads(name: str | Path) -> bool:
-    """Whether `load_model` reads this model, as its config or header tells. Of a hub id only the config is
-    fetched. Raises `UserError` when there is none, or it is damaged."""
+    """Whether `load_model` reads this model, by its config or header. Of a hub id only the config is fetched.
+    `UserError` when there is none, or it is damaged."""
     path = locate(name)  # `load_model` checks that it is whole
     if str(name) == "smollm2-135m":
         return True
     if is_gguf(path) and path.is_file():
-        supported, told = llama_config, read_header(path)
+        supported, described = llama_config, read_header(path)
     elif path.is_dir() or (not path.exists() and may_be_hub_id(str(name))):
         folder = path if path.is_dir() else fetch_from_hub(str(name), (CONFIG,))
-        supported, told = foreign_config, read_json(folder / CONFIG)
-        if told.get("model_type") == MODEL_TYPE:
+        supported, described = foreign_config, read_json(folder / CONFIG)
+        if described.get("model_type") == MODEL_TYPE:
             return True
     else:
         return True  # no model: it says what was expected
     try:
-        supported(told)
+        supported(described)
     except UserError:  # a feature that the lab's decoder lacks
         return False
     return True

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from families import tiny
 from planted import CONFIG, PROMPT, held, planted_model
 from torch import nn
 
@@ -89,3 +90,10 @@ def test_a_class_of_the_callers_own_computes_as_it_did():
     assert len(seen) == 2
     for x, y in seen:
         assert torch.allclose(y, 2 * x @ model.lm_head.weight.T, rtol=0, atol=1e-5)
+
+
+def test_models_of_transformers_are_left_alone():
+    model, seen = tiny("Llama"), []
+    with model.register_forward_pre_hook(lambda *_: seen.append(held(model))):
+        generate(model, PROMPT, 2)
+    assert seen == [[], []]
