@@ -94,6 +94,7 @@ def as_text(shown: "RenderableType") -> str:
     from rich.console import Console
 
     out = io.StringIO()
-    console = Console(file=out, width=10_000, color_system=None, highlight=False, markup=False)
+    plain = {"color_system": None, "highlight": False, "markup": False, "force_jupyter": False}
+    console = Console(file=out, width=10_000, **plain)
     console.print(shown)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

@@ -49,7 +49,7 @@ def print_table(names: list[str], rows: Iterable[Sequence[Any]]) -> None:
         )
     for row in cells[1:]:
         table.add_row(*row)
-    console = Console(markup=False, emoji=False, highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False, force_jupyter=False)
     wanted = console.measure(table, options=console.options.update(width=1_000_000))
     console.width = max(console.width, wanted.minimum) if console.is_terminal else wanted.maximum
     with console.capture() as capture:

@@ -118,7 +118,7 @@ Outcome = tuple["Comparison", dict[str, dict[str, Any]], list[dict[str, Any]], d
 def run(args: SimpleNamespace) -> int:
     """Print what pruning does to a model."""
     from supertf.cli.side_by_side import SideBySide, by_kind
-    from supertf.compression import calibration_for, plan_pruning
+    from supertf.compression import calibration_for, plan_pruning, smaller
 
     check_options(args)
     if args.sparsity is None and args.pattern is None:
@@ -134,9 +134,12 @@ def run(args: SimpleNamespace) -> int:
     options |= {"matrices": args.matrices, "calibration": known, "watch": side.watch}
     with side.step("planning"):
         plan = plan_pruning(side.model, args.method, protect=side.protect, **options)
-        alone = plan_pruning(side.model, args.method, **options) if family == "dynamic" else None
+        if family == "dynamic":  # what it would do if nothing were protected
+            other: Any = plan_pruning(side.model, args.method, **options)
+        else:
+            other = smaller(side.model, plan) if family == "structured" else None
     work = {"static": static, "structured": structured, "dynamic": dynamic}[family]
-    found, by_matrix, fates, told = work(args, side, plan, alone)
+    found, by_matrix, fates, told = work(args, side, plan, other)
     weights = [{**known, **fate} for known, fate in zip(side.weights(), fates, strict=True)]
     result = {
         **side.result("pruned", {"method": args.method, **plan.settings}, found),
@@ -182,11 +185,9 @@ def static(args: SimpleNamespace, side: "SideBySide", plan: "Pruning", _: None) 
     return found, removed(plan), list(map(fate_dict, plan.fates)), {}
 
 
-def structured(args: SimpleNamespace, side: "SideBySide", plan: "Pruning", _: None) -> Outcome:
+def structured(args: SimpleNamespace, side: "SideBySide", plan: "Pruning", small: "GPT") -> Outcome:
     """Whole channels or heads go, and the smaller model is measured."""
-    from supertf.compression import smaller
-
-    small = refitted(args, side, smaller(side.model, plan))
+    small = refitted(args, side, small)
     found = side.compare("pruned", small)
     if args.save:
         side.save(small)

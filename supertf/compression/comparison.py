@@ -171,7 +171,9 @@ def compare(
         >>> model, tokenizer = load("smollm2-135m")
         >>> held_out, calibration = read_tokens("python-docs", tokenizer, windows=(1, 2))
         >>> small = prune(model, "wanda", sparsity=0.5, calibration=calibration)
-        >>> print(compare(model, {"wanda": small}, held_out, watch="11[507, 1229]"))
+        >>> found = compare(model, {"wanda": small}, held_out, watch="11[507, 1229]")
+        >>> found["wanda"].ratio > 1, found["wanda"].fates[0].removed
+        (True, False)
     """
     text = as_text(model, text)
     rows: list[Row] = []

@@ -73,9 +73,10 @@ def read_tokens(
     sizes = [counts[0] * length + (bos_id is None), *(count * room for count in counts[1:])]
     ids = torch.as_tensor(read_ids(data, tokenizer, sum(sizes)))
     if len(ids) < sum(sizes):
+        others = f" and {sum(sizes[1:])} others to calibrate with" if len(sizes) > 1 else ""
         raise UserError(
-            f"{data} has {len(ids)} tokens, and {' + '.join(map(str, sizes))} are asked for: give a longer "
-            "text, or fewer or shorter windows"
+            f"{data} has {len(ids)} tokens, and {sizes[0]} are to be held out{others}: give a longer text, "
+            "or fewer or shorter windows"
         )
     parts = tuple(Text(part, length, bos_id, data) for part in ids.split(sizes))
     return parts[0] if isinstance(windows, int) else parts

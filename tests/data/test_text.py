@@ -41,5 +41,5 @@ def test_one_number_of_windows_gives_one_text(book):
 
 
 def test_a_text_that_is_too_short_is_refused_in_one_line(book):
-    with pytest.raises(UserError, match=r"has 388 tokens, and 3201 \+ 320 are asked for: give a longer"):
+    with pytest.raises(UserError, match=r"has 388 tokens, and 3201 are to be held out and 320 others"):
         read_tokens(book, load_tokenizer("bytes"), windows=(200, 20), length=16)
