@@ -30,7 +30,7 @@ test-lesser: fetch  ## what uses kernels, on one thread of a processor that has 
 	$(LESSER) $(BIN)/python -m supertf.lab.book smoke 06_pruning 07_quantization
 
 test-browser: fetch  ## open notebooks in JupyterLab and Chromium, and move their sliders
-	$(BIN)/python -m pytest -m browser -rsP tests/test_browser.py
+	$(BIN)/python -m pytest -m browser -rsP tests/lab/test_browser.py
 
 lab: fetch  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks

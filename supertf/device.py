@@ -1,6 +1,7 @@
-"""Where to compute and in which precision, decided once and with the reason said."""
+"""Where to compute and in which precision, chosen once and with the reason said."""
 
 import contextlib
+import math
 import os
 import platform
 import re
@@ -29,11 +30,18 @@ def pick_device_dtype(
 ) -> tuple["torch.device", "torch.dtype", str]:
     """Choose the device, the dtype for autocast and training, and say why.
 
-    `device` ("cpu", "cuda", "cuda:1", "mps") and `dtype` (a key of `DTYPES`) override the choice; so do
-    `SUPERTF_DEVICE` and `SUPERTF_DTYPE`, which rank below the arguments. Left open, the device is CUDA,
-    then MPS, then the CPU; CUDA gets bfloat16 from compute capability 8.0 and float16 (which needs a
-    gradient scaler) below; elsewhere float32. Raises `UserError` for an unknown or absent device and for
-    an unknown dtype, or float16 on a CPU.
+    Left open, the device is CUDA, then MPS, then the CPU; CUDA gets bfloat16 from compute capability 8.0 and
+    float16 (which needs a gradient scaler) below; elsewhere float32.
+
+    Args:
+        device: "cpu", "cuda", "cuda:1" or "mps"; default `SUPERTF_DEVICE` of the environment.
+        dtype: a key of `DTYPES`; default `SUPERTF_DTYPE` of the environment.
+
+    Returns:
+        The device, the dtype, and a line on how they were chosen.
+
+    Raises:
+        UserError: an unknown or absent device, an unknown dtype, or float16 on a CPU.
     """
     import torch
 
@@ -66,6 +74,15 @@ def in_float64(x: "torch.Tensor") -> "torch.Tensor":
     return x.to(float64_device(x.device)).double()
 
 
+def check_finite(value: float, what: str) -> None:
+    """`UserError` when a number that a model computed, called `what` in the message, is infinite or NaN."""
+    if not math.isfinite(value):
+        raise UserError(
+            f"{what} is {value}: the weights are damaged, or their dtype is too narrow for this model (try "
+            "float32)"
+        )
+
+
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware (AVX512 or AMX on x86, BF16 on ARM)."""
     import torch
@@ -75,7 +92,7 @@ def cpu_has_bf16() -> bool:
 
 
 def processor() -> str:
-    """The processor's model name, or the architecture where the system does not tell."""
+    """The processor's model name, or the architecture where the system does not say."""
     cpuinfo = Path("/proc/cpuinfo")
     found = (
         re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
@@ -87,9 +104,11 @@ def processor() -> str:
 def threads_for(numbers: int) -> Iterator[None]:
     """PyTorch on one thread while the context lasts, where an operation computes at most `SMALL` numbers.
 
-    `numbers`: B * T * C of a batch, say. Threads that share so little wait for each other most of the time:
-    on two idle cores the second one saves a third of a step at best, beside another program it costs more
-    than that (`supertf bench busy`).
+    Threads that share so little wait for each other most of the time: on two idle cores the second one saves
+    a third of a step at best, beside another program it costs more than that (`supertf bench busy`).
+
+    Args:
+        numbers: that an operation computes, B * T * C of a batch, say.
     """
     import torch
 

@@ -31,29 +31,42 @@ def cache_dir() -> Path:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
 
-    Readers therefore see the old file or the complete new one, never a part. A failed write
-    (a full disk, say) raises `UserError` and leaves what was there before.
+    Readers therefore see the old file or the complete new one, never a part.
+
+    Raises:
+        UserError: the write failed (a full disk, say); what was there before is unchanged.
     """
     path = Path(path)
-    temporary = None
-    try:
+    with disk_errors(str(path), "the previous file, if any, is"):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         os.close(handle)
         temporary = Path(name)
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())  # on disk before the name points at it
-        temporary.chmod(0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
+        try:
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())  # on disk before the name points at it
+            temporary.chmod(0o644)  # mkstemp makes it private
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def disk_errors(what: str, kept: str) -> Iterator[None]:
+    """Turn a disk that is full, or a folder that cannot be written to, into one `UserError`.
+
+    Args:
+        what: is being written.
+        kept: what is unchanged then, with its verb, for the message.
+    """
+    try:
+        yield
     except OSError as error:
         raise UserError(
-            f"could not write {path}: {error.strerror or error}. The previous file, if any, is unchanged; "
-            "free space or choose another folder."
+            f"could not write {what}: {error.strerror or error}; {kept} unchanged; free space or choose "
+            "another folder"
         ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -95,7 +108,7 @@ def sha256(path: str | Path) -> str:
 
 
 def made_from(path: Path, *modules: ModuleType) -> dict[str, Any]:
-    """What a copy is made of and by: a file, told by its size and time, and the code that reads it."""
+    """What a copy is made of and by: a file, known by its size and time, and the code that reads it."""
     stat = path.stat()
     code = {module.__name__: sha256(module.__file__) for module in modules}
     made_by = {"gguf": importlib.metadata.version("gguf"), **code}

@@ -5,7 +5,7 @@ from planted import CONFIG
 
 from supertf.model.gpt import GPT
 from supertf.model.hf_model import HFModel
-from supertf.model.projections import Coordinate, block_name, output_projections
+from supertf.model.weight_matrices import Coordinate, block_name, output_projections
 
 LAYERS, WIDTH, INNER = 3, 16, 40
 PROMPT = [3, 1, 4, 1, 5]

@@ -9,7 +9,7 @@ from supertf.compression.input_quantiles import input_sizes
 from supertf.compression.recovery import recover
 from supertf.data.tokenizer import load_tokenizer
 from supertf.model.config import GPTConfig
-from supertf.model.context_changes import INPUTS, ROUNDING, WEIGHTS, changes
+from supertf.model.context_changes import INPUTS, ROUNDING, WEIGHTS, ForAWhile, changes
 from supertf.model.gpt import GPT
 from supertf.training import checkpoint
 
@@ -33,9 +33,10 @@ def planted_model(layer=1, out=7, into=21, config=CONFIG):
 
 
 def held(model):
-    """The kinds of changes that contexts make to modules of the model now."""
+    """What contexts do to modules of the model now: kinds of changes, and classes."""
     kinds = (WEIGHTS, INPUTS, ROUNDING)
-    return [kind for module in model.modules() for kind in kinds if changes(module, kind)]
+    found = [kind for module in model.modules() for kind in kinds if changes(module, kind)]
+    return found + [type(module) for module in model.modules() if isinstance(module, ForAWhile)]
 
 
 def learned_model():
@@ -60,7 +61,7 @@ def byte_model(layer=1, out=7, into=21):
 
 
 def saved(model: GPT, folder: Path) -> str:
-    """The folder, with a checkpoint in it of a model that reads bytes, as `load_any` takes it."""
+    """The folder, with a checkpoint in it of a model that reads bytes, as `load` takes it."""
     optimizer = torch.optim.AdamW(model.parameters())
     checkpoint.save(folder, model, optimizer, {}, {"step": 0}, load_tokenizer("bytes"))
     return str(folder)

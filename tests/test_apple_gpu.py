@@ -11,7 +11,7 @@ import torch
 from fake_gpu import OnGPU, gpu
 from planted import CONFIG, PROMPT, TEXT, planted_model
 
-from supertf.analysis.entropy import attention_stats, sink_rate
+from supertf.analysis.attention_statistics import attention_stats, sink_rate
 from supertf.analysis.losses import perplexity
 from supertf.analysis.position_probe import probe_positions
 from supertf.analysis.residual_stream import residual_stats
@@ -19,11 +19,11 @@ from supertf.compression.activation_quantization import quantized_activations
 from supertf.compression.calibration import calibrate
 from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.compression.input_quantiles import input_sizes, principal_axes
-from supertf.compression.pruning import pruned_copy
-from supertf.compression.pruning_plan import plan
-from supertf.compression.quantization import quantize, quantized
+from supertf.compression.pruning_plan import plan_static
+from supertf.compression.quantization import plan_quantization
 from supertf.compression.refitting import refit
 from supertf.compression.structured import plan_structured, smaller
+from supertf.compression.verbs import prune, quantized
 from supertf.data.tasks import Task
 from supertf.experiments.measure_growth import loss
 from supertf.model.config import ATTENTIONS, POSITIONS
@@ -110,8 +110,10 @@ def test_training_steps_run():
 def test_models_are_calibrated_and_pruned(method, pattern):
     def removed(one):
         calibration = calibrate(one, IDS, 8, hessians=True)
-        found = plan(one, method, 0.5, calibration, pattern=pattern, protect=[(1, 7, 21)], progress=False)
-        return pruned_copy(one, found).h[1].mlp.c_proj.weight.detach()
+        found = plan_static(
+            one, method, 0.5, calibration, pattern=pattern, protect=[(1, 7, 21)], progress=False
+        )
+        return prune(one, found).h[1].mlp.c_proj.weight.detach()
 
     same(planted_model(), removed)
 
@@ -121,7 +123,7 @@ def test_models_are_calibrated_and_pruned(method, pattern):
 )
 def test_models_are_quantized(scheme):
     def rounded(one):
-        found = quantize(one, scheme, calibration=calibrate(one, IDS, 8), progress=False)
+        found = plan_quantization(one, scheme, calibration=calibrate(one, IDS, 8), progress=False)
         with quantized(one, found), quantized_activations(one), torch.no_grad():
             return one(torch.tensor([PROMPT]).to(one.device)).logits
 

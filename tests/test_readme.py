@@ -1,15 +1,13 @@
 """The README stays true: its file tree, its notebook table, its picture and its commands."""
 
-import argparse
 import base64
-import importlib
 import re
 import shlex
 from pathlib import Path
 
 import nbformat
 
-from supertf.cli.main import COMMANDS
+from supertf.cli.main import command
 from supertf.lab.badges import badge_url, repository
 
 ROOT = Path(__file__).parent.parent
@@ -39,9 +37,9 @@ def test_the_picture_is_an_output_of_notebook_00():
 def test_every_supertf_command_shown_parses():
     text = README.replace("\\\n", " ")
     commands = re.findall(r"^supertf (\w+)(.*?)(?:#.*)?$", text, re.MULTILINE)
-    assert {name for name, _ in commands} == set(COMMANDS)
+    assert {name for name, _ in commands} == set(command.commands)
     for name, options in commands:
-        parser = argparse.ArgumentParser()
-        module = importlib.import_module(f"supertf.cli.{COMMANDS[name][0]}")
-        module.add_arguments(parser)
-        parser.parse_args(shlex.split(options))
+        found, words = command.commands[name], shlex.split(options)
+        while hasattr(found, "commands"):
+            found = found.commands[words.pop(0)]
+        found.make_context(name, words)

@@ -9,7 +9,8 @@ import torch
 from tqdm import tqdm
 
 from supertf.cli.main import main
-from supertf.data.token_files import TokenFile, prepare
+from supertf.data.token_files import TokenFile
+from supertf.data.token_writer import prepare
 from supertf.data.tokenizer import load_tokenizer
 from supertf.model.config import GPTConfig, preset
 from supertf.training.settings import TrainSettings

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
 from supertf.errors import UserError
 
@@ -28,8 +29,11 @@ def not_json(settings, seed, lengths):
     return {"loss": float("nan")}
 
 
-def no_dict(settings, seed, lengths):
-    return [1.0]
+def alone(settings, seed, lengths):
+    CALLS.append(seed)
+    time.sleep(0.001)
+    assert CALLS.pop() == seed and not CALLS
+    return {}
 
 
 def refuse():
@@ -40,10 +44,12 @@ def interrupt():
     signal.raise_signal(signal.SIGINT)
 
 
-def interrupt_twice():
-    interrupt()
-    interrupt()
-    raise AssertionError("the second Ctrl-C stops at once")
+def once(mishap):
+    """Only the first time, in whatever process that is."""
+    mark = Path(__file__).with_name("once")
+    if not mark.exists():
+        mark.touch()
+        mishap()
 
 
 def sleep():
@@ -57,7 +63,8 @@ def die():
 mishaps = {
     "refuse": refuse,
     "interrupt": interrupt,
-    "interrupt twice": interrupt_twice,
+    "interrupt once": lambda: once(interrupt),
     "sleep": sleep,
     "die": die,
+    "die once": lambda: once(die),
 }

@@ -1,224 +1,92 @@
-"""What attention looks at, in numbers, at lengths where the matrix of weights would not fit.
+"""Attention entropy: how evenly heads attend, and whether attention fades as the text grows."""
 
-For each layer, head and query: the entropy of the weights, the weight on chosen keys, the weight on the
-first key (the sink) and the largest weight. A block of queries at a time sees all its keys, so memory
-grows with T and never with T x T; asking for a few queries only costs O(T) time as well.
-"""
-
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from supertf.analysis.residual_stream import hidden_states, token_layout
-from supertf.errors import UserError
-from supertf.model import GPT, Layout
-
-BLOCK_ELEMENTS = 2**22  # logits held at once: 16 MiB in float32
-FAR_BELOW = -1e30  # the logit of a key that is not seen: exp is 0, and so is its product with 0
-Bias = Callable[[Layout, torch.dtype], Tensor]  # (B or 1, H, R, S) for the queries and keys of a layout
+from supertf.analysis.attention_statistics import attention_stats
+from supertf.model import GPT
 
 
-@dataclass(frozen=True)
-class AttentionStats:
-    """Attention weights of one layer in a few numbers per head and query; R queries, all T by default.
+@dataclass(frozen=True, repr=False)
+class AttentionEntropy:
+    """How evenly every head attends, query by query; prints itself as a table by layer.
 
-    n: (B or 1, R) int64, visible keys. entropy: (B, H, R) nats, from 0 to log n. normalized: entropy / log n,
-    0 where n = 1. sink: weight on key 0, the first of the query's document. largest: the largest weight.
-    needle: weight on the chosen keys, None if none were chosen. All (B, H, R) float32, or float64 in a
-    float64 model.
-
-    In a model with a zero key, which lets a head attend to nothing, that key is one more outcome: it counts
-    in the entropy, whose ceiling becomes log(n + 1), also in `normalized`, and the weights of the n real
-    keys sum to less than 1. `sink` and `largest` are about real keys.
+    Attributes:
+        n: (T,) int64, keys that each query sees.
+        nats: (L, H, T), or (L, B, H, T) for several texts: entropy of the attention weights, from 0 (all
+            weight on one key) to log n (evenly spread).
+        normalized: nats / log n, of the same shape; 0 where n = 1.
     """
 
-    layer: int
     n: Tensor
-    entropy: Tensor
+    nats: Tensor
     normalized: Tensor
-    sink: Tensor
-    largest: Tensor
-    needle: Tensor | None
 
+    def by_head(self) -> tuple[Tensor, Tensor]:
+        """Means of `nats` and of `normalized` over texts and queries that see more than one key, (L, H)."""
+        several = [values[..., self.n > 1].mean(-1) for values in (self.nats, self.normalized)]
+        nats, normalized = (mean.mean(1) if mean.ndim == 3 else mean for mean in several)
+        return nats, normalized
 
-@torch.no_grad()
-def attention_stats(
-    model: GPT,
-    idx: Tensor,
-    *,
-    layers: Iterable[int] | None = None,
-    rows: Sequence[int] | Tensor | None = None,
-    needles: Sequence[int] | Tensor | None = None,
-    segments: Tensor | None = None,
-) -> list[AttentionStats]:
-    """`AttentionStats` of the chosen layers (0 is the first block; default all), in ascending order.
+    def __str__(self) -> str:
+        lines = [
+            f"attention entropy in nats (as a share of log n), means over {int((self.n > 1).sum())} queries",
+            f"{'layer':>5}  {'all heads':13}  {'lowest head':13}      highest head",
+        ]
+        for layer, (nats, shares) in enumerate(zip(*self.by_head(), strict=True)):
+            low, high = int(nats.argmin()), int(nats.argmax())
+            shown = [f"{nats[i]:6.3f} ({shares[i]:4.2f})" for i in (low, high)]
+            mean = f"{nats.mean():6.3f} ({shares.mean():4.2f})"
+            lines.append(f"{layer:5}  {mean}  {shown[0]} #{low:<3} {shown[1]} #{high}")
+        return "\n".join(lines)
 
-    idx: (B, T) int64, or (B, T, K) where a token is K ids. rows: the R queries wanted, default all T.
-    needles: (R,), (B, R) or (B, R, K) int64, the key (or K keys, whose weights add up) that each of these
-    queries is asked about; a key that the query does not see has weight 0. segments: (B, T) integers of
-    packed or padded rows, see `attention.layout`, whose mask is the one thing here that grows with T x T.
+    __repr__ = __str__
 
-    The model runs as always (fused attention) up to the last wanted layer and no further, without its
-    head. Raises `UserError` on layers, rows or needles out of range, and as `token_layout` does.
-    """
-    wanted = range(len(model.h)) if layers is None else sorted(set(layers))
-    if not wanted or not 0 <= wanted[0] <= wanted[-1] < len(model.h):
-        raise UserError(f"layers are {list(wanted)}, expected some of 0 to {len(model.h) - 1}")
-    where = token_layout(model, idx, segments)
-    rows = indices("rows", range(idx.shape[1]) if rows is None else rows, idx.shape[1]).to(model.device)
-    found = []
-    for layer, x in zip(range(wanted[-1] + 1), hidden_states(model, idx, where), strict=False):
-        if layer not in wanted:
-            continue
-        block = model.h[layer]
-        q, k, _ = block.attn.queries_keys_values(block.ln_1(x), where)
-        bias = block.attn.alibi_bias if block.attn.alibi else None
-        stats = blockwise_stats(
-            q[:, :, rows], k, where, rows, needles, bias=bias, zero_key=block.attn.zero_key, layer=layer
-        )
-        found.append(stats)
-    return found
-
-
-def blockwise_stats(
-    q: Tensor,
-    k: Tensor,
-    where: Layout,
-    rows: Sequence[int] | Tensor,
-    needles: Sequence[int] | Tensor | None = None,
-    *,
-    bias: Bias | None = None,
-    zero_key: bool = False,
-    layer: int = 0,
-    block_elements: int = BLOCK_ELEMENTS,
-) -> AttentionStats:
-    """`AttentionStats` of the queries q (B, H, R, D), scaled, of tokens `rows` on keys k (B, kv_heads, T, D).
-
-    where: who sees whom among the T tokens; `attention.layout(T)` if plain causal. bias: gives the additive
-    bias of a part of the layout, such as `CausalSelfAttention.alibi_bias`. needles: as in `attention_stats`.
-    At most `block_elements` logits are held at once, or one query's; they are at least float32. Raises
-    `UserError` on rows or needles that do not fit.
-    """
-    T, R = k.shape[2], q.shape[2]
-    rows = indices("rows", rows, T).to(q.device)
-    if rows.shape != (R,):
-        raise UserError(
-            f"rows have shape {tuple(rows.shape)}, expected one token index for each of {R} queries"
-        )
-    if needles is not None:
-        needles = indices("needles", needles, T).to(q.device)
-        needles = needles[None] if needles.ndim == 1 else needles
-        needles = needles[..., None] if needles.ndim == 2 else needles  # (B or 1, R, K)
-        if needles.ndim != 3 or needles.shape[0] not in (1, len(q)) or needles.shape[1] != R:
-            raise UserError(
-                f"needles come out as shape {tuple(needles.shape)}, expected ({len(q)} or 1, {R}, K): "
-                f"one or K keys for each of the {R} queries"
+    def _repr_html_(self) -> str:
+        nats, shares = (values.tolist() for values in self.by_head())
+        heads = "".join(f"<th>head {head}</th>" for head in range(len(nats[0])))
+        table = [f"<tr><th>layer</th>{heads}</tr>"]
+        for layer, row in enumerate(zip(nats, shares, strict=True)):
+            cells = (
+                f'<td title="{share:.0%} of log n" style="background: rgba(51, 102, 170, {share / 2:.2f})">'
+                f"{value:.2f}</td>"
+                for value, share in zip(*row, strict=True)
             )
-    B, H, _, D = q.shape
-    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
-    q, k = q.to(wide) / math.sqrt(D), k.to(wide).contiguous()
-    step = min(R, max(1, block_elements // (B * H * T)))
-    buffers = q.new_empty(2, B * H * step * T)  # blocks differ in size: fresh ones would fragment the heap
-    parts = []
-    for first in range(0, R, step):
-        some = rows[first : first + step]
-        logits = block_logits(q[:, :, first : first + step], k, where, some, bias, buffers[0])
-        keys = [(some - where.positions[:, some])[..., None]]  # each document's first key, (B or 1, r, 1)
-        if needles is not None:
-            keys.append(needles[:, first : first + step])
-        parts.append(block_stats(logits, buffers[1], keys, zero_key))
-    entropy, largest, sink, *needle = (torch.cat(pieces, dim=2) for pieces in zip(*parts, strict=True))
-    n = where.n[:, rows]
-    ceiling = (n + zero_key).to(wide).log()[:, None]  # (B or 1, 1, R)
-    normalized = torch.where(ceiling > 0, entropy / ceiling, 0.0)
-    return AttentionStats(layer, n, entropy, normalized, sink, largest, needle[0] if needle else None)
+            table.append(f"<tr><th>{layer}</th>{''.join(cells)}</tr>")
+        caption = "mean attention entropy in nats; the darker, the nearer to log n"
+        return f"<table><caption>{caption}</caption>{''.join(table)}</table>"
 
 
-def block_logits(
-    q: Tensor, k: Tensor, where: Layout, rows: Tensor, bias: Bias | None, buffer: Tensor
-) -> Tensor:
-    """Logits of queries q (B, H, r, D) on the keys up to the last of them, (B, H, r, S), in a flat buffer."""
-    B, H, _, D = q.shape
-    kv_heads, S = k.shape[1], int(rows.max()) + 1
-    logits = buffer[: B * H * len(rows) * S].view(B * kv_heads, -1, S)
-    # query heads of a group share their keys: (B, H, r, D) to (B * kv_heads, H / kv_heads * r, D)
-    torch.bmm(q.reshape(B * kv_heads, -1, D), k[:, :, :S].flatten(0, 1).transpose(1, 2), out=logits)
-    logits = logits.view(B, H, -1, S)
-    mask = None if where.mask is None else where.mask[:, :, rows, :S]
-    if bias is None and mask is None:
-        shared = int(rows.min()) + 1  # keys that all of these queries see
-        later = torch.arange(shared, S, device=q.device)
-        logits[..., shared:].masked_fill_(rows[:, None] < later, FAR_BELOW)
-        return logits
-    if bias is None:
-        return logits.masked_fill_(~mask, FAR_BELOW)
-    part = Layout(where.positions[:, rows], where.n[:, rows], mask, where.key_positions[:, :S])
-    return logits.add_(bias(part, logits.dtype)).clamp_(min=FAR_BELOW)
+def attention_entropy(model: GPT, ids: Sequence[int] | Tensor) -> AttentionEntropy:
+    """Entropy of every head's attention at every query of a text.
 
+    Where it stays near log n as n grows, a head attends to everything alike: attention fades, which is what
+    scalable softmax is made against (Nakanishi 2025, arXiv 2501.19399).
 
-def block_stats(logits: Tensor, buffer: Tensor, keys: list[Tensor], zero_key: bool) -> list[Tensor]:
-    """Entropy, largest weight and weight on each set of keys (B or 1, r, K), all (B, H, r).
+    Args:
+        model: a `GPT` in evaluation mode.
+        ids: token ids of a text, (T,), or of several texts of equal length, (B, T).
 
-    Overwrites the logits (B, H, r, S). With z the logits less their maximum and Z = sum exp(z), the
-    entropy is log Z - sum z exp(z) / Z: two terms that are never negative.
+    Returns:
+        Entropies by layer, head and query, in nats and as shares of log n.
+
+    Raises:
+        UserError: no tokens, ids outside the vocabulary, more than the model can read, or a model that is
+            run by transformers.
+
+    Example:
+        >>> from supertf import GPT, GPTConfig, attention_entropy
+        >>> model = GPT(GPTConfig(vocab_size=50, n_ctx=8, n_layer=2, n_head=2, n_embd=16)).eval()
+        >>> attention_entropy(model, [3, 1, 4, 1, 5]).normalized.shape  # layers, heads, queries
+        torch.Size([2, 2, 5])
     """
-    top = logits.amax(dim=-1)  # (B, H, r)
-    shift = top.clamp(min=0.0) if zero_key else top  # the zero key's logit is 0
-    z = logits.sub_(shift[..., None])
-    e = torch.exp(z, out=buffer[: z.numel()].view_as(z))
-    total = e.sum(dim=-1)
-    weights = [sum_at(e, chosen) for chosen in keys]
-    weighted = z.mul_(e).sum(dim=-1)
-    if zero_key:
-        total = total + torch.exp(-shift)
-        weighted = weighted - shift * torch.exp(-shift)
-    entropy = total.log() - weighted / total
-    return [entropy, torch.exp(top - shift) / total, *(weight / total for weight in weights)]
-
-
-def sum_at(e: Tensor, keys: Tensor) -> Tensor:
-    """Sum of e (B, H, r, S) over keys (B or 1, r, K), (B, H, r); a key beyond S is not seen and adds 0."""
-    B, H, r, S = e.shape
-    keys = keys[:, None].expand(B, H, r, -1)
-    return e.gather(-1, keys.clamp(max=S - 1)).masked_fill(keys >= S, 0.0).sum(dim=-1)
-
-
-def indices(name: str, values: Sequence[int] | Tensor, T: int) -> Tensor:
-    """Token indices as int64, or `UserError` unless they are some of 0 ... T - 1."""
-    values = torch.as_tensor(values, dtype=torch.int64)
-    if not values.numel() or not 0 <= int(values.min()) <= int(values.max()) < T:
-        span = f"{int(values.min())} to {int(values.max())}" if values.numel() else "empty"
-        raise UserError(f"{name} are {span}, expected indices of the {T} tokens, 0 to {T - 1}")
-    return values
-
-
-@dataclass(frozen=True)
-class SinkRate:
-    """Attention sinks of a model. by_head: (layers, H), mean weight on key 0 over sequences and queries.
-
-    mean: over all heads. share: of the heads, those whose mean exceeds the threshold.
-    """
-
-    by_head: Tensor
-    mean: float
-    share: float
-
-
-def sink_rate(stats: Sequence[AttentionStats], threshold: float = 0.3) -> SinkRate:
-    """How much attention rests on key 0 (Gu et al. 2024, arXiv 2410.10781, threshold 0.3).
-
-    Queries whose only key is key 0 are left out; the paper counts that one as well, which adds
-    (1 - mean) / T. Weights depend on how many keys compete, so compare at equal lengths. Raises
-    `UserError` when no query sees more than one key.
-    """
-    if not stats or not bool((stats[0].n > 1).any()):
-        raise UserError("no query sees more than one key: give stats of sequences of two or more tokens")
-    heads = []
-    for one in stats:
-        counted = (one.n > 1).expand(len(one.sink), -1)  # (B, R)
-        heads.append(one.sink.transpose(1, 2)[counted].mean(dim=0))  # (H,)
-    by_head = torch.stack(heads)
-    return SinkRate(by_head, float(by_head.mean()), float((by_head > threshold).cpu().double().mean()))
+    ids = torch.as_tensor(ids, dtype=torch.int64)
+    stats = attention_stats(model, ids[None] if ids.ndim == 1 else ids)
+    nats = torch.stack([layer.entropy for layer in stats])  # (L, B, H, T)
+    normalized = torch.stack([layer.normalized for layer in stats])
+    if ids.ndim == 1:
+        nats, normalized = nats[:, 0], normalized[:, 0]
+    return AttentionEntropy(stats[0].n[0], nats, normalized)

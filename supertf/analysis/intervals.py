@@ -43,7 +43,14 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     """Mean of independent values, one per seed, with Student's t interval.
 
     It assumes that the mean is about normal. Equal values give an interval of no width: that no seed differed
-    is known, not that none can. Raises `UserError` for fewer than two values, for None and for infinities.
+    is known, not that none can.
+
+    Args:
+        values: at least two.
+        confidence: share of such intervals that hold the true mean.
+
+    Raises:
+        UserError: fewer than two values, or one that is None, NaN or infinite.
     """
     if not 0 < confidence < 1:
         raise UserError(f"confidence {confidence}: expected a number between 0 and 1, such as 0.95")
@@ -59,7 +66,8 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Mean of `a - b`, where `a[i]` and `b[i]` come from the same seed; `UserError` for unequal numbers."""
+    """`mean_interval` of `a - b`, where `a[i]` and `b[i]` come from the same seed, which takes out what seeds
+    share; `UserError` for unequal numbers of them."""
     return _contrast([(1, a), (-1, b)], confidence)
 
 
@@ -69,6 +77,7 @@ def two_by_two(values: Mapping[tuple[str, str], Sequence[float]], confidence: fl
     Args:
         values: (level of the first factor, level of the second) to the values over the same seeds. The level
             that comes first in the mapping is the baseline.
+        confidence: of the intervals.
 
     Raises:
         UserError: other than two levels each, a missing combination, or unequal numbers of seeds.

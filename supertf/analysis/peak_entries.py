@@ -9,10 +9,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Peak:
-    """The entry of largest magnitude in one layer's activations: its value, token and channel.
+    """The entry of largest magnitude in one layer's activations.
 
-    ratio: its magnitude over the median of the channels' largest magnitudes, which needs no scale; channels
-    that are silent (a ReLU's) do not count.
+    Attributes:
+        value: with its sign.
+        token, channel: where it is.
+        ratio: its magnitude over the median of the channels' largest magnitudes, which needs no scale;
+            channels that are silent (a ReLU's) do not count.
     """
 
     value: float
@@ -27,8 +30,10 @@ def peak(activations: Tensor) -> Peak:
 
 
 def peaks(x: Tensor) -> list[Peak]:
-    """The `Peak` of each of L layers' activations (L, T, K); all at once, since on a short prompt layer by
-    layer would take some per cent of the forward pass."""
+    """The `Peak` of each of L layers' activations (L, T, K).
+
+    All at once, since on a short prompt layer by layer would take some per cent of the forward pass.
+    """
     high, low = x.amax(1), x.amin(1)  # (L, K), each a tenth of the time that torch.aminmax takes
     largest = torch.maximum(high, -low).float().abs()
     layers, channels = torch.arange(len(x), device=x.device), largest.argmax(1)

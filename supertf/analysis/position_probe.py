@@ -21,11 +21,15 @@ RIDGE = 1e-4  # of each standardised feature's variance
 
 @dataclass(frozen=True)
 class PositionProbe:
-    """How well a linear map of the states after `layer` blocks (0: the embeddings) tells the position.
+    """How well a linear map of the states after some blocks gives the position.
 
-    r2: share of the positions' variance explained on test sequences; about 0, or a little below, where
-    there is nothing to read. error: mean absolute error in tokens. chance: the error in tokens of guessing
-    a position at random, (T^2 - 1) / (3 T); always answering the middle is off by about T / 4, 0.75 of it.
+    Attributes:
+        layer: how many blocks; 0 are the embeddings.
+        r2: share of the positions' variance explained on test sequences; about 0, or a little below, where
+            there is nothing to read.
+        error: mean absolute error in tokens.
+        chance: the error in tokens of guessing a position at random, (T^2 - 1) / (3 T); always answering the
+            middle is off by about T / 4, 0.75 of it.
     """
 
     layer: int
@@ -42,25 +46,26 @@ class PositionProbe:
 def probe_positions(
     model: GPT, train_idx: Tensor, test_idx: Tensor, *, shuffled: bool = False, batch_size: int = 32
 ) -> list[PositionProbe]:
-    """Fit a probe per layer on train_idx (N, T) and test it on other sequences test_idx (M, T).
+    """Fit a probe per layer on some sequences and test it on others.
 
     The target is the token's index 0 ... T - 1. Features are the residual stream, standardised; the normal
-    equations are summed batch by batch in float64, so any number of sequences fits. `shuffled` is the
-    control: each sequence's positions are put in a random order (the same one in every call), and
-    nothing should be found. Raises `UserError` on sequences of different or single length, on fewer
-    training tokens than weights to fit, and as `token_layout` does.
+    equations are summed batch by batch in float64, so any number of sequences fits.
+
+    Args:
+        model: in evaluation mode.
+        train_idx: (N, T) int64, N * T more than the weights to fit, best many times more.
+        test_idx: (M, T) int64.
+        shuffled: the control: each sequence's positions are put in a random order (the same one in every
+            call), and nothing should be found.
+        batch_size: sequences read at once.
+
+    Returns:
+        One `PositionProbe` per layer, the embeddings first.
+
+    Raises:
+        UserError: sequences of different or single length, too few of them, or what `token_layout` refuses.
     """
-    T, weights = train_idx.shape[1], model.config.n_embd + 1
-    if test_idx.shape[1] != T or T < 2:
-        raise UserError(
-            f"training sequences have {T} tokens and test sequences {test_idx.shape[1]}: give equal lengths "
-            "of two tokens or more"
-        )
-    if len(train_idx) * T <= weights:
-        raise UserError(
-            f"{len(train_idx)} training sequences of {T} tokens are too few to fit {weights} weights: give "
-            f"{weights // T + 1} or more, best many more"
-        )
+    T = check_sequences(model, train_idx, test_idx)
     generator = torch.Generator().manual_seed(0)
     probes = fit(model, batches(train_idx, batch_size, shuffled, generator))
     squares, absolutes = torch.zeros(2, len(probes), dtype=torch.float64)
@@ -73,6 +78,37 @@ def probe_positions(
     count = len(test_idx) * T
     r2, error = 1 - squares / count / variance, absolutes / count
     return [PositionProbe(i, float(r2[i]), float(error[i]), chance) for i in range(len(probes))]
+
+
+def read_positions(model: GPT, train_idx: Tensor, test_idx: Tensor) -> list[Tensor]:
+    """What the probes of `probe_positions` read at every token of the test sequences.
+
+    Args:
+        model, train_idx, test_idx: as there.
+
+    Returns:
+        Positions by layer, (M, T) float64 each on the CPU, the embeddings first.
+    """
+    check_sequences(model, train_idx, test_idx)
+    probes = fit(model, batches(train_idx, 32, False, torch.Generator()))
+    states = hidden_states(model, test_idx)
+    return [(features(x) @ probe).view_as(test_idx) for x, probe in zip(states, probes, strict=True)]
+
+
+def check_sequences(model: GPT, train_idx: Tensor, test_idx: Tensor) -> int:
+    """The length T of sequences to fit and test on, or `UserError`."""
+    T, weights = train_idx.shape[1], model.config.n_embd + 1
+    if test_idx.shape[1] != T or T < 2:
+        raise UserError(
+            f"training sequences have {T} tokens and test sequences {test_idx.shape[1]}: give equal lengths "
+            "of two tokens or more"
+        )
+    if len(train_idx) * T <= weights:
+        raise UserError(
+            f"{len(train_idx)} training sequences of {T} tokens are too few to fit {weights} weights: give "
+            f"{weights // T + 1} or more, best many more"
+        )
+    return T
 
 
 def batches(

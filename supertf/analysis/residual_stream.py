@@ -12,18 +12,26 @@ import torch
 from torch import Tensor
 
 from supertf.analysis.peak_entries import Peak, peak
-from supertf.checks import check_vocabulary
+from supertf.data import check_vocabulary
 from supertf.errors import UserError
 from supertf.model import GPT, Layout
 
 
 @torch.no_grad()
 def hidden_states(model: GPT, idx: Tensor, where: Layout | None = None) -> Iterator[Tensor]:
-    """The residual stream (B, T, C): first the embeddings, then the stream after each block in turn.
+    """The residual stream, layer by layer: nothing after the last state taken is computed, the head never.
 
-    idx: (B, T) int64, or (B, T, K) where a token is K ids. Nothing after the last state taken is computed,
-    and the head never; the final norm is not applied. `where`: the layout of packed or padded rows, from
-    `token_layout`, which also says what raises `UserError`.
+    Args:
+        model: in evaluation mode.
+        idx: (B, T) int64, or (B, T, K) where a token is K ids.
+        where: the layout of packed or padded rows, from `token_layout`.
+
+    Yields:
+        States (B, T, C): first the embeddings, then the stream after each block in turn. The final norm is
+        not applied.
+
+    Raises:
+        UserError: what `token_layout` refuses.
     """
     where = token_layout(model, idx) if where is None else where
     x = model.embed(idx.to(model.device), where)
@@ -34,11 +42,22 @@ def hidden_states(model: GPT, idx: Tensor, where: Layout | None = None) -> Itera
 
 
 def token_layout(model: GPT, idx: Tensor, segments: Tensor | None = None) -> Layout:
-    """`GPT.layout` of tokens to analyse, checked: idx (B, T) or (B, T, K), segments (B, T) or None.
+    """`GPT.layout` of tokens to analyse, checked.
 
-    Raises `UserError` on no tokens, on ids outside the vocabulary, on more tokens than the model can read,
-    and in training mode with dropout, where no two passes agree.
+    Args:
+        model: that is to read them.
+        idx: (B, T) int64, or (B, T, K) where a token is K ids.
+        segments: (B, T) integers of packed or padded rows, see `model.layout`.
+
+    Raises:
+        UserError: no tokens, ids outside the vocabulary, more tokens than the model can read, a model in
+            training mode with dropout (where no two passes agree), or one that is run by transformers.
     """
+    if not isinstance(model, GPT):
+        raise UserError(
+            f"a {type(model).__name__} does not show its layers: this works on models that the lab runs "
+            "itself, such as GPT-2 and Llama families (`load_model`)"
+        )
     if model.training and model.config.dropout:
         raise UserError("the model is in training mode with dropout: call model.eval() before analysing it")
     if idx.ndim not in (2, 3) or not idx.numel():
@@ -50,14 +69,17 @@ def token_layout(model: GPT, idx: Tensor, segments: Tensor | None = None) -> Lay
 
 @dataclass(frozen=True)
 class ResidualStats:
-    """Outliers of the residual stream after `layer` blocks (0: the embeddings).
+    """Outliers of the residual stream after some blocks.
 
-    kurtosis: E_j[s_j^4] / E_j[s_j^2]^2 over channels j, where s_j is the root mean square of channel j
-    over all tokens; 1 when all channels are equally large, C when one channel is all there is, which a
-    single massive activation also comes close to. max_over_median: largest |x| of a sequence over its
-    median |x|, mean over sequences. largest: the entry of largest magnitude, with its token and channel, in
-    sequence `row`. by_position: (T,) largest |x| at each token over the sequence's median |x|, mean over
-    sequences.
+    Attributes:
+        layer: how many blocks; 0 are the embeddings.
+        kurtosis: E_j[s_j^4] / E_j[s_j^2]^2 over channels j, where s_j is the root mean square of channel j
+            over all tokens; 1 when all channels are equally large, C when one channel is all there is, which
+            a single massive activation also comes close to.
+        max_over_median: largest |x| of a sequence over its median |x|, mean over sequences.
+        largest: the entry of largest magnitude, with its token and channel.
+        row: the sequence that it is in.
+        by_position: (T,), largest |x| at each token over the sequence's median |x|, mean over sequences.
     """
 
     layer: int
@@ -69,7 +91,15 @@ class ResidualStats:
 
 
 def residual_stats(model: GPT, idx: Tensor) -> list[ResidualStats]:
-    """One `ResidualStats` per layer, embeddings first, from one pass over idx (B, T); see `token_layout`."""
+    """Outliers after every layer, embeddings first, from one pass.
+
+    Args:
+        model: in evaluation mode.
+        idx: (B, T) int64.
+
+    Raises:
+        UserError: what `token_layout` refuses.
+    """
     return [measure(layer, x) for layer, x in enumerate(hidden_states(model, idx))]
 
 

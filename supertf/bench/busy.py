@@ -23,12 +23,18 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREAD
 
 
 def run(repeats: int = 5, steps: int = 40) -> Iterator[dict[str, Any]]:
-    """Milliseconds of a training step alone and beside one process that never rests, in turns;
-    the result so far after each model.
+    """Milliseconds of a training step alone and beside one process that never rests, in turns.
 
     Batches of 32 windows of 64 bytes, as in notebook 03. `ratio`: busy over quiet, by round: median and
     quartiles. To compare ways of waiting, set `GOMP_SPINCOUNT` (GNU's OpenMP, as in Linux' PyTorch) or
     `KMP_BLOCKTIME` (LLVM's, Intel's) before the command; what is set is in the result.
+
+    Args:
+        repeats: rounds.
+        steps: of training, in each.
+
+    Yields:
+        The result so far, after each model.
     """
     result: dict[str, Any] = {
         "machine": machine(),

@@ -1,11 +1,10 @@
 """Speed of tokenizing: `prepare` against `datasets.map` with a Hugging Face fast tokenizer.
 
-Both start from the same documents in memory, use the same vocabulary, put `<|endoftext|>` after each
+Both start from the same documents in memory, use GPT-2's vocabulary, put `<|endoftext|>` after each
 document, and end with token ids in files. The ids are compared before anything is timed.
 """
 
 import functools
-import itertools
 import os
 import statistics
 import tempfile
@@ -16,24 +15,29 @@ from typing import Any
 import tiktoken
 
 from supertf.bench.timing import Seconds, machine, rounds
-from supertf.data import bytes_to_unicode, is_present, iter_documents, load_tokenizer, prepare, train_bpe
+from supertf.data import is_present, iter_documents, load_tokenizer, places, prepare
 from supertf.errors import UserError
 
 CORES = ("1_core", "2_cores")
 
 
 def run(megabytes: float = 10.0, repeats: int = 3) -> Iterator[dict[str, Any]]:
-    """MB of text per second on one core and on two, medians of `repeats` interleaved rounds, and ratios; the
-    result so far after every round.
+    """MB of text per second on one core and on two, and ratios.
 
     Args:
         megabytes: about how much of Python's documentation to tokenize. `datasets` starts processes for
             two cores, which takes it a second; a larger text shows it at its best.
+        repeats: interleaved rounds, of which figures are medians.
+
+    Yields:
+        The result so far, after every round.
+
+    Raises:
+        UserError: GPT-2's vocabulary was not fetched, or there is less text than half of that.
     """
+    peer, encoding = peer_tokenizer(), load_tokenizer("gpt2")
     documents = _documents(megabytes)
     size = sum(len(text.encode()) for text in documents) / 1e6
-    encoding = load_tokenizer("gpt2") if is_present("gpt2-vocabulary") else train_bpe(documents, 4096)
-    peer = to_hf(encoding)
     for text in documents[:200]:
         if encoding.encode_ordinary(text) != peer.encode(text).ids:
             raise AssertionError(f"the tokenizers differ on a document that begins {text[:60]!r}")
@@ -72,39 +76,16 @@ def figures(seconds: Seconds, size: float) -> dict[str, Any]:
     return {**found, "left_out": seconds.left_out} if seconds.left_out else found
 
 
-def to_hf(encoding: tiktoken.Encoding) -> Any:
-    """A `tokenizers.Tokenizer` with GPT-2's text splitting that gives the ids of `encoding`.
-
-    tiktoken keeps no merge list; the merge that made a token is what is left of its bytes when all
-    earlier merges have been applied to them.
-    """
+def peer_tokenizer() -> Any:
+    """GPT-2's vocabulary as a `tokenizers.Tokenizer`; `UserError` when it was not fetched."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    spelling = bytes_to_unicode()
-    ranks = encoding._mergeable_ranks
-
-    def spell(token: bytes) -> str:
-        return "".join(spelling[byte] for byte in token)
-
-    merges = []
-    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
-        if len(token) > 1:
-            left, right = _parts(token, rank, ranks)
-            merges.append((spell(left), spell(right)))
-    vocab = {spell(token): rank for token, rank in ranks.items()}
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    if not is_present("gpt2-vocabulary"):
+        raise UserError("GPT-2's vocabulary is not here: run `supertf fetch gpt2-vocabulary` once")
+    merges, vocab = map(str, places("gpt2-vocabulary"))
+    tokenizer = Tokenizer(models.BPE.from_file(vocab, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     return tokenizer
-
-
-def _parts(token: bytes, rank: int, ranks: dict[bytes, int]) -> list[bytes]:
-    """The two parts that were merged into `token`."""
-    parts = [token[i : i + 1] for i in range(len(token))]
-    while len(parts) > 2:
-        pairs = [ranks.get(left + right, rank) for left, right in itertools.pairwise(parts)]
-        first = pairs.index(min(pairs))
-        parts[first : first + 2] = [parts[first] + parts[first + 1]]
-    return parts
 
 
 def _documents(megabytes: float) -> list[str]:

@@ -24,18 +24,23 @@ TEXT_TOKENS = 1024
 
 
 def run(tokens: int = 64, repeats: int = 5) -> Iterator[dict[str, Any]]:
-    """Tokens per second of both: batch 1, greedy, on the CPU; in float32, bfloat16, 8-bit and 4-bit weights;
-    the result so far after every round.
+    """Tokens per second of both: batch 1, greedy, on the CPU; in float32, bfloat16, 8-bit and 4-bit weights.
 
     In the last three our weights are packed beforehand (`packed_weights`), which takes about a second;
     "plain" is our model in bfloat16 without that. A packing without a kernel on this machine is left out.
-    What fewer bits cost is told by `loss`, nats per token on the first tokens of Python's documentation, and
-    its `perplexity`. (The model's file stores most of its weights in 4 bits already: others can lose more
-    from int4.)
+    `loss`, nats per token on the first tokens of Python's documentation, and its `perplexity` show what
+    fewer bits cost. (The model's file stores most of its weights in 4 bits already: others can lose more
+    from int4.) The bound is the rate at which memory delivers the weights (`weight_bytes`) once per token.
 
-    Each ratio is the median over rounds in which the rivals take turns. The bound is the rate at which
-    memory delivers the weights (`weight_bytes`) once per token. Raises `UserError` without transformers or
-    the model.
+    Args:
+        tokens: new ones.
+        repeats: rounds in which the rivals take turns; each ratio is the median over them.
+
+    Yields:
+        The result so far, after every round.
+
+    Raises:
+        UserError: transformers or the model is not here.
     """
     ours = load_model("smollm2-135m")
     peer = load_peer()

@@ -52,9 +52,15 @@ HALF, HALF_DOWN = "half of the down projections' inputs", {"mlp.c_proj": 0.5}
 
 @dataclass(frozen=True)
 class Point:
-    """One way to be faster: its model, the context in which it runs, the share of the weights' bytes that a
-    token reads in it (packing not counted), the share of tokens for which the super weight is gone, and where
-    in the model that is, None if it was cut out."""
+    """One way to be faster.
+
+    Attributes:
+        model: to run.
+        context: in which it runs.
+        read: share of the weights' bytes that a token reads (packing not counted).
+        lost: share of tokens for which the super weight is gone.
+        super_weight: where in the model it is; None if it was cut out.
+    """
 
     model: GPT
     context: AbstractContextManager[Any]
@@ -64,8 +70,7 @@ class Point:
 
 
 def run(tokens: int = 64, repeats: int = 5) -> Iterator[dict[str, Any]]:
-    """Tokens per second, batch 1, greedy, on the CPU; each point takes turns with the dense model of its
-    dtype, and its ratio is the median over rounds; the result so far after every point.
+    """Tokens per second, batch 1, greedy, on the CPU; each point takes turns with the dense model.
 
     float32: pruning alone. "nothing dropped" is the control: the products that skip, with nothing to skip.
     bfloat16: kernels that come with PyTorch for packed weights, as far as this machine has them, alone and
@@ -73,7 +78,16 @@ def run(tokens: int = 64, repeats: int = 5) -> Iterator[dict[str, Any]]:
     of either whose perplexity on the first 8 x 512 tokens of Python's documentation is at most 1.05 of the
     dense one's; what is pruned by activations is planned on, and what is fitted anew fitted to, text that
     follows in the same documentation.
-    Raises `UserError` without the model.
+
+    Args:
+        tokens: new ones.
+        repeats: rounds; a point's ratio to the dense model of its dtype is the median over them.
+
+    Yields:
+        The result so far, after every point.
+
+    Raises:
+        UserError: the model is not here.
     """
     dense, tokenizer = load_model("smollm2-135m"), load_tokenizer("smollm2-135m")
     held_out = WINDOWS * LENGTH + 1

@@ -35,12 +35,20 @@ SHAPE = {  # the generated checkpoint's, a Llama's with layers of 134 MB
 
 
 def run(repeats: int = 7, stream_gigabytes: int = 0) -> Iterator[dict[str, Any]]:
-    """Seconds of `find_spikes` on SmolLM2-135M and of the forward pass alone, in turns; limit 1.05. The
-    result so far after every length of prompt and precision.
+    """Seconds of `find_spikes` on SmolLM2-135M and of the forward pass alone, in turns; limit 1.05.
 
-    The pass alone gives the last token's logits, which finding leaves out. stream_gigabytes: also generate a
-    Llama checkpoint of at least that size in bfloat16, with one weight planted, and search it from disk in a
-    process of its own; limit 1.5 GB of memory for 4 GB. Raises `UserError` without the model.
+    The pass alone gives the last token's logits, which finding leaves out.
+
+    Args:
+        repeats: rounds.
+        stream_gigabytes: also generate a Llama checkpoint of at least that size in bfloat16, with one weight
+            planted, and search it from disk in a process of its own; limit 1.5 GB of memory for 4 GB.
+
+    Yields:
+        The result so far, after every length of prompt and precision.
+
+    Raises:
+        UserError: the model is not here.
     """
     result: dict[str, Any] = {
         "machine": machine("transformers", "accelerate", "safetensors"),

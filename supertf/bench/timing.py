@@ -55,13 +55,22 @@ def rounds(
     title: str = "",
     expected: Mapping[str, float] | None = None,
 ) -> Iterator[Seconds]:
-    """The seconds so far after each of `repeats` rounds in which every rival runs once, so that noise hits
-    all alike. Every second round goes backwards, so that none always runs after the same other.
+    """Time rivals in rounds in which every one runs once, so that noise hits all alike.
 
-    The first of the `warmup` calls, which do not count, tells whose rounds would take minutes: these rivals
-    are left out, after a second call, since a first one may compile something. expected: what a call of each
-    is known to take, in seconds; who would take minutes by that is not called at all. title: of a progress
-    bar on stderr; none without a title.
+    Every second round goes backwards, so that none always runs after the same other. A rival whose rounds
+    would take minutes by its first warm-up call is left out, after a second call, since a first one may
+    compile something.
+
+    Args:
+        rivals: calls by name.
+        repeats: rounds.
+        warmup: calls of each before, which do not count.
+        title: of a progress bar on stderr; none without a title.
+        expected: seconds that a call of each is known to take; who would take minutes by that is not called
+            at all.
+
+    Yields:
+        The seconds so far, after each round.
     """
     found, calls = Seconds(rivals), repeats + warmup
     if expected:

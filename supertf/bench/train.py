@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from supertf.bench.timing import limits, machine, ratios, rounds, speedup
 from supertf.errors import UserError
-from supertf.model import GPT, SLICE, GPTConfig, preset
-from supertf.training import make_optimizer
+from supertf.model import GPT, GPTConfig, preset
+from supertf.training import SLICE, make_optimizer, sliced_head
 
 SHAPES = {  # a small vocabulary, and GPT-2's, whose output head is most of the work
     "vocabulary 2048": ({"vocab_size": 2048, "n_ctx": 256, "n_layer": 4, "n_head": 4, "n_embd": 256}, 16),
@@ -24,13 +23,21 @@ PAIR_ROUNDS = 4  # softmax and SSMax, which differ by little, get so many times 
 
 
 def run(repeats: int = 7) -> Iterator[dict[str, Any]]:
-    """Tokens per second and ratios on this CPU for each of `SHAPES`, every rival once per round; the result
-    so far after every round.
+    """Tokens per second and ratios on this CPU for each of `SHAPES`.
 
     A step is forward, backward, clipping and AdamW on one fixed batch. The peer is transformers'
     GPT-2 as it comes (fused attention, `torch.optim.AdamW`); ours is the same structure (LayerNorm, GELU,
     learned positions, biases, a tied head), then with SSMax, and the lab preset (RMSNorm, RoPE). Where the
     vocabulary is large ours also runs with a plain head, its cross-entropy taken of all the logits.
+
+    Args:
+        repeats: rounds, in each of which every rival runs once.
+
+    Yields:
+        The result so far, after every round.
+
+    Raises:
+        UserError: transformers is not here.
     """
     rates = limits()
     result: dict[str, Any] = {
@@ -127,13 +134,14 @@ def flops_per_token(config: GPTConfig) -> float:
 
 
 def plain_loss(model: GPT, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the written-out logits, as most training loops have it."""
-    return F.cross_entropy(model(inputs).logits.flatten(0, 1).float(), targets.flatten())
+    """Cross-entropy of the written-out logits, as `GPT` and most training loops have it."""
+    return model(inputs, targets).loss
 
 
 def our_loss(model: GPT, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """The loss as `GPT` computes it."""
-    return model(inputs, targets).loss
+    """The loss as `train` computes it."""
+    with sliced_head(model):
+        return model(inputs, targets).loss
 
 
 def our_step(

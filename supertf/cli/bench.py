@@ -1,62 +1,66 @@
 """`supertf bench`: speed as ratios to reference implementations, measured in one run."""
 
-import argparse
 import importlib
-import shlex
-from typing import Any
+from typing import Annotated, Any
 
-from supertf.cli.main import positive_int, print_result
+from typer import Argument, Option, Typer
+
+from supertf.cli.options import Json, one_of
+from supertf.cli.parsing import Command, command_line
+from supertf.cli.printing import print_result
 from supertf.errors import UserError
 
-BENCHMARKS = {  # name: (module, the options that its `run` takes)
-    "train": ("train", ("repeats",)),
-    "generate": ("generate", ("repeats", "tokens")),
-    "prune": ("prune", ("repeats", "tokens")),
-    "data": ("data", ("repeats", "megabytes")),
-    "superweights": ("superweights", ("repeats", "stream_gigabytes")),
-    "busy": ("busy", ("repeats", "steps")),
+BENCHMARKS = {  # name, also of its module: the options that its `run` takes
+    "train": ("repeats",),
+    "generate": ("repeats", "tokens"),
+    "prune": ("repeats", "tokens"),
+    "data": ("repeats", "megabytes"),
+    "superweights": ("repeats", "stream_gigabytes"),
+    "busy": ("repeats", "steps"),
 }
+REPEATS = "train 7, generate 5, prune 5, data 3, superweights 7, busy 5"
+
+app = Typer()
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which benchmark, and how much of it."""
-    parser.add_argument("benchmark", choices=tuple(BENCHMARKS))
-    parser.add_argument(
-        "--repeats",
-        type=positive_int,
-        help="rounds of all rivals (default: train 7, generate 5, prune 5, data 3, superweights 7, busy 5)",
-    )
-    parser.add_argument("--tokens", type=positive_int, help="generate, prune: new tokens (default: 64)")
-    parser.add_argument("--megabytes", type=positive_int, help="data: text to tokenize (default: 10)")
-    parser.add_argument(
-        "--stream_gigabytes",
-        type=positive_int,
-        help="superweights: also search a generated checkpoint of this size from disk (default: 0)",
-    )
-    parser.add_argument("--steps", type=positive_int, help="busy: training steps a round (default: 40)")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run one benchmark on the CPU; close other programs first."""
-    module, options = BENCHMARKS[args.benchmark]
-    names = ("repeats", "tokens", "megabytes", "stream_gigabytes", "steps")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+@app.command(cls=Command)
+def bench(
+    benchmark: Annotated[str, Argument(**one_of(BENCHMARKS))],
+    repeats: Annotated[int | None, Option(min=1, help=f"rounds of all rivals (default: {REPEATS})")] = None,
+    tokens: Annotated[int | None, Option(min=1, help="generate, prune: new tokens (default: 64)")] = None,
+    megabytes: Annotated[int | None, Option(min=1, help="data: text to tokenize (default: 10)")] = None,
+    stream_gigabytes: Annotated[
+        int | None,
+        Option(
+            min=1, help="superweights: also search a generated checkpoint of this size from disk (default: 0)"
+        ),
+    ] = None,
+    steps: Annotated[int | None, Option(min=1, help="busy: training steps a round (default: 40)")] = None,
+    json: Json = False,
+) -> int:
+    """Measure speed against other implementations. Close other programs first."""
+    options = {
+        "repeats": repeats,
+        "tokens": tokens,
+        "megabytes": megabytes,
+        "stream_gigabytes": stream_gigabytes,
+        "steps": steps,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
     for name in given:
-        if name not in options:
-            takes = " and ".join(f"--{option}" for option in options)
-            raise UserError(f"--{name} is not for the benchmark {args.benchmark}, which takes {takes}")
-    command = ["supertf", "bench", args.benchmark, *(f"--{name}={value}" for name, value in given.items())]
-    result = {"command": shlex.join(command)}
+        if name not in BENCHMARKS[benchmark]:
+            takes = " and ".join(f"--{option}" for option in BENCHMARKS[benchmark])
+            raise UserError(f"--{name} is not for the benchmark {benchmark}, which takes {takes}")
+    result: dict[str, Any] = {"command": command_line("bench", benchmark, **given)}
     try:
-        for found in importlib.import_module(f"supertf.bench.{module}").run(**given):
+        for found in importlib.import_module(f"supertf.bench.{benchmark}").run(**given):
             result |= found
     except KeyboardInterrupt:
         result["interrupted"] = True
         raise
     finally:  # what was measured is told, whatever ended the rest
         if len(result) > 1:
-            print_result(result if args.json else flatten(result), args.json)
+            print_result(result if json else flatten(result), json)
     return 0
 
 

@@ -1,11 +1,15 @@
 """`supertf data`: text in, `train.bin` and `validation.bin` out."""
 
-import argparse
-import shlex
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import functools
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated
 
-from supertf.cli.main import positive_int, print_result, seed
+from typer import Option, Typer
+
+from supertf.cli.options import SEEDS, Json
+from supertf.cli.parsing import Command, command_line
+from supertf.cli.printing import print_result
 from supertf.errors import UserError
 
 if TYPE_CHECKING:
@@ -13,55 +17,56 @@ if TYPE_CHECKING:
 
 BPE_TRAINING_CHARS = 50_000_000  # a BPE is trained on this much text from the front of the corpus
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The original project's flags, then ours."""
-    parser.add_argument("--max_length", type=positive_int, default=1024, help="tokens in a window")
-    parser.add_argument("--sample_size", type=positive_int, help="documents at most (default: all)")
-    parser.add_argument(
-        "--data_name",
-        default="python-docs",
-        help="python-docs, python-docs:stdlib, a local file (txt, md, jsonl, ndjson, json, csv, tsv, "
-        "parquet; also as gz, bz2, xz, zst), a folder, or a hub id (owner/name or owner/name:configuration)",
-    )
-    parser.add_argument(
-        "--stride",
-        type=positive_int,
-        help="tokens from a window to the next (default: 256, at most max_length)",
-    )
-    parser.add_argument("--split_ratio", type=float, default=0.9, help="share of documents for training")
-    parser.add_argument("--batch_size", type=positive_int, default=1000, help="documents tokenized together")
-    parser.add_argument("--output_dir", default=".", help="folder for train.bin and validation.bin")
-    parser.add_argument(
-        "--tokenizer",
-        default="gpt2",
-        help="gpt2, bytes, smollm2-135m, bpe:SIZE (trained on the corpus), or a tokenizer file",
-    )
-    parser.add_argument("--text_column", help="column with the text (default: text, else content)")
-    parser.add_argument("--seed", type=seed, default=0, help="chooses which documents are for validation")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+app = Typer()
 
 
-def run(args: argparse.Namespace) -> int:
-    """Write the token files and print what they hold."""
-    import time
-
+@app.command(cls=Command)
+def data(
+    # the original project's options, then ours
+    max_length: Annotated[int, Option(min=1, help="tokens in a window")] = 1024,
+    sample_size: Annotated[int | None, Option(min=1, help="documents at most (default: all)")] = None,
+    data_name: Annotated[
+        str,
+        Option(
+            help="python-docs, python-docs:stdlib, a local file (txt, md, jsonl, ndjson, json, csv, tsv, "
+            "parquet; also as gz, bz2, xz, zst), a folder, or a hub id (owner/name or "
+            "owner/name:configuration)"
+        ),
+    ] = "python-docs",
+    stride: Annotated[
+        int | None, Option(min=1, help="tokens from a window to the next (default: 256, at most max_length)")
+    ] = None,
+    split_ratio: Annotated[float, Option(help="share of documents for training")] = 0.9,
+    batch_size: Annotated[int, Option(min=1, help="documents tokenized together")] = 1000,
+    output_dir: Annotated[str, Option(help="folder for train.bin and validation.bin")] = ".",
+    tokenizer: Annotated[
+        str, Option(help="gpt2, bytes, smollm2-135m, bpe:SIZE (trained on the corpus), or a tokenizer file")
+    ] = "gpt2",
+    text_column: Annotated[
+        str | None, Option(help="column with the text (default: text, else content)")
+    ] = None,
+    seed: Annotated[int, Option(**SEEDS, help="chooses which documents are for validation")] = 0,
+    json: Json = False,
+) -> int:
+    """Turn text into token files."""
+    command = command_line("data", **{name: value for name, value in locals().items() if name != "json"})
     from supertf.data import describe, iter_documents, prepare
 
     start = time.perf_counter()
-    tokenizer = _tokenizer(args)
-    read_before = args.tokenizer.startswith("bpe:")  # and said then what is left out
+    documents = functools.partial(iter_documents, data_name, sample_size, text_column)
+    encoding = load(tokenizer, documents)
+    read_before = tokenizer.startswith("bpe:")  # and said then what is left out
     train, validation = prepare(
-        iter_documents(args.data_name, args.sample_size, args.text_column, progress=not read_before),
-        tokenizer,
-        args.output_dir,
-        args.split_ratio,
-        seed=args.seed,
-        max_length=args.max_length,
-        stride=args.stride or min(256, args.max_length),
-        batch_size=args.batch_size,
-        command=_command(args),
-        **describe(args.data_name),
+        documents(progress=not read_before),
+        encoding,
+        output_dir,
+        split_ratio,
+        seed=seed,
+        max_length=max_length,
+        stride=stride or min(256, max_length),
+        batch_size=batch_size,
+        command=command,
+        **describe(data_name),
     )
     seconds = time.perf_counter() - start
     megabytes = (train.manifest["text_bytes"] + validation.manifest["text_bytes"]) / 1e6
@@ -79,34 +84,26 @@ def run(args: argparse.Namespace) -> int:
         "megabytes": megabytes,
         "seconds": seconds,
     }
-    print_result(result, args.json)
+    print_result(result, json)
     return 0
 
 
-def _tokenizer(args: argparse.Namespace) -> "tiktoken.Encoding":
-    """The tokenizer asked for, trained on the front of the corpus if it is `bpe:SIZE`."""
-    from supertf.data import iter_documents, load_tokenizer, train_bpe
+def load(name: str, documents: Callable[[], Iterator[str]]) -> "tiktoken.Encoding":
+    """The tokenizer of that name, trained on the front of the documents if it is `bpe:SIZE`."""
+    from supertf.data import load_tokenizer, train_bpe
 
-    kind, _, size = args.tokenizer.partition(":")
+    kind, _, size = name.partition(":")
     if kind != "bpe":
-        return load_tokenizer(args.tokenizer)
+        return load_tokenizer(name)
     if not size.isdecimal():
-        raise UserError(
-            f"tokenizer {args.tokenizer!r}: expected bpe:SIZE with a vocabulary size, as in bpe:2048"
-        )
+        raise UserError(f"tokenizer {name!r}: expected bpe:SIZE with a vocabulary size, as in bpe:2048")
 
     def front() -> Iterator[str]:
         chars = 0
-        for text in iter_documents(args.data_name, args.sample_size, args.text_column):
+        for text in documents():
             yield text
             chars += len(text)
             if chars >= BPE_TRAINING_CHARS:
                 return
 
     return train_bpe(front(), int(size))
-
-
-def _command(args: argparse.Namespace) -> str:
-    """The command that gives the same files, with every option spelled out."""
-    options = {name: value for name, value in vars(args).items() if name != "json" and value is not None}
-    return shlex.join(["supertf", "data", *(f"--{name}={value}" for name, value in options.items())])

@@ -1,16 +1,42 @@
-"""What this machine has, what is missing, and the one command that mends each missing thing."""
+"""`supertf doctor`: what this machine has, what is missing, and the command that mends each missing thing."""
 
 import importlib.metadata
 import os
 import platform
-from typing import Any
+from typing import Annotated, Any
+
+from typer import Option, Typer
 
 from supertf import __version__
+from supertf.cli.options import Json
+from supertf.cli.parsing import Command
+from supertf.cli.printing import print_result
 from supertf.data import WHEELS, hub_trouble, is_present, places
 from supertf.device import pick_device_dtype
 from supertf.errors import UserError
 
 SHOWN = ("torch", "numpy", "accelerate", "datasets", "tiktoken", "transformers", "ipywidgets", "matplotlib")
+
+app = Typer()
+
+
+@app.command(cls=Command)
+def doctor(
+    timeout: Annotated[float, Option(help="seconds to wait for the hub")] = 3.0, json: Json = False
+) -> int:
+    """Say what this machine has, what it lacks and how to mend it."""
+    result = report(timeout)
+    code = 0 if result["ok"] else 1  # 1: the offline lab lacks something
+    if json:
+        print_result(result, as_json=True)
+        return code
+    missing, ok, versions = (result.pop(name) for name in ("missing", "ok", "versions"))
+    first = {name: result.pop(name) for name in ("supertf", "python")}
+    print_result(first | versions | result, as_json=False)
+    for name, command in missing.items():
+        print(f"missing: {name}; mend it with: {command}")
+    print("everything the offline lab needs is here" if ok else "see the lines above")
+    return code
 
 
 def report(hub_timeout: float = 3.0) -> dict[str, Any]:

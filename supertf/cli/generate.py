@@ -1,51 +1,42 @@
 """`supertf generate`: continue a prompt, printed as it is chosen."""
 
-import argparse
 import contextlib
 import time
 from collections.abc import Iterable, Iterator
+from typing import Annotated
 
-from supertf.cli.main import boolean, positive_int, print_result, seed
+from typer import Option, Typer
+
+from supertf.cli.options import Bos, Device, Json, Model, NewTokens, Seed, Tokenizer, one_of
+from supertf.cli.parsing import Command
+from supertf.cli.printing import print_result
 from supertf.errors import UserError
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `supertf generate`."""
-    parser.add_argument(
-        "--model", default="smollm2-135m", help="smollm2-135m, a folder, a run, a GGUF file or a hub id"
-    )
-    parser.add_argument(
-        "--tokenizer",
-        help="gpt2, bytes, smollm2-135m, a tokenizer file or another model; default: the model's",
-    )
-    parser.add_argument("--prompt", default="The capital of France is")
-    parser.add_argument("--max_new_tokens", type=positive_int, default=64)
-    parser.add_argument(
-        "--temperature", type=float, default=0.0, help="0 takes the likeliest token every time"
-    )
-    parser.add_argument("--top_k", type=int, help="sample among this many likeliest tokens")
-    parser.add_argument("--top_p", type=float, help="sample among the likeliest tokens that sum to this")
-    parser.add_argument("--seed", type=seed, default=0)
-    parser.add_argument(
-        "--bos",
-        type=boolean,
-        metavar="BOOL",
-        help="put a BOS token in front (default: as the model expects)",
-    )
-    parser.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
-    parser.add_argument(
-        "--weights",
-        choices=("float32", "bfloat16", "int8", "int4"),
-        default="float32",
-        help="precision of the weights; int8 and int4 need a CPU",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object at the end instead of streaming"
-    )
+app = Typer()
 
 
-def run(args: argparse.Namespace) -> int:
-    """Stream the continuation to standard output, or print it as JSON."""
+@app.command(cls=Command)
+def generate(
+    model: Model = "smollm2-135m",
+    tokenizer: Tokenizer = None,
+    prompt: Annotated[str, Option(help="what to continue")] = "The capital of France is",
+    max_new_tokens: NewTokens = 64,
+    temperature: Annotated[float, Option(help="0 takes the likeliest token every time")] = 0.0,
+    top_k: Annotated[int | None, Option(help="sample among this many likeliest tokens")] = None,
+    top_p: Annotated[float | None, Option(help="sample among the likeliest tokens that sum to this")] = None,
+    seed: Seed = 0,
+    bos: Bos = None,
+    device: Device = None,
+    weights: Annotated[
+        str,
+        Option(
+            **one_of(["float32", "bfloat16", "int8", "int4"]),
+            help="precision of the weights; int8 and int4 need a CPU",
+        ),
+    ] = "float32",
+    json: Json = False,
+) -> int:
+    """Continue a prompt. Its text is printed as it is chosen, or at the end with --json."""
     import torch
 
     from supertf.cli.subject import Subject
@@ -53,59 +44,57 @@ def run(args: argparse.Namespace) -> int:
     from supertf.data import valid_unicode
     from supertf.model import GPT, stream
 
-    only_cpu = args.weights in ("int8", "int4")
-    if only_cpu and args.device not in (None, "cpu"):
-        raise UserError(f"--weights {args.weights} runs on the CPU, not on {args.device}: leave out --device")
-    dtype = torch.float32 if args.weights == "float32" else torch.bfloat16
-    device = "cpu" if only_cpu else args.device
-    subject = Subject(args.model, args.tokenizer, args.bos, device, dtype=dtype)
-    model = subject.model
-    prompt = subject.encode(args.prompt)
-    subject.check_context(len(prompt) + args.max_new_tokens)
-    pieces: list[str] = []
-    tokens: list[int] = []
-    ours = isinstance(model, GPT)
+    only_cpu = weights in ("int8", "int4")
+    if only_cpu and device not in (None, "cpu"):
+        raise UserError(f"--weights {weights} runs on the CPU, not on {device}: leave out --device")
+    dtype = torch.float32 if weights == "float32" else torch.bfloat16
+    subject = Subject(model, tokenizer, bos, "cpu" if only_cpu else device, dtype=dtype)
+    ids = subject.encode(prompt)
+    subject.check_context(len(ids) + max_new_tokens)
+    ours = isinstance(subject.model, GPT)
     if only_cpu and not ours:
         raise UserError(
-            f"--weights {args.weights} packs this lab's models, and {args.model} is read by transformers: "
+            f"--weights {weights} packs this lab's models, and {model} is read by transformers: "
             "choose bfloat16 or float32"
         )
-    packed = ours and model.device.type == "cpu" and args.weights != "float32"
-    with packed_weights(model, args.weights) if packed else contextlib.nullcontext():
+    pieces: list[str] = []
+    tokens: list[int] = []
+    packed = ours and subject.model.device.type == "cpu" and weights != "float32"
+    with packed_weights(subject.model, weights) if packed else contextlib.nullcontext():
         start = time.perf_counter()
         chosen = stream(
-            model,
-            prompt,
-            args.max_new_tokens,
-            temperature=args.temperature,
-            top_k=args.top_k,
-            top_p=args.top_p,
-            seed=args.seed,
+            subject.model,
+            ids,
+            max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
             stop=subject.ends,
             exclude=subject.unused,
         )
-        if not args.json:
-            print(valid_unicode(args.prompt), end="", flush=True)
-        for piece in subject.spoken(prompt, kept(chosen, tokens)):
+        if not json:
+            print(valid_unicode(prompt), end="", flush=True)
+        for piece in subject.spoken(ids, kept(chosen, tokens)):
             pieces.append(piece)
-            if not args.json:
+            if not json:
                 print(piece, end="", flush=True)
         seconds = time.perf_counter() - start
-    if not args.json:
+    if not json:
         print()
         return 0
     result = {
-        "model": args.model,
-        "prompt": args.prompt,
+        "model": model,
+        "prompt": prompt,
         "text": "".join(pieces),
         "bos": subject.bos_id is not None,
-        "prompt_tokens": len(prompt),
+        "prompt_tokens": len(ids),
         "new_tokens": len(tokens),
         "tokens_per_second": len(tokens) / seconds,
-        "temperature": args.temperature,
-        "seed": args.seed,
-        "weights": args.weights,
-        "device": str(model.device),
+        "temperature": temperature,
+        "seed": seed,
+        "weights": weights,
+        "device": str(subject.model.device),
     }
     print_result(result, as_json=True)
     return 0

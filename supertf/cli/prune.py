@@ -1,147 +1,155 @@
 """`supertf prune`: a model beside its pruned self: perplexity, text, and what becomes of super weights."""
 
-import argparse
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any
 
-from supertf.cli.main import boolean, positive_int, print_result, seed
-from supertf.compression import FAMILIES, FAMILY, needs_text
+from typer import Option, Typer
+
+from supertf.cli.options import (
+    PROTECTED,
+    Bos,
+    CalibrationWindows,
+    Data,
+    Device,
+    Json,
+    Matrices,
+    Model,
+    NewTokens,
+    Prompt,
+    Seed,
+    Tokenizer,
+    WindowLength,
+    Windows,
+    one_of,
+)
+from supertf.cli.parsing import Command
+from supertf.cli.printing import print_result
+from supertf.compression import FAMILY, METHODS, needs_text, of_family
 from supertf.errors import UserError
 
 if TYPE_CHECKING:
     from supertf.cli.side_by_side import SideBySide
-    from supertf.compression import DynamicPruning, Fate, Prepared, Pruning
-    from supertf.model import GPT, Coordinate
+    from supertf.compression import Comparison, DynamicPruning, Fate, Pruning
+    from supertf.model import GPT
 
 ONLY_FOR = {  # options that not all methods have
-    "scope": ("random", "magnitude", "wanda"),
-    "pattern": FAMILIES["static"],
-    "matrices": (*FAMILIES["static"], "inputs", "top"),
-    "score": FAMILIES["structured"],
-    "save": (*FAMILIES["static"], *FAMILIES["structured"]),
-    "refit_windows": (*FAMILIES["structured"], *FAMILIES["dynamic"]),
+    "scope": tuple(name for name, own in METHODS.items() if len(own.scopes) > 1),
+    "pattern": of_family("static"),
+    "matrices": (*of_family("static"), "inputs", "top"),
+    "score": of_family("structured"),
+    "save": (*of_family("static"), *of_family("structured")),
+    "refit_windows": (*of_family("structured"), *of_family("dynamic")),
 }
 CALIBRATION = {"static": 8, "structured": 8, "dynamic": 2}  # windows
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `supertf prune`."""
-    parser.add_argument(
-        "--method",
-        choices=tuple(FAMILY),
-        default="wanda",
-        help="removes weights (random to sparsegpt), MLP channels or attention heads, "
-        "or drops inputs token by token (inputs, gate, top)",
-    )
-    parser.add_argument("--sparsity", type=float, help="the share that goes, 0 to 1 (default: 0.5)")
-    parser.add_argument("--pattern", metavar="N:M", help="in place of a sparsity, as in 2:4; single weights")
-    parser.add_argument(
-        "--scope",
-        choices=("matrix", "row", "global"),
-        help="weights that are compared (default: the method's own)",
-    )
-    parser.add_argument(
-        "--score",
-        choices=("activation", "magnitude", "random"),
-        help="of channels and heads (default: activation)",
-    )
-    parser.add_argument("--seed", type=seed, default=0, help="of what is random")
-    parser.add_argument(
-        "--refit_windows",
-        type=positive_int,
-        help="fit output projections anew, by least squares, to as much of the text that follows; 64 are "
-        "little for smollm2-135m, and take minutes (default: leave them)",
-    )
-    add_shared_arguments(parser, "keeps its value, or its channel")
-    parser.add_argument("--save", metavar="FOLDER", help="write the pruned model: the smaller one, if it is")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+app = Typer()
 
 
-def add_shared_arguments(parser: argparse.ArgumentParser, protected: str) -> None:
-    """Options that `supertf quantize` has, too. protected: what protection does to a weight."""
-    parser.add_argument(
-        "--model", default="smollm2-135m", help="smollm2-135m, a hub id, a folder, a run or a GGUF file"
-    )
-    parser.add_argument(
-        "--protect",
-        nargs="+",
-        default=["super"],
-        metavar="WEIGHT",
-        help=f"super (each candidate, see superweights find), none, or as in '11[507, 1229]': {protected} "
-        "(default: super)",
-    )
-    parser.add_argument("--matrices", nargs="+", metavar="KIND", help="as in mlp.c_proj (default: all)")
-    parser.add_argument(
-        "--data", default="python-docs:stdlib", help="a token file (.bin), or text as in supertf data"
-    )
-    parser.add_argument("--windows", type=positive_int, default=8, help="of held-out text, its beginning")
-    parser.add_argument("--length", type=positive_int, help="tokens per window (default: 512 or the context)")
-    parser.add_argument(
-        "--calibration_windows",
-        type=positive_int,
-        help="of the text that follows (default: 8, of dynamic methods 2; 0 where none is needed)",
-    )
-    parser.add_argument("--prompt", default="The capital of France is", help="both models go on with it")
-    parser.add_argument("--max_new_tokens", type=positive_int, default=20)
-    parser.add_argument(
-        "--tokenizer",
-        help="gpt2, bytes, smollm2-135m, a tokenizer file or another model (default: the model's)",
-    )
-    parser.add_argument(
-        "--bos",
-        type=boolean,
-        metavar="BOOL",
-        help="begin prompt and windows with a BOS token (default: as the model expects)",
-    )
-    parser.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
+@app.command(cls=Command)
+def prune(
+    method: Annotated[
+        str,
+        Option(
+            **one_of(FAMILY),
+            help="removes weights (random to sparsegpt), MLP channels or attention heads, or drops inputs "
+            "token by token (inputs, gate, top)",
+        ),
+    ] = "wanda",
+    sparsity: Annotated[float | None, Option(help="the share that goes, 0 to 1 (default: 0.5)")] = None,
+    pattern: Annotated[
+        str | None, Option(metavar="N:M", help="in place of a sparsity, as in 2:4; single weights")
+    ] = None,
+    scope: Annotated[
+        str | None,
+        Option(
+            **one_of(["matrix", "row", "global"]),
+            help="weights that are compared (default: the method's own)",
+        ),
+    ] = None,
+    score: Annotated[
+        str | None,
+        Option(
+            **one_of(["activation", "magnitude", "random"]),
+            help="of channels and heads (default: activation)",
+        ),
+    ] = None,
+    seed: Seed = 0,
+    refit_windows: Annotated[
+        int | None,
+        Option(
+            min=1,
+            help="fit output projections anew, by least squares, to as much of the text that follows; 64 are "
+            "little for smollm2-135m, and take minutes (default: leave them)",
+        ),
+    ] = None,
+    model: Model = "smollm2-135m",
+    protect: Annotated[
+        list[str] | None,
+        Option(metavar="WEIGHT", help=f"{PROTECTED}: keeps its value, or its channel (default: super)"),
+    ] = None,
+    matrices: Matrices = None,
+    data: Data = "python-docs:stdlib",
+    windows: Windows = 8,
+    length: WindowLength = None,
+    calibration_windows: CalibrationWindows = None,
+    prompt: Prompt = "The capital of France is",
+    max_new_tokens: NewTokens = 20,
+    tokenizer: Tokenizer = None,
+    bos: Bos = None,
+    device: Device = None,
+    save: Annotated[
+        str | None, Option(metavar="FOLDER", help="write the pruned model: the smaller one, if it is")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Prune a model: perplexity, text and super weights' fates."""
+    protect = protect or ["super"]
+    return run(SimpleNamespace(**locals()))
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What pruning did.
-
-    settings: of the plan. losses: dense and pruned, in nats per token. texts: dense and pruned. unit: what
-    went, "weights" or "inputs". by_matrix: how many of them there were and how many went. fates: of each
-    watched weight, as JSON. told: more for the JSON. pruned: makes the model that can be saved.
-    """
-
-    settings: dict[str, Any]
-    losses: tuple[float, float]
-    texts: tuple[str, str]
-    unit: str
-    by_matrix: dict[str, dict[str, Any]]
-    fates: list[dict[str, Any]]
-    told: dict[str, Any]
-    pruned: "Callable[[], GPT] | None" = None
+# how the models compare; how many weights or inputs of each matrix there were and went; what became of each
+# watched weight, as JSON; more for the JSON
+Outcome = tuple["Comparison", dict[str, dict[str, Any]], list[dict[str, Any]], dict[str, Any]]
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: SimpleNamespace) -> int:
     """Print what pruning does to a model."""
     from supertf.cli.side_by_side import SideBySide, by_kind
+    from supertf.compression import calibration_for, plan_pruning, smaller
 
     check_options(args)
     if args.sparsity is None and args.pattern is None:
         args.sparsity = 0.5
-    family = FAMILY[args.method]
-    windows = (args.calibration_windows or CALIBRATION[family]) if needs_text(args.method, args.score) else 0
+    calibrated, family = needs_text(args.method, args.score), FAMILY[args.method]
+    windows = (args.calibration_windows or CALIBRATION[family]) if calibrated else 0
     side = SideBySide(args, windows, args.refit_windows or 0)
-    found = {"static": run_static, "structured": run_structured, "dynamic": run_dynamic}[family](args, side)
-    if args.save:
-        with side.step("saving"):
-            side.save(found.pruned())
-    weights = [{**known, **fate} for known, fate in zip(side.weights(), found.fates, strict=True)]
-    settings = {"method": args.method, **found.settings}
+    known = None
+    if calibrated:
+        with side.step("calibrating"):
+            known = calibration_for(side.model, args.method, side.calibration, args.matrices, args.score)
+    options = {name: getattr(args, name) for name in ("sparsity", "pattern", "scope", "score", "seed")}
+    options |= {"matrices": args.matrices, "calibration": known, "watch": side.watch}
+    with side.step("planning"):
+        plan = plan_pruning(side.model, args.method, protect=side.protect, **options)
+        if family == "dynamic":  # what it would do if nothing were protected
+            other: Any = plan_pruning(side.model, args.method, **options)
+        else:
+            other = smaller(side.model, plan) if family == "structured" else None
+    work = {"static": static, "structured": structured, "dynamic": dynamic}[family]
+    found, by_matrix, fates, told = work(args, side, plan, other)
+    weights = [{**known, **fate} for known, fate in zip(side.weights(), fates, strict=True)]
     result = {
-        **side.result("pruned", settings, *found.losses, found.texts),
-        "unit": found.unit,
-        "sparsity": summed(found.by_matrix.values())["share"],
-        **found.told,
+        **side.result("pruned", {"method": args.method, **plan.settings}, found),
+        "unit": "inputs" if family == "dynamic" else "weights",
+        "sparsity": summed(by_matrix.values())["share"],
+        **told,
         "by_kind": {
-            kind: {"matrices": len(some), **summed(some)} for kind, some in by_kind(found.by_matrix).items()
+            kind: {"matrices": len(some), **summed(some)} for kind, some in by_kind(by_matrix).items()
         },
-        "by_matrix": found.by_matrix,
+        "by_matrix": by_matrix,
         "watched": weights,
     }
     if args.json:
@@ -151,7 +159,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def check_options(args: argparse.Namespace) -> None:
+def check_options(args: SimpleNamespace) -> None:
     """`UserError` on options that the method does not have, before anything is loaded."""
     from supertf.compression import check_sparsity, groups
 
@@ -167,82 +175,41 @@ def check_options(args: argparse.Namespace) -> None:
         check_sparsity(args.sparsity)
 
 
-def prepared(args: argparse.Namespace, side: "SideBySide") -> "Prepared":
-    """What the method must know of the model's activations."""
-    from supertf.compression import prepare
-
-    if not needs_text(args.method, args.score):
-        return None
-    with side.step("calibrating"):
-        return prepare(side.model, args.method, side.calibration, side.length, args.matrices, args.score)
-
-
-def planned(
-    args: argparse.Namespace, side: "SideBySide", known: "Prepared", protect: "list[Coordinate]"
-) -> "Pruning | DynamicPruning":
-    """The plan that the options ask for, with weights protected."""
-    from supertf.compression import make_plan
-
-    return make_plan(
-        side.model,
-        args.method,
-        args.sparsity,
-        known,
-        protect,
-        side.watch,
-        args.scope,
-        args.pattern,
-        args.score,
-        args.seed,
-        args.matrices,
-    )
-
-
-def run_static(args: argparse.Namespace, side: "SideBySide") -> Outcome:
+def static(args: SimpleNamespace, side: "SideBySide", plan: "Pruning", _: None) -> Outcome:
     """Single weights become zero."""
-    from supertf.compression import pruned, pruned_copy
+    from supertf.compression import prune
 
-    known = prepared(args, side)
-    with side.step("planning"):
-        pruning = planned(args, side, known, side.protect)
-    losses, texts = side.compare("pruned", pruned(side.model, pruning))
-    return outcome(pruning, losses, texts, {}, lambda: pruned_copy(side.model, pruning))
+    found = side.compare("pruned", plan)
+    if args.save:
+        side.save(prune(side.model, plan))
+    return found, removed(plan), list(map(fate_dict, plan.fates)), {}
 
 
-def run_structured(args: argparse.Namespace, side: "SideBySide") -> Outcome:
+def structured(args: SimpleNamespace, side: "SideBySide", plan: "Pruning", small: "GPT") -> Outcome:
     """Whole channels or heads go, and the smaller model is measured."""
-    from supertf.compression import smaller
-
-    known = prepared(args, side)
-    with side.step("planning"):
-        pruning = planned(args, side, known, side.protect)
-        small = smaller(side.model, pruning)
     small = refitted(args, side, small)
-    losses, texts = side.compare("pruned", nullcontext(), small)
+    found = side.compare("pruned", small)
+    if args.save:
+        side.save(small)
     told = {"parameters_left": small.num_parameters()}
-    return outcome(pruning, losses, texts, told, lambda: small)
+    return found, removed(plan), list(map(fate_dict, plan.fates)), told
 
 
-def run_dynamic(args: argparse.Namespace, side: "SideBySide") -> Outcome:
-    """Small inputs of matrices do not count, token by token."""
-    from supertf.compression import dynamically_pruned
+def dynamic(
+    args: SimpleNamespace, side: "SideBySide", plan: "DynamicPruning", alone: "DynamicPruning"
+) -> Outcome:
+    """Small inputs of matrices do not count, token by token; alone: the plan that protects nothing."""
+    from supertf.compression import measure_variant, pruned
 
-    known = prepared(args, side)
-    with side.step("planning"):
-        pruning, alone = (planned(args, side, known, protect) for protect in (side.protect, []))
-    model = refitted(args, side, side.model, pruning)
-    dense = side.measure(side.model, "dense")
-    with dynamically_pruned(model, pruning, side.watch) as skipped:
-        loss = side.measure(model, "pruned")
-    unprotected = skipped
+    model = refitted(args, side, side.model, plan)
+    found = side.compare("pruned", (model, pruned(model, plan, watch=side.watch)))
+    skipped = unprotected = found["pruned"].skipped
     if side.protect:
-        with dynamically_pruned(model, alone, side.watch) as unprotected:
-            side.read_first_window(model)
-    with dynamically_pruned(model, alone):
+        first = dataclasses.replace(side.held_out, ids=side.held_out.ids[: side.length + 1])
+        inside = pruned(model, alone, watch=side.watch)
+        unprotected = measure_variant(model, (model, inside), first, "unprotected").skipped
+    with pruned(model, alone):
         spiking = side.spiking(model)
-    texts = [side.text(side.model, "dense")]
-    with dynamically_pruned(model, pruning):
-        texts.append(side.text(model, "pruned"))
     by_matrix = {
         name: {"of": seen, "removed": skipped.dropped[name], "share": skipped.dropped[name] / seen}
         for name, seen in skipped.seen.items()
@@ -255,12 +222,11 @@ def run_dynamic(args: argparse.Namespace, side: "SideBySide") -> Outcome:
         }
         for one in side.watch
     ]
-    told = {"work_skipped": skipped.work}
-    return Outcome(pruning.settings, (dense, loss), tuple(texts), "inputs", by_matrix, fates, told)
+    return found, by_matrix, fates, {"work_skipped": skipped.work}
 
 
 def refitted(
-    args: argparse.Namespace, side: "SideBySide", model: "GPT", plan: "DynamicPruning | None" = None
+    args: SimpleNamespace, side: "SideBySide", model: "GPT", plan: "DynamicPruning | None" = None
 ) -> "GPT":
     """The model with output projections fitted anew, if the options ask for it: those behind what was cut
     out, or the MLPs'."""
@@ -270,23 +236,15 @@ def refitted(
         return model
     kind = KINDS["heads" if args.method == "heads" else "channels"][1]
     with side.step("refitting"):
-        return refit(model, side.refitting, plan, side.model, side.length, [kind])
+        return refit(model, side.refitting.windows().flatten(), plan, side.model, side.length, [kind])
 
 
-def outcome(
-    pruning: "Pruning",
-    losses: tuple[float, float],
-    texts: tuple[str, str],
-    told: dict[str, Any],
-    copy: "Callable[[], GPT]",
-) -> Outcome:
-    """The outcome of a plan that removes weights."""
-    by_matrix = {
+def removed(plan: "Pruning") -> dict[str, dict[str, Any]]:
+    """How many weights each matrix has, and how many go."""
+    return {
         name: {"of": mask.numel(), "removed": count, "share": count / mask.numel()}
-        for (name, mask), count in zip(pruning.removed.items(), pruning.counts.values(), strict=True)
+        for (name, mask), count in zip(plan.removed.items(), plan.counts.values(), strict=True)
     }
-    fates = [fate_dict(one) for one in pruning.fates]
-    return Outcome(pruning.settings, losses, texts, "weights", by_matrix, fates, told, copy)
 
 
 def fate_dict(fate: "Fate") -> dict[str, Any]:
@@ -296,8 +254,8 @@ def fate_dict(fate: "Fate") -> dict[str, Any]:
         "removed": fate.removed,
         "removed_unprotected": fate.chosen if known else None,
         "rank": fate.rank,
-        "group": fate.group if known else None,
-        "going": fate.going if known else None,
+        "group": fate.group,
+        "going": fate.going,
     }
 
 
@@ -315,8 +273,8 @@ def summed(some: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 def print_pruned(result: dict[str, Any]) -> None:
     """The result for people."""
+    from supertf.cli.printing import print_table
     from supertf.cli.side_by_side import print_head, print_tail, print_weights
-    from supertf.cli.tables import print_table
 
     config, weights = result["config"], result["watched"]
     asked = f"pattern {config['pattern']}" if config.get("pattern") else f"sparsity {config['sparsity']:g}"

@@ -1,10 +1,27 @@
 """`supertf quantize`: a model beside itself in few bits: quality and the fate of super weights."""
 
-import argparse
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any
 
-from supertf.cli.main import print_result
-from supertf.cli.prune import add_shared_arguments
+from typer import Option, Typer
+
+from supertf.cli.options import (
+    PROTECTED,
+    Bos,
+    CalibrationWindows,
+    Data,
+    Device,
+    Json,
+    Matrices,
+    Model,
+    NewTokens,
+    Prompt,
+    Tokenizer,
+    WindowLength,
+    Windows,
+)
+from supertf.cli.parsing import Command
+from supertf.cli.printing import print_result
 from supertf.errors import UserError
 
 if TYPE_CHECKING:
@@ -12,25 +29,52 @@ if TYPE_CHECKING:
     from supertf.compression import Calibration, Scheme
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `supertf quantize`."""
-    parser.add_argument(
-        "--scheme",
-        default="int4 block=64",
-        help="intBITS block=BLOCK clip=CLIP symmetric; bits 2 to 8; block tensor, channel, 64, 64x64; "
-        "clip none, z4, p99.9, error, output; all but the bits may be left out",
-    )
-    add_shared_arguments(parser, "held out, it keeps its value and does not stretch its block's levels")
-    parser.add_argument(
-        "--save", metavar="FOLDER", help="write the quantized weights, read back: no smaller than before"
-    )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+app = Typer()
 
 
-def run(args: argparse.Namespace) -> int:
+@app.command(cls=Command)
+def quantize(
+    scheme: Annotated[
+        str,
+        Option(
+            help="intBITS block=BLOCK clip=CLIP symmetric; bits 2 to 8; block tensor, channel, 64, 64x64; "
+            "clip none, z4, p99.9, error, output; all but the bits may be left out"
+        ),
+    ] = "int4 block=64",
+    model: Model = "smollm2-135m",
+    protect: Annotated[
+        list[str] | None,
+        Option(
+            metavar="WEIGHT",
+            help=f"{PROTECTED}: held out, it keeps its value and does not stretch its block's levels "
+            "(default: super)",
+        ),
+    ] = None,
+    matrices: Matrices = None,
+    data: Data = "python-docs:stdlib",
+    windows: Windows = 8,
+    length: WindowLength = None,
+    calibration_windows: CalibrationWindows = None,
+    prompt: Prompt = "The capital of France is",
+    max_new_tokens: NewTokens = 20,
+    tokenizer: Tokenizer = None,
+    bos: Bos = None,
+    device: Device = None,
+    save: Annotated[
+        str | None,
+        Option(metavar="FOLDER", help="write the quantized weights, read back: no smaller than before"),
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Quantize a model: perplexity, text and super weights' fates."""
+    protect = protect or ["super"]
+    return run(SimpleNamespace(**locals()))
+
+
+def run(args: SimpleNamespace) -> int:
     """Print what quantizing does to a model."""
     from supertf.cli.side_by_side import SideBySide, by_kind
-    from supertf.compression import Scheme, calibrate, quantize, quantized, quantized_copy
+    from supertf.compression import Scheme, calibrate, plan_quantization, quantize
 
     scheme = Scheme.parse(args.scheme)
     calibrated = scheme.clip == "output"
@@ -42,14 +86,14 @@ def run(args: argparse.Namespace) -> int:
     model, calibration = side.model, None
     if calibrated:
         with side.step("calibrating"):
-            calibration = calibrate(model, side.calibration, side.length, kinds=args.matrices)
+            ids = side.calibration.windows().flatten()
+            calibration = calibrate(model, ids, side.length, kinds=args.matrices)
     with side.step("rounding"):
-        found = quantize(model, scheme, side.protect, side.watch, calibration, args.matrices)
+        found = plan_quantization(model, scheme, side.protect, side.watch, calibration, args.matrices)
         alone = unprotected(side, scheme, calibration, found.values)
-    losses, texts = side.compare("quantized", quantized(model, found))
+    compared = side.compare("quantized", found)
     if args.save:
-        with side.step("saving"):
-            side.save(quantized_copy(model, found))
+        side.save(quantize(model, found))
     by_matrix = {
         name: {"weights": value.numel(), "error": found.errors[name]} for name, value in found.values.items()
     }
@@ -57,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     weights = sum(one["weights"] for one in by_matrix.values())
     settings = {"scheme": str(scheme), "matrices": list(by_kind(by_matrix))}
     result = {
-        **side.result("quantized", settings, *losses, texts),
+        **side.result("quantized", settings, compared),
         "weights": weights,
         "bits_per_weight": found.bits_per_weight,
         "bytes": {"dense": weights * itemsize, "quantized": found.bytes},
@@ -71,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         },
         "by_matrix": by_matrix,
         "watched": [
-            {**known, "held_out": fate.held, "after": fate.after, "after_unprotected": value}
+            {**known, "held_out": fate.protected, "after": fate.after, "after_unprotected": value}
             for known, fate, value in zip(side.weights(), found.fates, alone, strict=True)
         ],
     }
@@ -99,8 +143,8 @@ def unprotected(
 
 def print_quantized(result: dict[str, Any]) -> None:
     """The result for people."""
+    from supertf.cli.printing import number, print_table
     from supertf.cli.side_by_side import print_head, print_tail, print_weights
-    from supertf.cli.tables import number, print_table
 
     weights, size = result["watched"], result["bytes"]
     print_head(result, result["config"]["scheme"], "quantized")

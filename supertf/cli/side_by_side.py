@@ -4,24 +4,22 @@ Both are measured on the same held-out text, a text apart from it is there to ca
 that may be super weights are watched, protected or not.
 """
 
-import argparse
 import contextlib
 import math
 import shlex
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
-from supertf.analysis import perplexity
+from supertf.cli.printing import number, print_table
 from supertf.cli.subject import Subject
-from supertf.cli.tables import number, print_table
-from supertf.data import save_tokenizer
+from supertf.compression import Comparison, Variant, compare
+from supertf.data import Text, read_tokens, save_tokenizer
 from supertf.errors import UserError
 from supertf.model import (
     GPT,
@@ -29,40 +27,28 @@ from supertf.model import (
     HFTokenizer,
     check,
     check_coordinate,
-    generate,
     kind,
     output_projections,
     parse,
     save_model,
     show,
 )
-from supertf.superweights import (
-    PROMPT,
-    Spike,
-    candidates,
-    find_spikes,
-    measured,
-    published,
-    ratio,
-    recorded_checks,
-    text_loss,
-)
+from supertf.superweights import PROMPT, Spike, candidates, find_spikes, published, recorded_checks
 
 
 class SideBySide:
     """A model, its texts, and the weights that are watched, as the options of both commands say.
 
-    held_out: token ids that the models are measured on. calibration, refitting: windows of others, (tokens,)
-    int64 each. protect: weights that are to keep their values. watch: those and every candidate for a super
-    weight.
+    held_out: what the models are measured on. calibration, refitting: other texts. protect: weights that are
+    to keep their values. watch: those and every candidate for a super weight.
     """
 
-    def __init__(self, args: argparse.Namespace, calibration_windows: int, refit_windows: int = 0):
+    def __init__(self, args: SimpleNamespace, calibration_windows: int, refit_windows: int = 0):
         self.args, self.windows = args, (calibration_windows, refit_windows)
         self.seconds: dict[str, float] = {}
-        self.bar = tqdm(total=6 + sum(map(bool, (*self.windows, args.save))), leave=False)
         every, named = parse_protect(args.protect)
         check_new(args.save)
+        self.bar = tqdm(total=6 + sum(map(bool, (*self.windows, args.save))), leave=False)
         with self.step("loading"):
             self.load(every, named)
 
@@ -77,10 +63,9 @@ class SideBySide:
         if args.save and not isinstance(self.model, GPT):
             raise UserError(f"--save writes this lab's models, and {args.model} is read by transformers")
         self.length = self.subject.length(args.length, 512)
-        self.prompt = self.subject.encode(args.prompt)
-        check(self.model, self.prompt, args.max_new_tokens, 0.0, None, None)
+        prompt = self.subject.encode(args.prompt)
+        check(self.model, prompt, args.max_new_tokens, 0.0, None, None)
         self.held_out, self.calibration, self.refitting = self.texts()
-        self.loss = text_loss(self.held_out, self.length, batch_size=4, bos_id=self.subject.bos_id)
         self.spikes = self.spiking(self.model)
         self.protect = list(dict.fromkeys([*(self.spikes if every else ()), *named]))
         for coordinate in self.protect:
@@ -92,28 +77,15 @@ class SideBySide:
         prompt = self.subject.encode(PROMPT)[: self.model.config.n_ctx]
         return {spike.coordinate: spike for spike in candidates(find_spikes(model, prompt))}
 
-    def texts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The held-out text and, from the tokens that follow it, the windows to calibrate with and refit to.
+    def texts(self) -> tuple[Text, Text, Text]:
+        """The held-out text and, from the tokens that follow it, those to calibrate with and to refit to.
 
-        A BOS token begins each of these if it begins the model's texts. Raises `UserError` on a text that is
-        too short for all.
+        Raises `UserError` on a text that is too short for all.
         """
-        args, bos_id = self.args, self.subject.bos_id
-        held_out = args.windows * self.length + (bos_id is None)
-        room = self.length - (bos_id is not None)  # tokens of a window
-        wanted = held_out + sum(self.windows) * room
-        ids = torch.as_tensor(self.subject.read(args.data, wanted))
-        if len(ids) < wanted:
-            raise UserError(
-                f"{args.data} has {len(ids)} tokens, and {held_out} are to be held out and "
-                f"{wanted - held_out} others to calibrate with: give a longer text, or fewer or shorter "
-                "windows"
-            )
-        windows = ids[held_out:].reshape(-1, room)
-        if bos_id is not None:
-            windows = torch.cat([windows.new_full((len(windows), 1), bos_id), windows], dim=1)
-        calibration, refitting = windows.split(self.windows)
-        return ids[:held_out], calibration.flatten(), refitting.flatten()
+        args = self.args
+        self.subject.check_data(args.data)
+        counts = (args.windows, *self.windows)
+        return read_tokens(args.data, self.subject.tokenizer, windows=counts, length=self.length)
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -127,29 +99,28 @@ class SideBySide:
         self.seconds[name] = time.perf_counter() - started
         self.bar.update()
 
-    def measure(self, model: nn.Module, name: str) -> float:
-        """The loss of a model on the held-out text, in nats per token; `UserError` when it is no number."""
-        with self.step(f"perplexity, {name}"):
-            return measured(model, self.loss, f"of the {name} model")
-
-    def read_first_window(self, model: nn.Module) -> None:
-        """Let a model read the beginning of the held-out text."""
-        perplexity(model, self.held_out[: self.length + 1], self.length, bos_id=self.subject.bos_id)
-
-    def text(self, model: nn.Module, name: str) -> str:
-        """How a model continues the prompt, greedily."""
-        with self.step(f"text, {name}"):
-            tokens = generate(model, self.prompt, self.args.max_new_tokens, exclude=self.subject.unused)
-            return "".join(self.subject.spoken(self.prompt, tokens))
-
-    def compare(
-        self, name: str, context: AbstractContextManager[None], model: GPT | None = None
-    ) -> tuple[tuple[float, float], tuple[str, str]]:
-        """Losses and texts of the model as it is, and then of it (or of another one) in a context."""
-        dense, text = self.measure(self.model, "dense"), self.text(self.model, "dense")
-        other = model or self.model
-        with context:
-            return (dense, self.measure(other, name)), (text, self.text(other, name))
+    def compare(self, name: str, variant: Variant) -> Comparison:
+        """The model and what it became; name: "pruned" or "quantized"."""
+        self.bar.set_description("comparing")
+        with contextlib.ExitStack() as failed:
+            failed.callback(self.bar.close)  # or an error would be printed behind it
+            found = compare(
+                self.model,
+                {name: variant},
+                self.held_out,
+                watch=self.watch,
+                tokenizer=self.subject.tokenizer,
+                prompt=self.args.prompt,
+                max_new_tokens=self.args.max_new_tokens,
+            )
+            failed.pop_all()
+        for row in found:
+            self.seconds |= {
+                f"perplexity, {row.name}": row.seconds["loss"],
+                f"text, {row.name}": row.seconds["text"],
+            }
+        self.bar.update(4)
+        return found
 
     def weights(self) -> list[dict[str, Any]]:
         """What is known of each weight that is watched, as JSON.
@@ -177,9 +148,7 @@ class SideBySide:
             )
         return known
 
-    def result(
-        self, name: str, settings: dict[str, Any], dense: float, changed: float, texts: tuple[str, str]
-    ) -> dict[str, Any]:
+    def result(self, name: str, settings: dict[str, Any], found: Comparison) -> dict[str, Any]:
         """How the JSON of a command begins; name: "pruned" or "quantized". The bar is closed."""
         self.bar.close()
         args = self.args
@@ -191,8 +160,8 @@ class SideBySide:
             "length": self.length,
             "context": self.subject.context,
             "tokens": args.windows * self.length,
-            "calibration_tokens": len(self.calibration),
-            "refit_tokens": len(self.refitting),
+            "calibration_tokens": self.calibration.windows().numel(),
+            "refit_tokens": self.refitting.windows().numel(),
             "prompt": args.prompt,
             "max_new_tokens": args.max_new_tokens,
         }
@@ -200,25 +169,22 @@ class SideBySide:
             **self.subject.config(**settings),
             "command": command({"pruned": "prune", "quantized": "quantize"}[name], args),
             "seconds": self.seconds,
-            "perplexity": {
-                "dense": ratio(dense, 0.0),
-                name: ratio(changed, 0.0),
-                "ratio": ratio(changed, dense),
-            },
-            "loss": {"dense": dense, name: changed},
+            "perplexity": {**{row.name: row.perplexity for row in found}, "ratio": found[name].ratio},
+            "loss": {row.name: row.loss for row in found},
             "parameters": self.model.num_parameters(),
-            "text": {"prompt": args.prompt, "dense": texts[0], name: texts[1]},
+            "text": {"prompt": args.prompt, **{row.name: row.text for row in found}},
             "saved": args.save,
         }
 
     def save(self, model: GPT) -> None:
-        """Write a model to the folder asked for, with its tokenizer: `load_any` then reads both."""
+        """Write a model to the folder asked for, with its tokenizer: `load` then reads both."""
         folder, tokenizer = Path(self.args.save), self.subject.tokenizer
-        save_model(model, folder)
-        if isinstance(tokenizer, HFTokenizer):
-            tokenizer.tokenizer.save_pretrained(folder)
-        else:
-            save_tokenizer(tokenizer, folder / "tokenizer.json")
+        with self.step("saving"):
+            save_model(model, folder)
+            if isinstance(tokenizer, HFTokenizer):
+                tokenizer.tokenizer.save_pretrained(folder)
+            else:
+                save_tokenizer(tokenizer, folder / "tokenizer.json")
 
 
 def parse_protect(texts: list[str]) -> tuple[bool, list[Coordinate]]:
@@ -254,7 +220,7 @@ def recorded_verdicts(model: str) -> dict[str, tuple[str, float]]:
     }
 
 
-def command(name: str, args: argparse.Namespace) -> str:
+def command(name: str, args: SimpleNamespace) -> str:
     """The command that gives the same result, with every option spelled out."""
     words = ["supertf", name]
     for option, value in vars(args).items():

@@ -12,7 +12,7 @@ from supertf.bench import machine
 from supertf.data import read_ids, special_ids, unused_ids
 from supertf.device import pick_device_dtype
 from supertf.errors import Note, UserError
-from supertf.model import ENDLESS, HFModel, HFTokenizer, load_any, trained_with_bos
+from supertf.model import ENDLESS, HFModel, HFTokenizer, load
 from supertf.superweights import Loss, text_loss
 
 if TYPE_CHECKING:
@@ -40,28 +40,19 @@ class Subject:
             raise UserError(f"--stream True computes on the CPU, not on {device}: leave out --device")
         place, _, _ = pick_device_dtype("cpu" if stream else device)
         self.name = name
-        self.model, self.tokenizer = load_any(name, stream, place, dtype, tokenizer)
+        self.model, self.tokenizer = load(name, device=place, dtype=dtype, tokenizer=tokenizer, stream=stream)
         self.other = isinstance(self.tokenizer, HFTokenizer)  # not one of the lab's
-        own = self.own_bos() if self.other else None
-        wanted = bos if bos is not None else own is not None or trained_with_bos(name)
-        self.bos_id = (self.tokenizer.eot_token if own is None else own) if wanted else None
+        if bos is not None:
+            own = self.tokenizer.bos_id
+            self.tokenizer.bos_id = (self.tokenizer.eot_token if own is None else own) if bos else None
+        self.bos_id = self.tokenizer.bos_id
         self.unused = unused_ids(self.tokenizer, self.model.config.vocab_size)
         self.ends = self.tokenizer.ends if self.other else special_ids(self.tokenizer)
         self.started = time.perf_counter()
 
-    def own_bos(self) -> int | None:
-        """The token that a Hugging Face tokenizer puts in front of a text."""
-        first, plain = self.tokenizer.encode("a")[0], self.tokenizer.encode_ordinary("a")
-        return first if first != plain[0] else None
-
     def encode(self, prompt: str) -> list[int]:
         """A prompt's tokens, special ones and BOS included; `UserError` when there are none."""
-        if self.other:
-            ids = self.tokenizer.encode(prompt, bos=False)
-        else:
-            ids = self.tokenizer.encode(prompt, allowed_special="all")
-        if self.bos_id is not None:
-            ids = [self.bos_id, *ids]
+        ids = self.tokenizer.encode_prompt(prompt)
         if not ids:
             raise UserError("the prompt is empty: give at least one word")
         return ids
@@ -140,9 +131,13 @@ class Subject:
 
     def read(self, data: str, max_tokens: int) -> "np.ndarray":
         """The first tokens of a text, (N,) int64, see `read_ids`; `UserError` when it cannot be read."""
+        self.check_data(data)
+        return read_ids(data, self.tokenizer, max_tokens)
+
+    def check_data(self, data: str) -> None:
+        """`UserError` on tokens of another tokenizer than the model's."""
         if data.endswith(".bin") and self.other:
             raise UserError(
                 f"{data} holds tokens of this lab's tokenizers: give the text itself, or name its own with "
                 "--tokenizer"
             )
-        return read_ids(data, self.tokenizer, max_tokens)

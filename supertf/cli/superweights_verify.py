@@ -1,69 +1,94 @@
 """`supertf superweights verify`: the published super weights, listed or checked on a model."""
 
-import argparse
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from supertf.cli.main import print_result
-from supertf.cli.subject import Subject
-from supertf.cli.tables import number, print_table
+from typer import Argument, Option
+
+from supertf.cli.options import (
+    Bos,
+    Controls,
+    Data,
+    Device,
+    Json,
+    MaxTokens,
+    Seed,
+    SpikePrompt,
+    TextLength,
+    Tokenizer,
+)
+from supertf.cli.printing import number, print_result, print_table
 from supertf.errors import UserError
 from supertf.files import write_json
-from supertf.model import show
-from supertf.superweights import (
-    CHECKS,
-    LOADED_AS,
-    PROMPT,
-    Ablation,
-    Check,
-    Published,
-    is_here,
-    published,
-    recorded_checks,
-    verify,
-    without,
-)
+
+if TYPE_CHECKING:
+    from supertf.superweights import Ablation, Check, Published
 
 
-def run_verify(args: argparse.Namespace) -> int:
-    """List the published super weights, or print what those of one model do on it."""
-    if args.model is None:
-        return list_published(args.json)
-    entries = published(args.published or args.model)
+def verify(
+    model: Annotated[
+        str | None, Argument(metavar="MODEL", help="check this one's; default: list them all")
+    ] = None,
+    published: Annotated[
+        str | None, Option(metavar="HUB_ID", help="the coordinates of this model (default: those of MODEL)")
+    ] = None,
+    record: Annotated[
+        bool, Option("--record", help="keep the result with the code, for the list to show")
+    ] = False,
+    prompt: SpikePrompt = None,
+    data: Data = "python-docs:stdlib",
+    length: TextLength = None,
+    max_tokens: MaxTokens = 1024,
+    controls: Controls = 20,
+    seed: Seed = 0,
+    tokenizer: Tokenizer = None,
+    bos: Bos = None,
+    device: Device = None,
+    json: Json = False,
+) -> int:
+    """List the published super weights, or check those of a model."""
+    from supertf.cli.subject import Subject
+    from supertf.model import show
+    from supertf.superweights import CHECKS, PROMPT, recorded_checks, without
+    from supertf.superweights import published as published_of
+    from supertf.superweights import verify as verify_all
+
+    if model is None:
+        return list_published(json)
+    entries = published_of(published or model)
     if not entries:
-        models = ", ".join(dict.fromkeys(one.model for one in published()))
-        raise UserError(f"nothing is published of {args.published or args.model}; expected one of {models}")
+        models = ", ".join(dict.fromkeys(one.model for one in published_of()))
+        raise UserError(f"nothing is published of {published or model}; expected one of {models}")
     known = entries[0].model
-    here = Path(args.model).exists() or "/" in args.model or args.model == "smollm2-135m"
-    name = args.model if here or args.published else known
-    subject = Subject(name, args.tokenizer, args.bos, args.device)
-    prompt = PROMPT if args.prompt is None else args.prompt
+    here = Path(model).exists() or "/" in model or model == "smollm2-135m"
+    subject = Subject(model if here or published else known, tokenizer, bos, device)
+    prompt = PROMPT if prompt is None else prompt
     ids = subject.encode(prompt)
-    loss, text = subject.loss(args.data, args.length, args.max_tokens)
-    checks = verify(subject.model, ids, entries, loss, args.controls, args.seed)
+    loss, text = subject.loss(data, length, max_tokens)
+    checks = verify_all(subject.model, ids, entries, loss, controls, seed)
     claimed = [one for one in checks if one.proof and one.published.claimed == "super"]
     together = None
     if len(claimed) > 1:
         coordinates = [one.published.coordinate for one in claimed]
         together = without(subject.model, coordinates, loss, claimed[0].proof.base)
-    settings = {"prompt": prompt, "controls": args.controls, "seed": args.seed, **text}
     result = {
-        **subject.config(**settings),
+        **subject.config(prompt=prompt, controls=controls, seed=seed, **text),
         "seconds": subject.seconds(),
         "published": known,
         "checks": [one.to_dict() for one in checks],
         "together": None if together is None else ablation_dict(together),
     }
-    if args.record:
-        command = f"supertf superweights verify {name} --record"
-        for option in ("data", "length", "max_tokens", "controls", "seed"):
-            command += f" --{option} {text.get(option, getattr(args, option))}"
+    if record:
+        command = f"supertf superweights verify {subject.name} --record"
+        chosen = {"data": data, "length": text["length"], "max_tokens": max_tokens}
+        for option, value in {**chosen, "controls": controls, "seed": seed}.items():
+            command += f" --{option} {value}"
         write_json(CHECKS, {**recorded_checks(), known: {**result, "command": command}})
-    if args.json:
+    if json:
         print_result(result, as_json=True)
         return 0
-    print(f"{subject.name} on {text['tokens']} tokens of {args.data}; published of {known}:")
+    print(f"{subject.name} on {text['tokens']} tokens of {data}; published of {known}:")
     print_table(
         ["weight", "claimed", "value", "as published", "spike", "ratio", "random", "largest", "verdict"],
         ([show(one.published.coordinate), *check_cells(one)] for one in checks),
@@ -74,7 +99,7 @@ def run_verify(args: argparse.Namespace) -> int:
     return 0
 
 
-def check_cells(check: Check) -> list[str]:
+def check_cells(check: "Check") -> list[str]:
     """A row of the table of checks, behind the coordinate."""
     value = "" if check.published.value is None else number(check.published.value)
     claimed = check.published.claimed or "open"
@@ -90,6 +115,9 @@ def check_cells(check: Check) -> list[str]:
 
 def list_published(as_json: bool) -> int:
     """Print every published coordinate, and whether this lab has verified it or only cites it."""
+    from supertf.model import show
+    from supertf.superweights import LOADED_AS, is_here, published, recorded_checks
+
     entries = published()
     checked = {
         (model, one["coordinate"]): one for model, told in recorded_checks().items() for one in told["checks"]
@@ -133,8 +161,10 @@ def status(told: dict[str, Any]) -> str:
     return f"verified: {one['verdict']}{ratio}"
 
 
-def print_notes(entries: Iterable[Published]) -> None:
+def print_notes(entries: "Iterable[Published]") -> None:
     """Notes on published coordinates, each once."""
+    from supertf.model import show
+
     notes: dict[tuple[str, str], list[str]] = {}
     for one in entries:
         if one.note:
@@ -145,7 +175,9 @@ def print_notes(entries: Iterable[Published]) -> None:
         print(f"  {model} {', '.join(coordinates)}: {note}")
 
 
-def ablation_dict(one: Ablation) -> dict[str, Any]:
+def ablation_dict(one: "Ablation") -> dict[str, Any]:
     """An `Ablation` as JSON."""
+    from supertf.model import show
+
     weights = [show(coordinate) for coordinate in one.coordinates]
     return {"label": one.label, "loss": one.loss, "ratio": one.ratio, "weights": weights}

@@ -1,86 +1,176 @@
 """`supertf train`: a decoder from two token files, with the original project's flags and a few more."""
 
-import argparse
 import dataclasses
 import math
 import os
 import statistics
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from supertf.cli.main import boolean, positive_int, print_result, seed
+from typer import Option, Typer
+
+from supertf.cli.options import SEEDS, Bool, Device, Json, boolean, one_of
+from supertf.cli.parsing import Command
+from supertf.cli.printing import print_result
 from supertf.errors import UserError
-from supertf.model import ATTENTIONS, POSITIONS, PRESETS, GPTConfig, preset
+from supertf.model import ATTENTIONS, POSITIONS, PRESETS
 
 if TYPE_CHECKING:
+    from supertf.data import TokenFile
+    from supertf.model import GPTConfig
     from supertf.training import TrainResult, TrainSettings
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The original project's flags, then ours."""
-    add = parser.add_argument
-    add("--train_data", default="train.bin", help="token file of `supertf data`")
-    add("--test_data", default="validation.bin", help="token file for the validation loss")
-    add("--size", "--preset", dest="preset", choices=tuple(PRESETS), default="lab", help="shape of the model")
-    add("--ssmax", type=boolean, metavar="BOOL", help="True: --attention ssmax; False: softmax")
-    add("--use_pos_enc", type=boolean, metavar="BOOL", help="True: --position sinusoidal; False: none")
-    add("--wandb", type=boolean, default=False, metavar="BOOL", help="also log to Weights & Biases")
-    add("--batch_size", type=positive_int, default=16, help="windows per micro-batch and process")
-    add("--generating_step", type=int, default=0, help="steps between samples of text; 0: none")
-    add("--validation_step", type=int, default=100, help="steps between validations; 0: only at the end")
-    add("--save_model", type=int, default=100, help="steps between checkpoints; 0: best and end only")
-    add("--max_len", type=positive_int, help="tokens per window, and the model's context (default: preset's)")
-    add("--epoch", type=positive_int, default=1, help="passes over the training windows")
-    add("--lr", type=float, help="peak learning rate (default: 1e-3 for lab, the original's 5e-5 for others)")
-    add("--vocab_size", type=positive_int, help="of the model (default: the token file's)")
-    add("--attention", choices=ATTENTIONS, help="how logits scale with the visible keys (default: preset's)")
-    add("--position", choices=POSITIONS, help="position encoding (default: preset's)")
-    add("--steps", type=positive_int, help="optimizer steps, instead of epochs")
-    add("--warmup", type=int, help="steps to the peak (default: a twentieth of all, at most 1000)")
-    add("--weight_decay", type=float, default=0.1, help="of matrices; vectors never decay")
-    add("--clip", type=float, default=1.0, help="largest gradient norm; 0: no clipping")
-    add("--grad_accumulation", type=positive_int, default=1, help="micro-batches per step")
-    add("--bos", type=boolean, default=True, metavar="BOOL", help="begin windows with the end-of-text token")
-    add("--seed", type=seed, default=0, help="of weights, order and dropout")
-    add("--output_dir", default="runs/train", help="folder for metrics and checkpoints")
-    add("--resume", action="store_true", help="go on from the last checkpoint in --output_dir")
-    add("--device", help="cpu, cuda, cuda:1 or mps (default: the best there is)")
-    add("--precision", help="fp32, bf16 or fp16 (default: what suits the device)")
-    add("--json", action="store_true", help="print the result as JSON")
+app = Typer()
 
 
-def run(args: argparse.Namespace) -> int:
-    """Train; 130 when Ctrl-C ended it early (everything is saved then)."""
+@app.command(cls=Command)
+def train(
+    # the original project's options
+    train_data: Annotated[str, Option(help="token file of `supertf data`")] = "train.bin",
+    test_data: Annotated[str, Option(help="token file for the validation loss")] = "validation.bin",
+    size: Annotated[str, Option("--size", "--preset", **one_of(PRESETS), help="shape of the model")] = "lab",
+    ssmax: Annotated[
+        Bool, Option(parser=boolean, metavar="BOOL", help="True: --attention ssmax; False: softmax")
+    ] = None,
+    use_pos_enc: Annotated[
+        Bool, Option(parser=boolean, metavar="BOOL", help="True: --position sinusoidal; False: none")
+    ] = None,
+    wandb: Annotated[
+        Bool, Option(parser=boolean, metavar="BOOL", help="also log to Weights & Biases")
+    ] = False,
+    batch_size: Annotated[int, Option(min=1, help="windows per micro-batch and process")] = 16,
+    generating_step: Annotated[int, Option(help="steps between samples of text; 0: none")] = 0,
+    validation_step: Annotated[int, Option(help="steps between validations; 0: only at the end")] = 100,
+    save_model: Annotated[int, Option(help="steps between checkpoints; 0: best and end only")] = 100,
+    max_len: Annotated[
+        int | None, Option(min=1, help="tokens per window, and the model's context (default: preset's)")
+    ] = None,
+    epoch: Annotated[int, Option(min=1, help="passes over the training windows")] = 1,
+    lr: Annotated[
+        float | None,
+        Option(help="peak learning rate (default: 1e-3 for lab, the original's 5e-5 for others)"),
+    ] = None,
+    vocab_size: Annotated[int | None, Option(min=1, help="of the model (default: the token file's)")] = None,
+    # ours
+    attention: Annotated[
+        str | None,
+        Option(**one_of(ATTENTIONS), help="how logits scale with the visible keys (default: preset's)"),
+    ] = None,
+    position: Annotated[
+        str | None, Option(**one_of(POSITIONS), help="position encoding (default: preset's)")
+    ] = None,
+    steps: Annotated[int | None, Option(min=1, help="optimizer steps, instead of epochs")] = None,
+    warmup: Annotated[
+        int | None, Option(help="steps to the peak (default: a twentieth of all, at most 1000)")
+    ] = None,
+    weight_decay: Annotated[float, Option(help="of matrices; vectors never decay")] = 0.1,
+    clip: Annotated[float, Option(help="largest gradient norm; 0: no clipping")] = 1.0,
+    grad_accumulation: Annotated[int, Option(min=1, help="micro-batches per step")] = 1,
+    bos: Annotated[
+        Bool, Option(parser=boolean, metavar="BOOL", help="begin windows with the end-of-text token")
+    ] = True,
+    seed: Annotated[int, Option(**SEEDS, help="of weights, order and dropout")] = 0,
+    output_dir: Annotated[str, Option(help="folder for metrics and checkpoints")] = "runs/train",
+    resume: Annotated[
+        bool, Option("--resume", help="go on from the last checkpoint in --output_dir")
+    ] = False,
+    device: Device = None,
+    precision: Annotated[
+        str | None, Option(help="fp32, bf16 or fp16 (default: what suits the device)")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Train a decoder on token files. Ctrl-C ends it early, with everything saved."""
     from accelerate import PartialState
     from tqdm.auto import tqdm
 
     from supertf.data import TokenFile
     from supertf.device import pick_device_dtype
-    from supertf.training import open_data, train
+    from supertf.model import preset
+    from supertf.training import TrainSettings, open_data
+    from supertf.training import train as train_model
 
-    train_file = TokenFile(args.train_data)
-    config = model_config(args, train_file.vocab_size)
-    train_file, validation_file = open_data(config, train_file, args.test_data)
-    settings = train_settings(args, config, train_file)
-    print(f"training on {pick_device_dtype(args.device, args.precision)[2]}", file=sys.stderr)
+    train_file = TokenFile(train_data)
+    shape: dict[str, Any] = {
+        "attention": choose("--attention", attention, "--ssmax", ssmax, "ssmax", "softmax"),
+        "position": choose("--position", position, "--use_pos_enc", use_pos_enc, "sinusoidal", "none"),
+        "n_ctx": max_len,
+    }
+    shape = {name: value for name, value in shape.items() if value is not None}
+    config = preset(size, vocab_size=vocab_size or train_file.vocab_size, **shape)
+    train_file, validation_file = open_data(config, train_file, test_data)
+    settings = TrainSettings(
+        steps=steps or 1,
+        batch_size=batch_size,
+        grad_accumulation=grad_accumulation,
+        bos=bos,
+        lr=lr if lr is not None else (1e-3 if size == "lab" else 5e-5),
+        warmup=warmup,
+        weight_decay=weight_decay,
+        clip=clip,
+        seed=seed,
+        validate_every=validation_step,
+        sample_every=generating_step,
+        save_every=save_model,
+        device=device,
+        precision=precision,
+        tracker="wandb" if wandb else None,
+    )
+    if steps is None:
+        done = output_dir if resume else None
+        settings = dataclasses.replace(
+            settings, steps=steps_of_epochs(epoch, train_file, config, settings, done)
+        )
+    print(f"training on {pick_device_dtype(device, precision)[2]}", file=sys.stderr)
 
     def show(metrics: dict[str, Any]) -> None:
         if "sample" in metrics:
             tqdm.write(f"step {metrics['step']}: {metrics['sample']!r}", file=sys.stderr)
 
-    result = train(
-        config, train_file, validation_file, settings, args.output_dir, resume=args.resume, on_metrics=show
+    result = train_model(
+        config, train_file, validation_file, settings, output_dir, resume=resume, on_metrics=show
     )
     state = PartialState()
     if state.is_main_process:
-        report(result, args)
+        report(result, output_dir, json)
     code = 130 if result.interrupted else 0
     if state.num_processes > 1:
         leave(code)
     return code
 
 
-def report(result: "TrainResult", args: argparse.Namespace) -> None:
+def choose(name: str, named: str | None, switch: str, on: bool | None, true: str, false: str) -> str | None:
+    """What a named option and the original's switch for it say together; None when neither is given.
+
+    true, false: what the switch means. Raises `UserError` when they contradict each other.
+    """
+    if on is None:
+        return named
+    meant = true if on else false
+    agrees = named is None or named == meant or (on and named.startswith(f"{true}_"))  # ssmax_bias, say
+    if not agrees:
+        raise UserError(f"{switch} {on} means {name} {meant}, but {name} is {named}: give one of them")
+    return named or meant
+
+
+def steps_of_epochs(
+    epochs: int, file: "TokenFile", config: "GPTConfig", settings: "TrainSettings", run: str | None
+) -> int:
+    """Optimizer steps of passes over a token file's windows, those done by a run to resume included."""
+    from supertf.data import Windows
+    from supertf.model import checkpoint
+    from supertf.training import data_position, window_order
+
+    windows = Windows(file, config.n_ctx, bos_id=file.tokenizer.eot_token if settings.bos else None)
+    step = windows_read = 0
+    if run is not None and checkpoint.is_run(run):
+        state = checkpoint.verify(checkpoint.locate(run, prefer="last"), ("config.json",))
+        step, (windows_read, _) = state["step"], data_position(state, window_order(windows, settings))
+    per_step = settings.batch_size * settings.grad_accumulation * int(os.environ.get("WORLD_SIZE", 1))
+    return step + math.ceil(max(0, epochs * len(windows) - windows_read) / per_step)
+
+
+def report(result: "TrainResult", run: str, json: bool) -> None:
     """Print the run's figures."""
     speeds = [metrics["tokens_per_second"] for metrics in result.metrics]
     figures = {
@@ -91,9 +181,9 @@ def report(result: "TrainResult", args: argparse.Namespace) -> None:
         "seconds": result.seconds,
         "tokens_per_second": statistics.median(speeds) if speeds else None,
         "interrupted": result.interrupted,
-        "run": args.output_dir,
+        "run": run,
     }
-    print_result(figures, args.json)
+    print_result(figures, json)
     if result.interrupted:
         print(f"interrupted after step {result.step}; --resume goes on from there", file=sys.stderr)
 
@@ -107,67 +197,3 @@ def leave(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def model_config(args: argparse.Namespace, data_vocab_size: int) -> GPTConfig:
-    """The preset with what the flags change; `UserError` when two flags contradict each other."""
-    changes: dict[str, Any] = {"vocab_size": args.vocab_size or data_vocab_size}
-    attention = choose(args.attention, "--attention", args.ssmax, "--ssmax", "ssmax", "softmax")
-    position = choose(args.position, "--position", args.use_pos_enc, "--use_pos_enc", "sinusoidal", "none")
-    if attention is not None:
-        changes["attention"] = attention
-    if position is not None:
-        changes["position"] = position
-    if args.max_len is not None:
-        changes["n_ctx"] = args.max_len
-    return preset(args.preset, **changes)
-
-
-def choose(
-    named: str | None, name: str, switch: bool | None, switch_name: str, on: str, off: str
-) -> str | None:
-    """What a named option and the original's switch for it say together; None when neither is given."""
-    if switch is None:
-        return named
-    meant = on if switch else off
-    agrees = named is None or named == meant or (switch and named.startswith(f"{on}_"))  # ssmax_bias, say
-    if not agrees:
-        raise UserError(
-            f"{switch_name} {switch} means {name} {meant}, but {name} is {named}: give one of them"
-        )
-    return named or meant
-
-
-def train_settings(args: argparse.Namespace, config: GPTConfig, train_file: Any) -> "TrainSettings":
-    """The settings that the flags describe; epochs become steps, those done by a run to resume included."""
-    from supertf.data import Windows
-    from supertf.model import checkpoint
-    from supertf.training import TrainSettings, data_position, window_order
-
-    settings = TrainSettings(
-        steps=args.steps or 1,
-        batch_size=args.batch_size,
-        grad_accumulation=args.grad_accumulation,
-        bos=args.bos,
-        lr=args.lr if args.lr is not None else (1e-3 if args.preset == "lab" else 5e-5),
-        warmup=args.warmup,
-        weight_decay=args.weight_decay,
-        clip=args.clip,
-        seed=args.seed,
-        validate_every=args.validation_step,
-        sample_every=args.generating_step,
-        save_every=args.save_model,
-        device=args.device,
-        precision=args.precision,
-        tracker="wandb" if args.wandb else None,
-    )
-    if args.steps:
-        return settings
-    windows = Windows(train_file, config.n_ctx, bos_id=train_file.tokenizer.eot_token if args.bos else None)
-    step = windows_read = 0
-    if args.resume and checkpoint.is_run(args.output_dir):
-        state = checkpoint.verify(checkpoint.locate(args.output_dir, prefer="last"), ("config.json",))
-        step, (windows_read, _) = state["step"], data_position(state, window_order(windows, settings))
-    per_step = args.batch_size * args.grad_accumulation * int(os.environ.get("WORLD_SIZE", 1))
-    left = max(0, args.epoch * len(windows) - windows_read)
-    return dataclasses.replace(settings, steps=step + math.ceil(left / per_step))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from supertf.checks import check_vocabulary
+from supertf.data import check_vocabulary
 from supertf.device import float64_device
 from supertf.errors import UserError
 from supertf.model import HEAD, kind, matrices

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from supertf.compression.input_quantiles import InputSizes, gates
+from supertf.compression.methods import of_family
 from supertf.compression.weight_groups import check_sparsity, how_many
 from supertf.errors import UserError
 from supertf.model import (
@@ -36,8 +37,6 @@ from supertf.model import (
     matrices,
     output_projections,
 )
-
-METHODS = ("inputs", "gate", "top")
 
 
 @dataclass(frozen=True)
@@ -132,8 +131,8 @@ def plan_dynamic(
     Raises `UserError` on an unknown method, kind or name, a sparsity outside 0 to 1, a coordinate outside the
     model or in other axes, and sizes that are missing, of something else or of other matrices.
     """
-    if method not in METHODS:
-        raise UserError(f"unknown dynamic method {method!r}; choose from {', '.join(METHODS)}")
+    if method not in of_family("dynamic"):
+        raise UserError(f"unknown dynamic method {method!r}; choose from {', '.join(of_family('dynamic'))}")
     shares = shares_of(model, method, sparsity, kinds)
     widths = {name: size_of(method, model.get_submodule(name)) for name in shares}
     if method != "top" or sizes is not None:

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from supertf.errors import UserError
-from supertf.model import GPT, Linear, replace_product
+from supertf.model import GPT, replace_product
 
 GROUP = 32  # inputs of a row that share a scale and a zero point in 4 bits
 FEW = 8  # rows up to which the 8-bit kernel is no slower than a bfloat16 product with the unpacked codes
@@ -62,14 +62,14 @@ def packed_weights(model: GPT, packing: str) -> Iterator[None]:
         )
     if (why := missing_kernel(packing)) is not None:
         warnings.warn(f"{packing} goes on without packing, slower: {why}", stacklevel=3)
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, Linear)}
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     with contextlib.ExitStack() as undo:
         for name, layer in layers.items():
             replace_product(undo, name, layer, functools.partial(pack, name, layer, packing))
         yield
 
 
-def pack(name: str, layer: Linear, packing: str) -> Packed:
+def pack(name: str, layer: nn.Linear, packing: str) -> Packed:
     """The layer's product with packed weights, without the kernel where it is missing."""
     inputs, outputs = MULTIPLES[packing]
     if layer.in_features % inputs or layer.out_features % outputs:

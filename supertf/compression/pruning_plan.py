@@ -1,9 +1,6 @@
-"""Which weights a pruning method removes: the lowest of its scores, in groups that are compared.
+"""Which weights a static method removes: the lowest of its `scores`, in groups that are compared.
 
-random      a random number: the control
-magnitude   |W_ij|
-wanda       |W_ij| * ||X_j||_2, X the inputs on a calibration text (Sun et al. 2023, arXiv 2306.11695)
-sparsegpt   the error left after the weights to the right have made up for it: see `sparsegpt`
+SparseGPT scores by the error left after the weights to the right have made up for it: see `sparsegpt`.
 """
 
 from collections.abc import Iterable
@@ -12,25 +9,20 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from supertf.compression import scores
 from supertf.compression.calibration import Calibration
-from supertf.compression.pruning import Fate, Pruning
+from supertf.compression.fate import Fate
+from supertf.compression.methods import METHODS, of_family
+from supertf.compression.pruning import Pruning
 from supertf.compression.sparsegpt import BLOCK, sparsegpt
 from supertf.compression.weight_groups import check_sparsity, how_many, lowest, lowest_of, parse_pattern, rank
 from supertf.errors import UserError
-from supertf.model import Coordinate, Projection, kind, marks, matrices, places
+from supertf.model import Coordinate, Projection, kind, marks, matrices, output_projections, places
 from supertf.superweights import check_editable
-
-METHODS = {  # and the groups that they can compare weights in, their own first
-    "random": ("matrix", "row", "global"),
-    "magnitude": ("matrix", "row", "global"),
-    "wanda": ("row", "matrix", "global"),
-    "sparsegpt": ("columns",),  # blocks of 128
-}
-CALIBRATED = ("wanda", "sparsegpt")
 
 
 @torch.no_grad()
-def plan(
+def plan_static(
     model: nn.Module,
     method: str,
     sparsity: float | None = None,
@@ -47,9 +39,10 @@ def plan(
 
     sparsity: the share that goes of every group of weights that are compared, to the nearest whole number,
     halves upwards; of equal scores the first go. scope: the group, a "matrix", a "row" or all of them
-    ("global"), see METHODS for each method's own; SparseGPT's is a block of 128 columns. pattern: in place of
-    sparsity and scope, "n:m" keeps n of every m consecutive inputs of a row. protect: (layer, out, in) of the
-    MLPs' output projections: weights that keep their values; the next of their groups go in their place.
+    ("global"), see `methods.METHODS` for each method's own; SparseGPT's is a block of 128 columns. pattern:
+    in place of sparsity and scope, "n:m" keeps n of every m consecutive inputs of a row. protect: (layer,
+    out, in) of the MLPs' output projections: weights that keep their values; the next of their groups go in
+    their place.
     watch: weights whose `Fate` is wanted. kinds: which matrices, see `matrices`. calibration: of the same
     model; wanda and sparsegpt need one. seed: for random.
 
@@ -60,14 +53,15 @@ def plan(
     found = matrices(model, kinds)
     scope, sparsity, m = groups(method, sparsity, scope, pattern)
     check_matrices(model, found, m)
-    if method in CALIBRATED:
-        check_calibration(method, found, calibration)
+    needs = METHODS[method].needs
+    if needs:
+        check_calibration(method, needs, found, calibration)
     protect, watch = list(protect), list(watch)
     protected, watched = marks(model, protect), places(model, watch)
 
     removed: dict[str, Tensor] = {}
     changed: dict[str, Tensor] = {}
-    scores: dict[str, Tensor] = {}
+    scored: dict[str, Tensor] = {}
     wanted = found if scope == "global" else {name for name, _, _ in watched}
     generator = torch.Generator().manual_seed(seed)
     for name, matrix in tqdm(found.items(), desc=f"planning {method}", disable=not progress, leave=False):
@@ -76,23 +70,26 @@ def plan(
             result = sparsegpt(weight, calibration.products[name], sparsity, m, held)
             score, removed[name], changed[name] = result.scores, result.removed, result.weight
         else:
-            score = score_of(method, name, weight, calibration, generator)
+            score = getattr(scores, method)(weight, calibration.norms(name) if needs else None, generator)
             if scope != "global":
                 removed[name] = lowest_of(score, m or group_size(scope, weight), sparsity, held)
         if name in wanted:
-            scores[name] = score
+            scored[name] = score
     if scope == "global":
-        removed = lowest_of_all(scores, sparsity, protected)
+        removed = lowest_of_all(scored, sparsity, protected)
     fates = []
+    projections = output_projections(model)
     for coordinate, (name, out, into) in zip(watch, watched, strict=True):
+        weight = projections[coordinate[0]].weight.detach()
+        before = weight[out, into].item()
         if name in found:
-            group, index = group_of(scores, name, out, into, scope, m)
-            going = how_many(sparsity, len(group))
-            fates.append(
-                Fate(coordinate, bool(removed[name][out, into]), rank(group, index), len(group), going)
-            )
+            group, index = group_of(scored, name, out, into, scope, m)
+            gone, going = bool(removed[name][out, into]), how_many(sparsity, len(group))
+            after = 0.0 if gone else changed.get(name, weight)[out, into].item()
+            turn = (rank(group, index), len(group), going)
+            fates.append(Fate(coordinate, before, after, gone, coordinate in protect, None, *turn))
         else:
-            fates.append(Fate(coordinate, removed=False))
+            fates.append(Fate(coordinate, before, before, protected=coordinate in protect))
     settings = {
         "sparsity": sparsity,
         "scope": scope,
@@ -100,7 +97,7 @@ def plan(
         "seed": seed if method == "random" else None,
         "matrices": list(dict.fromkeys(map(kind, found))),
         "protect": protect,
-        "calibration_tokens": calibration.tokens if method in CALIBRATED else None,
+        "calibration_tokens": calibration.tokens if needs else None,
     }
     return Pruning(method, settings, removed, changed, tuple(fates))
 
@@ -109,15 +106,16 @@ def groups(
     method: str, sparsity: float | None, scope: str | None, pattern: str | None
 ) -> tuple[str | None, float, int | None]:
     """Scope, sparsity and the m of an N:M pattern, with the method's own scope filled in, or `UserError`."""
-    if method not in METHODS:
-        raise UserError(f"unknown pruning method {method!r}; choose from {', '.join(METHODS)}")
-    if scope is not None and scope not in METHODS[method]:
-        raise UserError(f"scope {scope!r}; {method} compares weights by {' or '.join(METHODS[method])}")
+    if method not in of_family("static"):
+        raise UserError(f"unknown pruning method {method!r}; choose from {', '.join(of_family('static'))}")
+    scopes = METHODS[method].scopes
+    if scope is not None and scope not in scopes:
+        raise UserError(f"scope {scope!r}; {method} compares weights by {' or '.join(scopes)}")
     if pattern is None and sparsity is None:
         raise UserError("give a sparsity, such as 0.5, or a pattern, such as 2:4")
     if pattern is None:
         check_sparsity(sparsity)
-        return scope or METHODS[method][0], sparsity, None
+        return scope or scopes[0], sparsity, None
     kept, m = parse_pattern(pattern)
     if scope is not None or sparsity not in (None, 1 - kept / m):
         raise UserError(
@@ -138,12 +136,14 @@ def check_matrices(model: nn.Module, found: dict[str, Projection], m: int | None
             raise UserError(f"{name} has {inputs} inputs, which do not divide into groups of {m}")
 
 
-def check_calibration(method: str, found: dict[str, Projection], calibration: Calibration | None) -> None:
+def check_calibration(
+    method: str, needs: str, found: dict[str, Projection], calibration: Calibration | None
+) -> None:
     """`UserError` unless the calibration has what the method needs of every matrix."""
     if calibration is None:
         raise UserError(f"{method} needs a calibration: give `calibrate(model, ids)` of a short text")
-    if method == "sparsegpt" and not calibration.products:
-        raise UserError("sparsegpt needs a calibration with products: `calibrate(model, ids, hessians=True)`")
+    if needs == "products" and not calibration.products:
+        raise UserError(f"{method} needs a calibration with products: `calibrate(model, ids, hessians=True)`")
     for name, matrix in found.items():
         inputs = len(calibration.squares.get(name, ()))
         if inputs != matrix.weight.shape[1]:
@@ -151,16 +151,6 @@ def check_calibration(method: str, found: dict[str, Projection], calibration: Ca
                 f"the calibration has {inputs} inputs of {name}, which has {matrix.weight.shape[1]}: "
                 "calibrate this model, with the same kinds of matrices"
             )
-
-
-def score_of(
-    method: str, name: str, weight: Tensor, calibration: Calibration | None, generator: torch.Generator
-) -> Tensor:
-    """The scores of a matrix, (out, in) float32: the lowest go."""
-    if method == "random":
-        return torch.rand(weight.shape, generator=generator).to(weight.device)
-    sizes = weight.abs().float()
-    return sizes * calibration.norms(name).to(sizes.device) if method == "wanda" else sizes
 
 
 def group_size(scope: str, weight: Tensor) -> int:

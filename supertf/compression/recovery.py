@@ -15,11 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from supertf.checks import check_vocabulary
-from supertf.data import batches
+from supertf.data import batches, check_vocabulary
 from supertf.errors import UserError
 from supertf.model import GPT, matrices, with_changes
-from supertf.training import learning_rate, make_optimizer
+from supertf.training import learning_rate, make_optimizer, sliced_head
 
 WARMUP = 0.1  # of the steps, from a learning rate of 0
 
@@ -50,7 +49,7 @@ def recover(
     It learns the text's next tokens, or with a teacher, such as the dense model, the teacher's probabilities
     of them (distillation: KL divergence). AdamW without weight decay, linear warm-up over a tenth of the
     steps, cosine decay to a tenth of `lr`, gradients clipped at norm 1; the same seed gives the same batches.
-    Weights of the layers' matrices that are exactly 0 stay 0, so a `pruned_copy` stays pruned.
+    Weights of the layers' matrices that are exactly 0 stay 0, so a `prune` stays pruned.
 
     Raises `UserError` on a model that is not in float32 or float64, on a text of another vocabulary or
     shorter than a batch, on numbers out of range, and when the loss stops being finite.
@@ -89,7 +88,11 @@ def recover(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, steps, lr, int(WARMUP * steps))
             inputs, targets = (part.to(student.device) for part in next(data))  # (B, T) each
-            loss = student(inputs, targets).loss if teacher is None else divergence(student, teacher, inputs)
+            if teacher is None:
+                with sliced_head(student):
+                    loss = student(inputs, targets).loss
+            else:
+                loss = divergence(student, teacher, inputs)
             if not loss.isfinite():
                 raise UserError(f"the loss of step {step} is {loss.item()}: try a smaller lr than {lr}")
             loss.backward()

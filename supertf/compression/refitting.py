@@ -23,7 +23,7 @@ from supertf.compression.calibration import check_finite, windows_of
 from supertf.compression.dynamic_pruning import DynamicPruning, dynamically_pruned
 from supertf.device import in_float64
 from supertf.errors import UserError
-from supertf.model import GPT, Block, Layout, Linear, with_changes
+from supertf.model import GPT, Block, Layout, with_changes
 
 BATCH = 8  # windows
 
@@ -98,7 +98,7 @@ def keeper(inputs: list[Tensor]) -> Callable[[nn.Module, tuple[Any, ...]], None]
 
 def fitted(
     name: str,
-    projection: Linear,
+    projection: nn.Linear,
     inputs: list[Tensor],
     streams: list[Tensor],
     wanted: list[Tensor],

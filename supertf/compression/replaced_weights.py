@@ -73,7 +73,7 @@ def replaced_weights(model: nn.Module, replacement: Replacement) -> Iterator[Non
                 done, doing = replacement.done, replacement.doing
                 raise UserError(
                     f"{lost[0]} was changed while it was {done}, so the {doing} is not undone: the "
-                    f"change would be lost; train a `{done}_copy` instead"
+                    f"change would be lost; train a copy (`{replacement.verb}`) instead"
                 )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from supertf.compression.dynamic_pruning import Cut, DynamicPruning, claimed, cut_to
 from supertf.compression.skipping_kernels import (
@@ -26,7 +26,7 @@ from supertf.compression.skipping_kernels import (
     threads,
 )
 from supertf.errors import UserError
-from supertf.model import GPT, Linear, linear_one_row, one_float32_row_on_cpu, replace_product
+from supertf.model import GPT, linear_one_row, one_float32_row_on_cpu, replace_product
 
 NONZERO = torch.finfo(torch.float32).tiny  # a threshold that only zeros are below
 
@@ -66,7 +66,7 @@ def check_skips(model: GPT) -> None:
 class Skipping:
     """A layer's product with vectors of which some entries do not count: x (..., in) to (..., out)."""
 
-    def __init__(self, layer: Linear, cut: Cut):
+    def __init__(self, layer: nn.Linear, cut: Cut):
         self.weight, self.bias, self.cut = layer.weight.detach(), layer.bias, cut
         columns = self.weight.T if cut.axes is None else cut.axes.T @ self.weight.T  # (in, out)
         self.columns = columns.contiguous().numpy()
@@ -94,7 +94,7 @@ class Skipping:
 class SkippingGates:
     """c_fc of SwiGLU, whose gate is computed whole, and of whose up projection only the rows that count."""
 
-    def __init__(self, layer: Linear, cut: Cut):
+    def __init__(self, layer: nn.Linear, cut: Cut):
         self.weight, self.bias, self.cut = layer.weight.detach(), layer.bias, cut
         self.up_rows = self.weight.chunk(2)[1].numpy()
 

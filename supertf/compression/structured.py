@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from supertf.compression.calibration import Calibration
-from supertf.compression.pruning import Fate, Pruning, pruned_copy
+from supertf.compression.fate import Fate
+from supertf.compression.pruning import Pruning
 from supertf.compression.pruning_plan import check_calibration, check_matrices
+from supertf.compression.replaced_weights import replaced_copy
 from supertf.compression.weight_groups import check_sparsity, how_many, lowest, rank
 from supertf.errors import UserError
 from supertf.model import GPT, Coordinate, GPTConfig, Projection, alibi_slopes, build, matrices, places, show
@@ -67,7 +69,7 @@ def plan_structured(
     check_matrices(model, found, None)
     if score == "activation":
         outputs = {name: matrix for name, matrix in found.items() if name.endswith(KINDS[what][1])}
-        check_calibration(score, outputs, calibration)
+        check_calibration(score, "squares", outputs, calibration)
     protect, watch = list(protect), list(watch)
     places(model, [*protect, *watch])  # all inside the model
     kept_units = protected_units(model.config, protect, size - going) if what == "channels" else {}
@@ -83,11 +85,13 @@ def plan_structured(
         removed |= {matrix.name: mask_of(matrix, owned, kind, gone) for kind, matrix in pair.items()}
     fates = []
     for layer, out, into in watch:
+        one, value = (layer, out, into), model.h[layer].mlp.c_proj.weight[out, into].item()
         if what == "channels":
             lost = bool(removed[f"h.{layer}.mlp.c_proj"][out, into])
-            fates.append(Fate((layer, out, into), lost, rank(scores[layer][0], into), size, going))
+            turn = (rank(scores[layer][0], into), size, going)
+            fates.append(Fate(one, value, 0.0 if lost else value, lost, one in protect, None, *turn))
         else:
-            fates.append(Fate((layer, out, into), removed=False))
+            fates.append(Fate(one, value, value, protected=one in protect))
     settings = {
         "sparsity": sparsity,
         "score": score,
@@ -116,7 +120,7 @@ def smaller(model: GPT, pruning: Pruning) -> GPT:
     It is a `GPT` like others, whose config says n_inner, or n_head with n_head_dim: it is saved, loaded,
     trained and pruned again like them. Raises `UserError` on a plan that does not remove whole channels or
     heads, as many in every layer (and of every key and value head), or removes all of them, and as
-    `pruned_copy` does.
+    `prune` does.
     """
     what = next((what for what in KINDS if set(pruning.removed) == names(model, what)), None)
     if what is None:
@@ -124,7 +128,7 @@ def smaller(model: GPT, pruning: Pruning) -> GPT:
             f"the plan, of {pruning.method}, is not for both matrices of every MLP or every attention of "
             "this model: give one that `plan_structured` made for it"
         )
-    shrunk = pruned_copy(model, pruning)
+    shrunk = replaced_copy(model, pruning.replacement())
     owned = owners(model.config, what)
     groups, size = units(model.config, what)
     state = shrunk.state_dict()

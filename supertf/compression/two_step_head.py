@@ -17,13 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from supertf.compression.calibration import Calibration
 from supertf.compression.skipped_columns import check_skips
 from supertf.compression.skipping_kernels import columns_product, limited_threads, rows_product, threads
 from supertf.errors import UserError
-from supertf.model import GPT, HEAD, Linear, linear_one_row, one_float32_row_on_cpu, replace_product
+from supertf.model import GPT, HEAD, linear_one_row, one_float32_row_on_cpu, replace_product
 
 DAMPING = 0.01  # of the mean second moment: states of other texts reach a little further
 
@@ -96,7 +96,7 @@ def svd_softmax(model: GPT, head: RoughHead) -> Iterator[None]:
 class RoughProduct:
     """The head's product: x (..., C) to logits (..., V)."""
 
-    def __init__(self, layer: Linear, head: RoughHead):
+    def __init__(self, layer: nn.Linear, head: RoughHead):
         self.weight, self.head = layer.weight.detach(), head
         self.rows, self.columns = self.weight.numpy(), head.up.T.contiguous().numpy()  # (V, C), (r, V)
         self.all, self.parts = np.arange(len(self.columns)), threads()

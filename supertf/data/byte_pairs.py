@@ -35,6 +35,13 @@ def bpe_encoding(
     from a merge, so both are checked. Characters whose UTF-8 needs a byte the vocabulary lacks are
     dropped, as in Hugging Face's BPE without an unknown token.
 
+    Args:
+        name: of the encoding, also in messages.
+        vocab: id by token.
+        merges: pairs of tokens, the earliest first.
+        pattern: regular expression that splits text before merging.
+        special_tokens: id by token; `<|endoftext|>` is one of them.
+
     Raises:
         UserError: the vocabulary cannot be expressed this way; the message says why.
     """
@@ -75,6 +82,9 @@ def train_bpe(documents: Iterable[str], vocab_size: int, name: str | None = None
         vocab_size: tokens wanted, the 256 bytes and `<|endoftext|>` (the last id) included. A small
             text may hold fewer merges: `encoding.n_vocab` says how many there are.
         name: of the encoding; default "bpe:<vocab_size>".
+
+    Raises:
+        UserError: `vocab_size` below 257.
     """
     if vocab_size < 257:
         raise UserError(f"a BPE vocabulary of {vocab_size} is too small: 256 bytes and {ENDOFTEXT} make 257")
@@ -124,7 +134,11 @@ class BytePairEncoding(tiktoken.Encoding):
 
     Characters it has no bytes for are dropped, half a surrogate pair is U+FFFD, and white space of any
     length is encoded (tiktoken aborts on each of them somewhere).
+
+    bos_id: the token that begins every text of the model that it came with, None where nothing does.
     """
+
+    bos_id: int | None = None
 
     def __init__(self, name: str, **parts: Any) -> None:
         ranks, special = parts["mergeable_ranks"], parts["special_tokens"]
@@ -151,6 +165,11 @@ class BytePairEncoding(tiktoken.Encoding):
             ids += super().encode(part, **options)
         return ids
 
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a prompt, which may spell special tokens, behind the BOS token if there is one."""
+        ids = self.encode(text, allowed_special="all")
+        return ids if self.bos_id is None else [self.bos_id, *ids]
+
     def encode_to_numpy(self, text: str, **options: Any) -> np.ndarray:
         encode = super().encode_to_numpy
         return np.concatenate([encode(valid_unicode(part), **options) for part in self._parts(text)])
@@ -163,8 +182,8 @@ def _cut(text: str) -> list[str]:
     time, and tiktoken's regular expressions give up after a million steps. Runs shorter than
     `2 * SPACES` are never cut, so their ids stay what they are; parts hold less than `3 * SPACES` in a row.
     """
-    places = range(SPACES, len(text) - SPACES + 1, SPACES)
-    cuts = [place for place in places if text[place - SPACES : place + SPACES].isspace()]
+    multiples = range(SPACES, len(text) - SPACES + 1, SPACES)
+    cuts = [at for at in multiples if text[at - SPACES : at + SPACES].isspace()]
     return [text[start:end] for start, end in itertools.pairwise([0, *cuts, len(text)])]
 
 

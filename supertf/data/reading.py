@@ -1,4 +1,4 @@
-"""Texts by their names, as token ids: the beginning of any text, and the lab's own training text."""
+"""Texts by name, as token ids: the beginning of any text, and the lab's own training text."""
 
 import platform
 
@@ -7,7 +7,8 @@ import tiktoken
 
 from supertf.data.byte_pairs import train_bpe
 from supertf.data.corpus import describe, iter_documents
-from supertf.data.token_files import TokenFile, prepare
+from supertf.data.token_files import TokenFile
+from supertf.data.token_writer import prepare
 from supertf.data.tokenizer import tokenizer_spec
 from supertf.errors import UserError
 from supertf.files import cache_dir
@@ -16,8 +17,19 @@ CORPUS = "python-docs:stdlib"
 
 
 def read_ids(data: str, tokenizer: tiktoken.Encoding, max_tokens: int) -> np.ndarray:
-    """The first `max_tokens` token ids of a token file or a text, (N,) int64; documents end with the
-    end-of-text token. `UserError` when it cannot be read, was changed, or was tokenized otherwise."""
+    """The beginning of a text or a token file, as token ids.
+
+    Args:
+        data: a token file (`.bin`), or what `iter_documents` takes, such as "python-docs".
+        tokenizer: of the model that is to read the ids.
+        max_tokens: ids wanted.
+
+    Returns:
+        (N,) int64, N at most `max_tokens`; every document ends with the end-of-text token.
+
+    Raises:
+        UserError: the text cannot be read, or the token file was changed or is of another tokenizer.
+    """
     if data.endswith(".bin"):
         file = TokenFile(data)
         if file.manifest["tokenizer"] != tokenizer_spec(tokenizer):
@@ -36,7 +48,11 @@ def read_ids(data: str, tokenizer: tiktoken.Encoding, max_tokens: int) -> np.nda
 
 
 def lab_tokens(vocab_size: int) -> tuple[TokenFile, TokenFile]:
-    """Training and validation tokens of Python's documentation, made once and kept in the cache."""
+    """Training and validation tokens of Python's documentation, made once and kept in the cache.
+
+    Args:
+        vocab_size: of the BPE that is trained on the same text; 257 are the bytes and `<|endoftext|>`.
+    """
     folder = cache_dir() / "lab-tokens" / f"python-{platform.python_version()}-vocabulary-{vocab_size}"
     paths = folder / "train.bin", folder / "validation.bin"
     if not all(path.exists() for path in paths):

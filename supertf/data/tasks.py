@@ -28,9 +28,10 @@ FAMILIES = ("recall", "presence", "majority")
 class Batch:
     """Questions and answers.
 
-    tokens: (B, T, 2) int64, T = length + queries, the ids of key and value. answers: (B, Q) int64, the id
-    due at each of the last Q tokens. needles: (B, Q) int64, the index of an item that carries the query's
-    key, -1 where none does.
+    Attributes:
+        tokens: (B, T, 2) int64, T = length + Q, the ids of key and value.
+        answers: (B, Q) int64, the id due at each of the last Q tokens.
+        needles: (B, Q) int64, the index of an item that carries the query's key, -1 where none does.
     """
 
     tokens: Tensor
@@ -47,7 +48,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Task:
-    """A family of sequences; `UserError` on an unknown family or sizes that do not fit together."""
+    """A family of sequences.
+
+    Attributes:
+        family: "recall", "presence" or "majority".
+        keys, values: how many there are of each.
+        queries: Q, the questions at the end of a sequence.
+
+    Raises:
+        UserError: an unknown family, or sizes that do not fit together.
+    """
 
     family: str = "recall"
     keys: int = 64
@@ -89,10 +99,16 @@ class Task:
     def batch(
         self, size: int, length: int, generator: torch.Generator, depth: tuple[float, float] = (0.0, 1.0)
     ) -> Batch:
-        """`size` sequences of `length` items, drawn from `generator`.
+        """Draw sequences.
 
-        `depth`: the part of the items, 0 the first and 1 the last, in which the needles lie. Raises
-        `UserError` when the needles do not fit into it.
+        Args:
+            size: B, the number of sequences.
+            length: items in each.
+            generator: drawn from.
+            depth: the part of the items, 0 the first and 1 the last, in which the needles lie.
+
+        Raises:
+            UserError: the needles do not fit into that part.
         """
         votes = self.votes(length)
         first, end = round(depth[0] * length), round(depth[1] * length)
@@ -133,8 +149,8 @@ class Task:
     def ballots(self, size: int, votes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Values of each query's items (B, Q, votes), and the one that most of them carry (B, Q).
 
-        A quarter of the votes and at least 2 agree; the others go round all other values, so none gets more
-            than its share.
+        A quarter of the votes and at least 2 agree; the others go round all other values, so that none gets
+        more than its share.
         """
         draw = torch.rand(size, self.queries, self.values, generator=generator)
         shuffled = draw.argsort(dim=-1)  # (B, Q, values): the winner, then its rivals

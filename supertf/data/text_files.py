@@ -33,7 +33,7 @@ DOCUMENT_CHARS = 4096  # a text file is cut into documents of about this size, a
 
 
 def suffixes(path: Path) -> tuple[str, str]:
-    """The suffix that tells what is in a file, and that of its compression ("" where there is none)."""
+    """The suffix that says what is in a file, and that of its compression ("" where there is none)."""
     last = path.suffix.lower()
     return (Path(path.stem).suffix.lower(), last) if last in OPENERS else (last, "")
 
@@ -98,7 +98,7 @@ def find_column(place: str, columns: list[str], wanted: str | None) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What went wrong, from the deepest cause that is told."""
+    """What went wrong, from the deepest cause that an error names."""
     return (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -149,7 +149,7 @@ def _in_words(left_out: Counter[str], before: str = "", after: str = "") -> str:
 
 
 def _is_card(path: Path, has_rows: bool) -> bool:
-    """Whether a README tells of the data and is none: it lies with rows, or begins with a card's metadata."""
+    """Whether a README is about the data, not part of it: beside rows, or under a card's metadata."""
     if path.stem.lower() != "readme":
         return False
     with open(path, "rb") as file:

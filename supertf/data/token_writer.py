@@ -1,31 +1,133 @@
-"""How token files come to be whole or absent: a staging folder, a counting writer, names given last."""
+"""Token files written: in one pass with flat memory, whole or absent.
+
+Files are written into a staging folder, counted and hashed as they grow, and get their names last.
+"""
 
 import contextlib
+import functools
 import hashlib
+import importlib.metadata
+import itertools
+import math
 import os
+import platform
+import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tiktoken
+from tqdm.auto import tqdm
 
+from supertf import __version__
+from supertf.data.byte_pairs import valid_unicode
+from supertf.data.token_files import FORMAT, TokenFile, check_enough, check_window, manifest_path
+from supertf.data.tokenizer import tokenizer_spec
 from supertf.errors import UserError
-from supertf.files import seal, write_json
+from supertf.files import disk_errors, seal, write_json
 
 try:
     import fcntl
 except ImportError:  # Windows: two runs into one folder are not kept apart there
     fcntl = None
 
-FORMAT = "supertf tokens 1"
 SPLITS = ("train", "validation")
 STAGING = ".supertf-data"
+BATCH_CHARS = 4_000_000  # a tokenizing batch ends here at the latest, to bound memory
 
 
-def manifest_path(path: Path) -> Path:
-    """Where the manifest of the token file `path` lies."""
-    return path.with_name(path.name + ".json")
+def prepare(
+    documents: Iterable[str],
+    tokenizer: tiktoken.Encoding,
+    out_dir: str | Path,
+    split_ratio: float = 0.9,
+    *,
+    seed: int = 0,
+    max_length: int = 1024,
+    stride: int = 256,
+    batch_size: int = 1000,
+    threads: int | None = None,
+    source: str = "not stated",
+    license: str = "not stated",
+    command: str = "",
+    progress: bool = True,
+) -> tuple[TokenFile, TokenFile]:
+    """Tokenize `documents` into `out_dir/train.bin` and `out_dir/validation.bin`, each with its manifest.
+
+    Documents are read once, in order, and only a batch of them is held, so memory does not grow with
+    the corpus. A document goes whole to one split: of N documents, N * (1 - split_ratio) to within one
+    go to validation, evenly spaced, from a place that `seed` chooses. Nothing is cut off; empty
+    documents are counted. The files appear under their names when all is written; an interrupted
+    run leaves what was there before.
+
+    Args:
+        documents: texts, such as `iter_documents` gives.
+        tokenizer: from `load_tokenizer` or `train_bpe`; kept in the manifest.
+        out_dir: folder to write to, made if need be.
+        split_ratio: share of the documents in the training split, between 0 and 1.
+        seed: of the split.
+        max_length, stride: defaults, kept in the manifest, for the windows cut at reading.
+        batch_size: documents tokenized together, shared by `threads` threads (default: one per core).
+        source, license, command: kept in the manifest.
+        progress: show a bar.
+
+    Returns:
+        The training file and the validation file.
+
+    Raises:
+        UserError: an argument out of range, a split shorter than one window, a disk that is full, or
+            files in `out_dir` that would be overwritten and are not token files.
+    """
+    if not 0 < split_ratio < 1:
+        raise UserError(f"split_ratio is {split_ratio}; expected a number between 0 and 1, such as 0.9")
+    check_window(max_length, stride)
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}; expected at least 1 document")
+    out_dir = Path(out_dir)
+    check_overwrite(out_dir)
+    dtype = "uint16" if tokenizer.n_vocab <= 1 << 16 else "uint32"
+    encode = functools.partial(_encode, tokenizer, np.dtype(dtype).newbyteorder("<"))
+    to_validation = _spaced(1 - split_ratio, random.Random(seed).random())
+    documents_read = empty = 0
+    with staging_folder(out_dir) as staging, contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(TokenWriter(staging / f"{split}.bin")) for split in SPLITS]
+        pool = stack.enter_context(ThreadPoolExecutor(threads or os.cpu_count()))
+        bar = stack.enter_context(
+            tqdm(desc="tokenizing", unit="byte", unit_scale=True, disable=not progress, mininterval=0.5)
+        )
+        for batch in _batched(documents, batch_size):
+            texts = [text for text in batch if text]
+            documents_read += len(batch)
+            empty += len(batch) - len(texts)
+            for tokens, text_bytes in pool.map(encode, texts):
+                writers[next(to_validation)].write(tokens, text_bytes)
+                bar.update(text_bytes)
+        stack.close()  # the files are complete and on disk
+        if documents_read == empty:
+            raise UserError(f"no text in the corpus ({documents_read} documents, all empty)")
+        for split, writer in zip(SPLITS, writers, strict=True):
+            check_enough(f"the {split} split, {writer.documents} documents,", writer.tokens, max_length + 1)
+        common = {
+            "format": FORMAT,
+            "tokenizer": tokenizer_spec(tokenizer),
+            "vocab_size": tokenizer.n_vocab,
+            "dtype": dtype,
+            "source": source,
+            "license": license,
+            "split_ratio": split_ratio,
+            "seed": seed,
+            "empty_documents": empty,
+            "max_length": max_length,
+            "stride": stride,
+            "command": command,
+            "versions": _versions(),
+        }
+        publish(out_dir, writers, common)
+    return TokenFile(out_dir / "train.bin"), TokenFile(out_dir / "validation.bin")
 
 
 def check_overwrite(out_dir: Path) -> None:
@@ -49,7 +151,7 @@ def staging_folder(out_dir: Path) -> Iterator[Path]:
     folder = out_dir / STAGING
     lock = None
     try:
-        with disk_errors(out_dir):
+        with writing(out_dir):
             folder.mkdir(parents=True, exist_ok=True)
             if fcntl is not None:
                 lock = os.open(folder, os.O_RDONLY)
@@ -72,17 +174,17 @@ class TokenWriter:
     """A token file being written: appends documents, and counts and hashes as it goes."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.out_dir = path, path.parent.parent
         self.documents = self.tokens = self.text_bytes = self.max_token = 0
         self.digest = hashlib.sha256()
 
     def __enter__(self) -> "TokenWriter":
-        with disk_errors(self.path.parent.parent):
+        with writing(self.out_dir):
             self.file = open(self.path, "wb")
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with disk_errors(self.path.parent.parent), self.file:
+        with writing(self.out_dir), self.file:
             if exception == (None, None, None):
                 self.file.flush()
                 os.fsync(self.file.fileno())  # on disk before it gets its name
@@ -90,7 +192,7 @@ class TokenWriter:
     def write(self, tokens: np.ndarray, text_bytes: int) -> None:
         """Append one document's (n,) token ids, n >= 1, which came from `text_bytes` bytes of text."""
         data = tokens.tobytes()
-        with disk_errors(self.path.parent.parent):
+        with writing(self.out_dir):
             self.file.write(data)
         self.digest.update(data)
         self.documents += 1
@@ -100,8 +202,11 @@ class TokenWriter:
 
 
 def publish(out_dir: Path, writers: list[TokenWriter], common: dict[str, Any]) -> None:
-    """Give the finished files their names. Without its manifest a token file is refused, so the old
-    manifests go first and the new ones come last: a crash in between never pairs old with new."""
+    """Give the finished files their names.
+
+    Without its manifest a token file is refused, so the old manifests go first and the new ones come last:
+    a crash in between never pairs old with new.
+    """
     for writer in writers:
         manifest = {
             "split": writer.path.stem,
@@ -112,7 +217,7 @@ def publish(out_dir: Path, writers: list[TokenWriter], common: dict[str, Any]) -
             "sha256": writer.digest.hexdigest(),
         }
         write_json(manifest_path(writer.path), seal({**common, **manifest}))
-    with disk_errors(out_dir):
+    with writing(out_dir):
         for writer in writers:
             manifest_path(out_dir / writer.path.name).unlink(missing_ok=True)
         for writer in writers:
@@ -121,13 +226,49 @@ def publish(out_dir: Path, writers: list[TokenWriter], common: dict[str, Any]) -
             os.replace(manifest_path(writer.path), manifest_path(out_dir / writer.path.name))
 
 
-@contextlib.contextmanager
-def disk_errors(out_dir: Path) -> Iterator[None]:
-    """Turn a disk that is full or a folder that cannot be written into one clear line."""
+def writing(out_dir: Path) -> AbstractContextManager[None]:
+    """A disk that is full while token files are written is one clear line."""
+    return disk_errors(f"to {out_dir}", "token files that were there are")
+
+
+def _encode(tokenizer: tiktoken.Encoding, dtype: np.dtype, text: str) -> tuple[np.ndarray, int]:
+    """Token ids of a document with `<|endoftext|>` after it, and the bytes of its text.
+
+    A document that mentions `<|endoftext|>` is text like any other: the special id is never read out of it.
+    """
     try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"could not write to {out_dir}: {error.strerror or error}. Token files that were there are "
-            "unchanged; free space or choose another folder"
-        ) from error
+        text_bytes = len(text.encode())
+    except UnicodeEncodeError:
+        text = valid_unicode(text)
+        text_bytes = len(text.encode())
+    ids = tokenizer.encode_to_numpy(text, disallowed_special=())
+    return np.append(ids, np.uint32(tokenizer.eot_token)).astype(dtype), text_bytes
+
+
+def _spaced(share: float, offset: float) -> Iterator[bool]:
+    """Endless answers of which `share` are true, evenly spaced, shifted by `offset` in [0, 1)."""
+    for index in itertools.count():
+        yield math.floor((index + 1) * share + offset) > math.floor(index * share + offset)
+
+
+def _batched(documents: Iterable[str], batch_size: int) -> Iterator[list[str]]:
+    """Lists of up to `batch_size` documents, fewer when they are long."""
+    batch: list[str] = []
+    size = 0
+    for text in documents:
+        batch.append(text)
+        size += len(text)
+        if len(batch) == batch_size or size >= BATCH_CHARS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _versions() -> dict[str, str]:
+    names = ("datasets", "numpy", "tiktoken", "tokenizers")
+    return {
+        "supertf": __version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in names},
+    }

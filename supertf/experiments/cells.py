@@ -1,13 +1,13 @@
-"""One cell of an experiment: measured, written at once, and read back only if it is what was asked for."""
+"""One cell of an experiment: measured, and read back only if it is what would be measured now."""
 
 import copy
 import datetime
 import importlib
 import importlib.metadata
-import json
 import os
 import platform
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -20,34 +20,34 @@ from supertf import __version__
 from supertf.device import pick_device_dtype, processor
 from supertf.errors import UserError
 from supertf.experiments.code_identity import code_of, differing, named
-from supertf.experiments.description import cell_hash, cell_label
-from supertf.files import is_sealed, read_json, seal, write_json
+from supertf.experiments.description import as_json, cell_hash, cell_label
+from supertf.files import is_sealed, read_json
 
 FORMAT = "supertf experiment cell 1"
-SAME = ("supertf", "torch", "numpy", "device", "dtype")  # what a kept cell must have been made with, and code
+SAME = ("supertf", "torch", "numpy", "device", "dtype")  # what all of a sweep's cells must be measured with
 TEXTS = "supertf.data.python_docs"  # the built-in text is the documentation of this very Python
+ONE_AT_A_TIME = threading.Lock()  # cells of a process share models and PyTorch's random numbers
+
+Record = dict[str, Any]  # of a measured cell: format, cell, result, seconds, made_with
 
 
-def measure_of(reference: str) -> Callable[..., dict[str, Any]]:
-    """The function that "module:function" names; `UserError` when there is none."""
-    full_name, name = module_of(reference), reference.partition(":")[2]
-    try:
-        module = importlib.import_module(full_name)
-    except ModuleNotFoundError as error:
-        raise UserError(f"no measure {reference}: {error}") from error
-    if not hasattr(module, name):
-        raise UserError(f"no measure {reference}: {full_name} has no {name}")
-    return getattr(module, name)
-
-
-def module_of(reference: str) -> str:
+def module_of(measure: str) -> str:
     """The full name of the module that "module:function" names."""
-    name = reference.partition(":")[0]
+    name = measure.partition(":")[0]
     return name if "." in name else f"supertf.experiments.{name}"
+
+
+def measure_of(measure: str) -> Callable[..., dict[str, Any]]:
+    """The function that "module:function" names; `UserError` when there is none."""
+    try:
+        return getattr(importlib.import_module(module_of(measure)), measure.partition(":")[2])
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise UserError(f"no measure {measure}: {error}") from error
 
 
 def made_with(measure: str) -> dict[str, Any]:
     """What a cell measured now, in this process, is made with: versions, machine and code."""
+    measure_of(measure)  # loaded, so that it is this process's code that is looked at
     device, dtype, _ = pick_device_dtype()
     return {
         "supertf": __version__,
@@ -64,85 +64,101 @@ def made_with(measure: str) -> dict[str, Any]:
     }
 
 
-def compute(cell: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Measure a cell and write its record to `path`.
+def compute(cell: dict[str, Any], now: dict[str, Any]) -> Record | UserError:
+    """Measure a cell, in whatever process and thread this is.
 
-    Raises:
-        UserError: raised by the measure, or its result is not an object of JSON values; with the cell's name.
+    Args:
+        cell: as from `Experiment.cells`.
+        now: what all cells of the sweep are made with, as from `made_with`.
+
+    Returns:
+        The cell's record; or, with the cell's name, what the measure refused, that its result is not made of
+        JSON values, or that it would be made with something else. If that were raised, joblib would drop
+        what other processes have finished but not yet handed over.
     """
     try:
-        measure = measure_of(cell["measure"])
-        made = made_with(cell["measure"])  # first: the sources may be edited while it runs
-        started = time.perf_counter()
-        result = measure(copy.deepcopy(cell["settings"]), cell["seed"], tuple(cell["lengths"]))
-        seconds = time.perf_counter() - started
-        record = {
+        with ONE_AT_A_TIME:
+            made = made_with(cell["measure"])  # first: the sources may be edited while it runs
+            if different := unlike(made, now):
+                raise UserError(
+                    f"it would be measured with {different}, since code was edited meanwhile, or a worker is "
+                    "not like the others: start workers anew and run the same command again"
+                )
+            started = time.perf_counter()
+            result = measure_of(cell["measure"])(
+                copy.deepcopy(cell["settings"]), cell["seed"], tuple(cell["lengths"])
+            )
+            seconds = time.perf_counter() - started
+        return {
             "format": FORMAT,
             "cell": cell,
             "result": _plain(result),
             "seconds": seconds,
             "made_with": made,
         }
-        write_json(path, seal(record))
     except UserError as error:
-        raise UserError(f"{cell_label(cell)}: {error}") from error
-    return record
+        return UserError(f"{cell_label(cell)}: {error}")
 
 
-def kept(cells: list[dict[str, Any]], paths: list[Path]) -> list[dict[str, Any] | None]:
-    """The records in the cache, None where a cell has to be measured.
+def kept(cells: dict[str, dict[str, Any]], folder: Path, now: dict[str, Any]) -> dict[str, Record]:
+    """The records in a folder that can be used, by the cells' hashes.
 
-    Files that are there but cannot be used are told on stderr, one line for each reason.
+    Files that are there but cannot be used are counted on stderr, one line for each reason.
+
+    Args:
+        cells: by hash.
+        folder: of `HASH.json`.
+        now: what cells would be made with, as from `made_with`.
     """
-    measure_of(cells[0]["measure"])  # loaded, so that it is this process's code that is looked at
-    now = made_with(cells[0]["measure"])
-    records: list[dict[str, Any] | None] = []
+    records: dict[str, Record] = {}
     reasons: Counter[str] = Counter()
-    for cell, path in zip(cells, paths, strict=True):
-        record, reason = _read(path, cell, now)
-        records.append(record)
-        if reason:
+    for key, cell in cells.items():
+        path = folder / f"{key}.json"
+        if not path.exists():
+            continue
+        try:
+            record = read_json(path)
+        except UserError:
+            record = {}
+        if reason := _unusable(record, cell, now):
             reasons[reason] += 1
+        else:
+            records[key] = record
     for reason, count in reasons.items():
-        name = cells[0]["experiment"]
         print(
-            f"{name}: measuring {count} of {len(cells)} cells again: the kept result {reason}",
+            f"{folder.name}: measuring {count} of {len(cells)} cells again: the kept result {reason}",
             file=sys.stderr,
         )
     return records
 
 
-def _read(path: Path, cell: dict[str, Any], now: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """The record at `path`, or None and why it is not used; no reason when there is no file."""
-    if not path.exists():
-        return None, ""
-    try:
-        record = read_json(path)
-    except UserError:
-        return None, "is damaged"
-    if record.get("format") != FORMAT or not is_sealed(record):
-        return None, "is damaged"
-    if cell_hash(record["cell"]) != cell_hash(cell):
-        return None, "is of another configuration"
-    made = record["made_with"]
+def unlike(made: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """What a cell was made with and is otherwise now, the first such thing in words; None when nothing is."""
     if "code" not in made:
-        return None, "was made by code that was not noted"
+        return "code that was not noted"
     if different := differing(made["code"], now["code"]):
-        return None, f"was made before the code of {named(different)} changed"
+        return f"other code of {named(different)}"
     for name in (*SAME, "python") if TEXTS in now["code"] else SAME:
         if made[name] != now[name]:
-            return None, f"was made with {name} {made[name]}, now {now[name]}"
-    return record, ""
+            return f"{name} {made[name]} and not {now[name]}"
+    return None
 
 
-def _plain(result: Any) -> dict[str, Any]:
+def _unusable(record: Record, cell: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """Why what a file holds is not this cell's record as it would be made now; None when it is."""
+    if record.get("format") != FORMAT or not is_sealed(record):
+        return "is damaged"
+    if cell_hash(record["cell"]) != cell_hash(cell):
+        return "is of another configuration"
+    different = unlike(record["made_with"], now)
+    return f"was made with {different}" if different else None
+
+
+def _plain(result: Any) -> Any:
     """A copy in JSON's own types, as reading the file would give."""
     try:
-        plain = json.loads(json.dumps(result, allow_nan=False))
+        return as_json(result)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"the measure's result is not made of JSON values ({error}); use None for what is not a number"
         ) from error
-    if not isinstance(plain, dict):
-        raise UserError(f"the measure gave a {type(result).__name__}, expected a dict")
-    return plain

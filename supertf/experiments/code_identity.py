@@ -1,8 +1,9 @@
 """Which code a result was made by: a digest of every module that a measure runs, as the sources tell.
 
-A module counts when the measure's module imports it, also through others and inside functions. Comments,
-docstrings and layout do not count, so that edits of prose leave results valid; nor does Python's version,
-which may write the same syntax tree in other words.
+A module counts when the measure's module imports it, also through others and inside functions. What does not
+count: comments, docstrings and layout, so that edits of prose leave results valid; Python's version, which
+may write the same syntax tree in other words; and the `EXPERIMENT` beside a measure, since what is compared
+is in the hash of a cell as far as it determines its result.
 """
 
 import ast
@@ -10,31 +11,34 @@ import functools
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from supertf.errors import UserError
 
+DESCRIPTIONS = "supertf.experiments.description"  # which measures import for their `EXPERIMENT` alone
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 Code = dict[str, str]  # digest by module name
-_read: dict[str, tuple[ModuleSpec, str, frozenset[str]]] = {}  # modules as loaded: their digest and imports
+_read: dict[str, tuple[ModuleSpec, str, frozenset[str]]] = {}  # of modules as they were loaded, see `read`
 
 
 def code_of(module: str) -> Code:
     """Digests of a module and all that it imports of supertf and of its own package, by name.
 
     They are of the code that this process runs: a module that is loaded is read once, even if its file is
-    edited afterwards. Raises `UserError` for a module without a source file.
+    edited afterwards.
+
+    Raises:
+        UserError: the module has no source file.
     """
     packages = {"supertf", module.partition(".")[0]}
     code: Code = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name not in code and (path := source_file(name)) is not None:
+        if name not in code and name != DESCRIPTIONS and (path := source_file(name)) is not None:
             code[name], imported = read(name, path)
             waiting += [one for one in imported if one.partition(".")[0] in packages]
     if module not in code:
@@ -67,17 +71,21 @@ def source_file(name: str) -> Path | None:
 def read(name: str, path: Path) -> tuple[str, frozenset[str]]:
     """A module's digest, and the names that it may import: modules, and what is in them."""
     spec = getattr(sys.modules.get(name), "__spec__", None)  # a new one whenever the module is loaded again
-    if name in _read and _read[name][0] is spec:
+    if spec is not None and name in _read and _read[name][0] is spec:
         return _read[name][1:]
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"cannot read the code of {name}: {error}") from error
+    tree = ast.parse(path.read_bytes())
+    tree.body = [statement for statement in tree.body if not is_description(statement)]
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     found = hashlib.sha256(repr(plain(tree)).encode()).hexdigest()[:16], frozenset(imports(tree, package))
-    if isinstance(sys.modules.get(name), ModuleType):
+    if spec is not None:
         _read[name] = spec, *found
     return found
+
+
+def is_description(statement: ast.stmt) -> bool:
+    """Whether a statement is `EXPERIMENT = ...`."""
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    return any(isinstance(target, ast.Name) and target.id == "EXPERIMENT" for target in targets)
 
 
 def plain(node: Any) -> Any:
@@ -94,8 +102,8 @@ def plain(node: Any) -> Any:
 
 
 def imports(tree: ast.AST, package: str) -> Iterator[str]:
-    """The names of all that is imported, and of the packages it is in; not what only type checkers see."""
-    for node in executed(tree):
+    """The names of all that is imported anywhere, and of the packages it is in."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield from with_parents(alias.name)
@@ -119,21 +127,13 @@ def where(package: str, name: str) -> Iterator[str]:
 def face(package: str) -> dict[str, str]:
     """The modules that a package's names come from when they are used first, as the stub beside it says."""
     source = source_file(package)
-    stub = source and source.with_suffix(".pyi")
-    if stub is None or source.name != "__init__.py" or not stub.is_file():
+    if source is None or source.name != "__init__.py":
+        return {}
+    stub = source.with_suffix(".pyi")
+    if not stub.is_file():
         return {}
     nodes = [node for node in ast.parse(stub.read_bytes()).body if isinstance(node, ast.ImportFrom)]
     return {alias.name: f"{package}.{node.module}" for node in nodes if node.module for alias in node.names}
-
-
-def executed(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes of a tree but those under `if TYPE_CHECKING`."""
-    yield tree
-    parts: Iterable[ast.AST] = ast.iter_child_nodes(tree)
-    if isinstance(tree, ast.If) and isinstance(tree.test, ast.Name) and tree.test.id == "TYPE_CHECKING":
-        parts = tree.orelse
-    for part in parts:
-        yield from executed(part)
 
 
 def with_parents(name: str) -> Iterator[str]:

@@ -12,7 +12,22 @@ import numpy as np
 
 from supertf.data import Task
 from supertf.errors import UserError
+from supertf.experiments.description import Experiment
 from supertf.training import TaskResult, TaskSettings, task_config, train_on_task
+
+EXPERIMENT = Experiment(
+    name="free_scale",
+    question="Free to learn one factor per number of visible keys: does a model ask for log n?",
+    measure="measure_free_scale:scale",
+    settings={"family": "majority", "queries": 4, "steps": 1000, "model": {"n_layer": 1, "n_head": 1}},
+    variants={
+        "majority": {},
+        "majority two heads": {"model": {"n_layer": 1, "n_head": 2}},
+        "recall": {"family": "recall"},
+    },
+    lengths=(16, 20, 25, 32, 40, 51, 64, 81, 102, 128, 161, 203, 256, 323, 406, 512, 645, 813, 1024),
+    quick={"steps": 20},
+)
 
 
 def scale(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:

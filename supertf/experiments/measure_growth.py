@@ -12,6 +12,7 @@ from torch import Tensor
 from supertf.analysis import attention_stats, residual_stats, sink_rate
 from supertf.data import lab_tokens
 from supertf.errors import UserError
+from supertf.experiments.description import Experiment
 from supertf.experiments.measure_language import held_out
 from supertf.model import GPT, Coordinate, language_config, output_projections
 from supertf.superweights import Spike, find_spikes, scaled_weights
@@ -19,6 +20,42 @@ from supertf.training import TrainSettings, train
 
 SPIKE_WINDOWS = 8  # held-out windows in which spikes are looked for
 RANDOM_WEIGHTS = 20
+
+FOUR_LAYERS = {"n_layer": 4, "init_std": 0.02}
+EXPERIMENT = Experiment(
+    name="growth",
+    question="Does a small decoder grow a super weight while it learns to write Python's documentation?",
+    measure="measure_growth:growth",
+    settings={
+        "vocab_size": 512,
+        "context": 128,
+        "bos": True,
+        "steps": 2000,
+        "batch_size": 4,
+        "lr": 1e-2,
+        "weight_decay": 0.3,
+        "moments": 12,
+        "windows": 16,
+        "model": {},
+    },
+    variants={
+        **{
+            f"{mlp} {start} {attention}": {
+                "bos": start == "bos",
+                "model": {"mlp": mlp, "n_inner": inner, "attention": attention, **FOUR_LAYERS},
+            }
+            for mlp, inner in (("gelu", 256), ("swiglu", 176))  # a third matrix, about as many weights
+            for start in ("bos", "no bos")
+            for attention in ("softmax", "ssmax")
+        },
+        "swiglu bos softmax, deeper and longer": {
+            "steps": 5000,
+            "model": {"mlp": "swiglu", "n_inner": 176, "attention": "softmax", **FOUR_LAYERS, "n_layer": 6},
+        },
+    },
+    seeds=(0, 1, 2),
+    quick={"steps": 8, "moments": 4, "windows": 4},
+)
 
 
 def growth(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:

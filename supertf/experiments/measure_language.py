@@ -8,11 +8,35 @@ from torch import Tensor
 
 from supertf.analysis import attention_stats, loss_by_position, probe_positions, residual_stats, sink_rate
 from supertf.data import TokenFile, Windows, lab_tokens
+from supertf.experiments.description import Experiment
 from supertf.model import GPT, language_config
 from supertf.training import TrainSettings, train
 
 CORPUS = "python-docs:stdlib"
 TOKENS_PER_LENGTH = 2**15  # of held-out text read at each length beyond the trained one
+
+EXPERIMENT = Experiment(
+    name="language",
+    question="What do positions and log n cost or gain a language model, inside its context and beyond?",
+    measure="measure_language:language",
+    settings={"vocab_size": 257, "context": 64, "steps": 1000, "batch_size": 32, "lr": 5e-3, "model": {}},
+    variants={
+        **{
+            f"{attention} {label}": {"model": {"attention": attention, "position": label}}
+            for attention, labels in (
+                ("softmax", ("none", "learned", "sinusoidal", "rope", "alibi")),
+                ("ssmax", ("none", "sinusoidal", "rope")),
+            )
+            for label in labels
+        },
+        **{
+            f"zero key {label}": {"model": {"zero_key": True, "position": label}}
+            for label in ("none", "rope")
+        },
+    },
+    lengths=(64, 128, 256, 512, 1024),
+    quick={"steps": 20},
+)
 
 
 def language(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:

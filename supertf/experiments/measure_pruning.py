@@ -10,21 +10,74 @@ from typing import Any
 import torch
 
 from supertf.analysis import perplexity
-from supertf.compression import KINDS, DynamicPruning, Pruning, Skipped, applied, make_plan, prepare
-from supertf.experiments.measure_proofs import APART, loaded
+from supertf.compression import (
+    KINDS,
+    DynamicPruning,
+    Pruning,
+    Row,
+    Variant,
+    calibration_for,
+    measure_variant,
+    plan_pruning,
+    pruned,
+)
+from supertf.data import Text
+from supertf.experiments.description import Experiment
+from supertf.experiments.measure_proofs import APART, ROW_507, loaded
 from supertf.experiments.measure_smollm2 import text
-from supertf.model import GPT, Coordinate, HFModel, generate, output_projections, parse
+from supertf.model import GPT, Coordinate, HFModel, output_projections, parse
 from supertf.superweights import scaled_weights
 
 PROMPT = "The capital of France is"
 AWAY = 5  # texts between the one that is evaluated and the one that plans are made from
 
+SPARSITIES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+WHOLE = [0.05, 0.1, 0.2, 0.3]  # of channels and heads, where less does more
+EXPERIMENT = Experiment(
+    name="pruning",
+    question="What does each way of pruning cost SmolLM2-135M, and does it help to protect super weights?",
+    measure="measure_pruning:pruned_quality",
+    settings={
+        "model": "smollm2-135m",
+        "windows": 4,
+        "length": 512,
+        "calibration": 2048,
+        "new_tokens": 12,
+        "method": "magnitude",
+        "scope": None,
+        "pattern": None,
+        "score": None,
+        "kinds": None,
+        "sparsities": SPARSITIES,
+        "protect": ROW_507[:4],
+    },
+    variants={
+        "random": {"method": "random", "sparsities": SPARSITIES[:5]},
+        "magnitude": {},
+        "magnitude by row": {"scope": "row"},
+        "magnitude global": {"scope": "global"},
+        "wanda": {"method": "wanda"},
+        "sparsegpt": {"method": "sparsegpt", "sparsities": [0.3, 0.5, 0.7]},
+        "wanda 2:4": {"method": "wanda", "pattern": "2:4", "sparsities": [0.5]},
+        "sparsegpt 2:4": {"method": "sparsegpt", "pattern": "2:4", "sparsities": [0.5]},
+        "channels": {"method": "channels", "score": "activation", "sparsities": WHOLE},
+        "channels by magnitude": {"method": "channels", "score": "magnitude", "sparsities": WHOLE},
+        "channels at random": {"method": "channels", "score": "random", "sparsities": WHOLE},
+        "inputs": {"method": "inputs"},
+        "inputs of mlp.c_proj": {"method": "inputs", "kinds": ["mlp.c_proj"]},
+        "top of mlp.c_proj": {"method": "top", "kinds": ["mlp.c_proj"]},
+        "gate": {"method": "gate"},
+    },
+    seeds=(0, 1),
+    quick={"windows": 1, "length": 64, "calibration": 64, "new_tokens": 2},
+)
+
 
 def pruned_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:
     """Perplexity and fates under one method; `seed` is which text, and draws what is random. No `lengths`.
 
-    settings: `model`, a name that `load_any` takes; `method`, `scope`, `pattern`, `score`, `kinds`, see
-    `make_plan`; `sparsities`; `protect`, the weights as "11[507, 1229]"; `windows` of `length` tokens to
+    settings: `model`, a name that `load` takes; `method`, `scope`, `pattern`, `score`, `kinds`, see
+    `plan_pruning`; `sparsities`; `protect`, the weights as "11[507, 1229]"; `windows` of `length` tokens to
     evaluate; `calibration`, tokens to plan from; `new_tokens`, to continue a prompt with.
 
     Result: `dense`, its perplexity and continuation; `points`, for each sparsity and whom it protects
@@ -39,32 +92,27 @@ def pruned_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]
     calibration = text(seed + AWAY, APART, tokenizer)[: settings["calibration"]]
     weights = [parse(weight) for weight in settings["protect"]]
     shields = {"none": [], "super": weights, "random": random_beside(model, weights, seed)}
-    options = {name: settings[name] for name in ("scope", "pattern", "score", "kinds")}
-    prepared = prepare(model, settings["method"], calibration, length, settings["kinds"], settings["score"])
+    options = {name: settings[name] for name in ("scope", "pattern", "score")}
+    read = Text(torch.tensor(calibration), length)
+    prepared = calibration_for(model, settings["method"], read, settings["kinds"], settings["score"])
+    held_out = Text(torch.tensor(evaluation), length)
+    spoken = {"tokenizer": tokenizer, "prompt": PROMPT, "max_new_tokens": settings["new_tokens"]}
 
-    def quality() -> float:
-        return perplexity(model, evaluation, length, batch_size=4).perplexity
+    def measured(variant: Variant) -> Row:
+        return measure_variant(model, variant, held_out, watch=weights, **spoken)
 
-    def continuation() -> str:
-        prompt = tokenizer.encode_ordinary(PROMPT)
-        return tokenizer.decode(generate(model, prompt, settings["new_tokens"]))
-
-    def measured(plan: Pruning | DynamicPruning) -> dict[str, Any]:
-        with applied(model, plan, weights) as skipped:
-            found = {"perplexity": quality(), **removal(plan, skipped)}  # counted before the continuation
-            return {**found, "continuation": continuation()}
-
-    points = []
+    dense, points = measured(model), []
     for sparsity in settings["sparsities"]:
         bare, found = None, {}
         for shield, protect in shields.items():
-            plan = make_plan(
+            plan = plan_pruning(
                 model,
                 settings["method"],
-                None if settings["pattern"] else sparsity,
-                prepared,
-                protect,
-                weights,
+                sparsity=None if settings["pattern"] else sparsity,
+                matrices=settings["kinds"],
+                calibration=prepared,
+                protect=protect,
+                watch=weights,
                 seed=seed,
                 progress=False,
                 **options,
@@ -72,22 +120,27 @@ def pruned_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]
             if bare is not None and alike(plan, bare):
                 found[shield] = {**found["none"], "same": True}
             else:
-                found[shield] = {**measured(plan), "same": False}
+                found[shield] = {**point(plan, measured(plan)), "same": False}
             bare = bare or plan
             if shield == "super" and isinstance(plan, Pruning) and settings["method"] not in KINDS:
-                with applied(model, plan), scaled_weights(model, weights, 0.0):
-                    found["lost"] = quality()
+                with pruned(model, plan), scaled_weights(model, weights, 0.0):
+                    found["lost"] = perplexity(model, evaluation, length, batch_size=4).perplexity
         points.append({"sparsity": sparsity, **found})
-    return {"dense": {"perplexity": quality(), "continuation": continuation()}, "points": points}
+    return {"dense": {"perplexity": dense.perplexity, "continuation": dense.text}, "points": points}
 
 
-def removal(plan: Pruning | DynamicPruning, skipped: Skipped | None) -> dict[str, Any]:
-    """What went: the share of all weights or of the work, and of each watched weight."""
-    if skipped is None:
-        return {"removed": plan.sparsity, "gone": [float(fate.removed) for fate in plan.fates]}
+def point(plan: Pruning | DynamicPruning, row: Row) -> dict[str, Any]:
+    """What a plan does: perplexity, the share that goes of all weights or of the work, and of each watched
+    weight."""
+    if row.skipped is None:
+        removed, gone = plan.sparsity, [float(fate.removed) for fate in plan.fates]
+    else:
+        removed, gone = row.skipped.work, [fate.dropped for fate in row.fates]
     return {
-        "removed": skipped.work,
-        "gone": [dropped / tokens for dropped, tokens in skipped.watched.values()],
+        "perplexity": row.perplexity,
+        "removed": removed,
+        "gone": gone,
+        "continuation": row.text,
     }
 
 

@@ -19,23 +19,90 @@ from supertf.compression import (
     Scheme,
     calibrate,
     holding_out,
-    quantize,
+    plan_quantization,
     quantized,
     quantized_activations,
     super_activations,
 )
-from supertf.experiments.measure_proofs import APART, loaded
+from supertf.experiments.description import Experiment
+from supertf.experiments.measure_proofs import APART, ROW_507, loaded
 from supertf.experiments.measure_smollm2 import text
 from supertf.model import GPT, Coordinate, HFModel, matrices, output_projections, parse
 from supertf.superweights import random_weights
 
 AWAY = 5  # texts between the one that is evaluated and the one that calibrates
 
+EXPERIMENT = Experiment(
+    name="quantizing",
+    question="What do few bits cost SmolLM2-135M, and when does it help to hold super weights out?",
+    measure="measure_quantization:quantized_quality",
+    settings={
+        "model": "smollm2-135m",
+        "windows": 4,
+        "length": 512,
+        "calibration": 2048,
+        "dtype": "bfloat16",
+        "kinds": None,
+        "activations": None,
+        "super": ["11[507, 1229]"],
+        "set": ROW_507,
+        "shields": ["none", "set"],
+    },
+    variants={
+        **{
+            scheme: {
+                "scheme": scheme,
+                "shields": ["none", "super", "set", "random", "column", "random column"],
+            }
+            for scheme in (
+                "int4 block=channel clip=none",
+                "int4 block=18432 clip=none",
+                "int4 block=64 clip=none",
+                "int4 block=64 clip=error",
+                "int4 block=4096 clip=none",
+                "int4 block=64x64 clip=none",
+                "int4 block=tensor clip=none",
+            )
+        },
+        **{
+            f"int4 {rest}": {"scheme": f"int4 {rest}", "shields": ["none", "super", "set", "random"]}
+            for block in ("channel", 18432)
+            for rest in (f"block={block} clip={clip}" for clip in ("z9", "error", "output"))
+        },
+        **{
+            scheme: {"scheme": scheme}
+            for scheme in (
+                "int3 block=64 clip=output",
+                "int4 block=64 clip=output",
+                "int4 block=4096 clip=z9",
+                "int4 block=64x64 clip=z9",
+                "int8 block=channel clip=none",
+                "int8 block=tensor clip=none",
+            )
+        },
+        **{
+            f"int4 block=16384 clip={clip}, MLPs": {
+                "scheme": f"int4 block=16384 clip={clip}",
+                "kinds": ["mlp.c_fc", "mlp.c_proj"],  # what this block divides
+            }
+            for clip in ("none", "z9")
+        },
+        "W8A8": {
+            "scheme": "int8 block=tensor symmetric",
+            "dtype": "float32",
+            "activations": 8,
+            "shields": ["none", "super", "set", "random"],
+        },
+    },
+    seeds=(0, 1),
+    quick={"windows": 1, "length": 64, "calibration": 64},
+)
+
 
 def quantized_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:
     """Perplexity under one scheme; `seed` is which text, and draws the random controls. No `lengths`.
 
-    settings: `model`, a name that `load_any` takes; `scheme` of the weights, see `Scheme`, and `kinds` of
+    settings: `model`, a name that `load` takes; `scheme` of the weights, see `Scheme`, and `kinds` of
     matrices; `super` and `set`, weights as "11[507, 1229]"; `shields`, which of "none", "super", "set",
     "random", "column" and "random column" are measured; `activations`, their bits, or None to leave them
     alone: then shields hold out weights, else the first four spare channels; `windows` of `length` tokens to
@@ -56,7 +123,7 @@ def quantized_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, .
     weights |= columns(model, weights["super"][0], seed)
     scheme, watch = Scheme.parse(settings["scheme"]), weights["set"]
     read = calibration(name, seed, settings["calibration"], length) if scheme.clip == "output" else None
-    bare = quantize(model, scheme, (), watch, read, settings["kinds"], progress=False)
+    bare = plan_quantization(model, scheme, (), watch, read, settings["kinds"], progress=False)
 
     def measured() -> float:
         return perplexity(evaluated, tokens, length, batch_size=4).perplexity

@@ -1,21 +1,47 @@
 """Cells of the recovery experiment: MLP channels go, a short training makes up for it, beside its control."""
 
+import copy
 from typing import Any
 
 from supertf.analysis import perplexity
-from supertf.compression import calibrate, plan_structured, pruned_copy, recover, smaller
+from supertf.compression import calibrate, plan_structured, pruned, recover, smaller
+from supertf.experiments.description import Experiment
 from supertf.experiments.measure_proofs import APART, loaded
 from supertf.experiments.measure_pruning import AWAY
 from supertf.experiments.measure_smollm2 import text
 from supertf.model import GPT, output_projections, parse
 from supertf.superweights import scaled_weights
 
+EXPERIMENT = Experiment(
+    name="recovering",
+    question="How much of what a fifth of the MLP channels was worth does a minute of training bring back?",
+    measure="measure_recovery:recovered",
+    settings={
+        "model": "smollm2-135m",
+        "sparsity": 0.2,
+        "steps": 40,
+        "teacher": False,
+        "training": 16_384,
+        "windows": 8,
+        "length": 512,
+        "calibration": 4096,
+        "weight": "11[507, 1229]",
+    },
+    variants={
+        "dense, next tokens": {"sparsity": 0.0},
+        "pruned, next tokens": {},
+        "pruned, taught": {"teacher": True},
+    },
+    seeds=(0, 1),
+    quick={"steps": 2, "windows": 1, "length": 128, "calibration": 128, "training": 512},
+)
+
 
 def recovered(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:
     """Perplexity before and after a short training; `seed` is which text, and the order of batches. No
     `lengths`.
 
-    settings: `model`, a name that `load_any` takes; `sparsity`, the share of MLP channels that goes first (0:
+    settings: `model`, a name that `load` takes; `sparsity`, the share of MLP channels that goes first (0:
     the control, a dense model that is trained alike); `steps` of training on `training` tokens of text, with
     the dense model for a `teacher` or without; `weight`, as "11[507, 1229]"; `windows` of `length` tokens to
     evaluate, `calibration` tokens to choose the channels by: three texts that share nothing.
@@ -37,11 +63,12 @@ def recovered(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> 
         with scaled_weights(of, [weight]):
             return quality(of) / whole
 
-    pruned = pruned_copy(model, plan)
+    with pruned(model, plan):
+        zeros = copy.deepcopy(model)  # in the place of the channels, which stay zero in training
     training = text(seed + 2 * AWAY, APART, tokenizer)[: settings["training"] + 1]
     teacher = model if settings["teacher"] else None
-    result = recover(pruned, training, settings["steps"], teacher, seed=seed, progress=False)
-    before, after = quality(pruned), quality(result.model)
+    result = recover(zeros, training, settings["steps"], teacher, seed=seed, progress=False)
+    before, after = quality(zeros), quality(result.model)
     layer, out, into = weight
     return {
         "dense": quality(model),
@@ -50,6 +77,6 @@ def recovered(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> 
         "seconds": result.seconds,
         "parameters": smaller(model, plan).num_parameters(),
         "value": output_projections(result.model)[layer].weight[out, into].item(),
-        "ratio_before": ratio(pruned, before),
+        "ratio_before": ratio(zeros, before),
         "ratio_after": ratio(result.model, after),
     }

@@ -6,17 +6,46 @@ from typing import Any
 import torch
 
 from supertf.analysis import perplexity
-from supertf.compression import DynamicPruning, dynamically_pruned, make_plan, prepare, refit, smaller
+from supertf.compression import DynamicPruning, dynamically_pruned, plan_pruning, refit, smaller
+from supertf.data import Text
+from supertf.experiments.description import Experiment
 from supertf.experiments.measure_proofs import APART, loaded
 from supertf.experiments.measure_smollm2 import text
 from supertf.model import GPT, output_projections, parse
 from supertf.superweights import scaled_weights
 
+EXPERIMENT = Experiment(
+    name="refitting",
+    question="How much of what is left out can the rest make up for in closed form, and from how much text?",
+    measure="measure_refit:refitted",
+    settings={
+        "model": "smollm2-135m",
+        "method": "inputs",
+        "sparsity": 0.5,
+        "kinds": ["mlp.c_proj"],
+        "tokens": [8192, 32_768, 131_072],
+        "away": 5,
+        "calibration": 4096,
+        "windows": 8,
+        "length": 512,
+        "weight": "11[507, 1229]",
+    },
+    variants={
+        "inputs": {},
+        "inputs, text from farther away": {"tokens": [32_768], "away": 64},
+        "largest inputs of each token": {"method": "top", "tokens": [32_768]},
+        "channels": {"method": "channels", "kinds": None, "sparsity": 0.2, "tokens": [8192, 32_768]},
+        "nothing": {"sparsity": 0.0, "tokens": [8192]},
+    },
+    seeds=(0, 1),
+    quick={"tokens": [512], "calibration": 128, "windows": 1, "length": 128},
+)
+
 
 def refitted(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:
     """Perplexity before and after refitting; `seed` is which text. No `lengths`.
 
-    settings: `model`, a name that `load_any` takes; `method`, of `make_plan`, a dynamic one or channels;
+    settings: `model`, a name that `load` takes; `method`, of `plan_pruning`, a dynamic one or channels;
     `sparsity`; `kinds` of matrices that are pruned; `tokens` to fit on, several numbers, and `away`, how many
     texts lie between the one that is evaluated and those; `calibration`, how many of them to plan from;
     `windows` of `length` tokens to evaluate; `weight`, as "11[507, 1229]".
@@ -33,8 +62,15 @@ def refitted(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> d
     pieces = [text(first + i, APART, tokenizer)[:APART] for i in range(-(-most // APART))]
     training = torch.tensor(pieces).flatten()
     method, kinds = settings["method"], settings["kinds"]
-    prepared = prepare(model, method, training[: settings["calibration"]], length, kinds)
-    plan = make_plan(model, method, settings["sparsity"], prepared, kinds=kinds, progress=False)
+    calibration = Text(training[: settings["calibration"]], length)
+    plan = plan_pruning(
+        model,
+        method,
+        sparsity=settings["sparsity"],
+        matrices=kinds,
+        calibration=calibration,
+        progress=False,
+    )
     dynamic = isinstance(plan, DynamicPruning)
     start = model if dynamic else smaller(model, plan)
 

@@ -4,10 +4,27 @@ from typing import Any
 
 from supertf.analysis import loss_by_position
 from supertf.data import iter_documents, load_tokenizer
+from supertf.experiments.description import Experiment
 from supertf.model import Tokenizer, load_model, with_changes
 
 MODEL = "smollm2-135m"
 PIECE = 1024  # positions whose losses are averaged
+
+EXPERIMENT = Experiment(
+    name="smollm2_longer",
+    question="Does anything without training let SmolLM2-135M read twice the 8,192 tokens it was trained on?",
+    measure="measure_smollm2:longer",
+    settings={"changes": {}},
+    variants={
+        "as trained": {},
+        "logn": {"changes": {"attention": "logn"}},
+        "constant 1.08": {"changes": {"attention": "constant", "attention_constant": 1.08}},
+        "rope base x 4": {"changes": {"rope_base": 400_000.0}},
+        "rope base x 4, logn": {"changes": {"rope_base": 400_000.0, "attention": "logn"}},
+    },
+    lengths=(16384,),
+    seeds=(0, 1, 2),
+)
 
 
 def longer(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:

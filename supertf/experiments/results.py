@@ -18,7 +18,7 @@ RECORDED = Path(__file__).parent / "recorded"
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """Every cell of an experiment.
+    """What an experiment's cells gave.
 
     Attributes:
         experiment: as it was run, with the seeds, variants, lengths and settings of that run.
@@ -40,18 +40,20 @@ class Results:
         return tuple(cell["seed"] for cell in self._cells_of(variant))
 
     def values(self, variant: str, *path: str | int) -> list[Any]:
-        """One entry of the variant's results on each seed: `values("ssmax none", "accuracy", 2048)`.
+        """One entry of the variant's results on each seed, in the order of `seeds`.
 
-        The path goes through nested objects by name (a number is taken as its text) and lists by index.
-        Raises `UserError` for an unknown variant and a path that leads nowhere.
+        Args:
+            variant: its label.
+            path: where the entry is: through objects by name (a number stands for its text) and through lists
+                by index, as in `values("ssmax none", "accuracy", 2048)`.
+
+        Raises:
+            UserError: an unknown variant, or a path that leads nowhere.
         """
         return [_entry(cell["result"], path, cell) for cell in self._cells_of(variant)]
 
     def changed_code(self) -> list[str] | None:
-        """The modules whose code is not what the results were made by; None where that was not noted.
-
-        Raises `UserError` when the measure is gone.
-        """
+        """The modules whose code is not what the results were made by; None where that was not noted."""
         if "code" not in self.meta:
             return None
         return differing(self.meta["code"], code_of(module_of(self.experiment.measure)))
@@ -96,7 +98,8 @@ def recorded_path(name: str) -> Path:
 def recorded(name: str) -> Results:
     """The results of the full run of a registered experiment, as committed with the code.
 
-    Raises `UserError` when there are none, or when they were made with other settings than it has now.
+    Raises:
+        UserError: there are none, or they were made with other settings than the experiment has now.
     """
     described = experiment(name)
     again = f"supertf experiment run {name} --record"

@@ -35,7 +35,14 @@ CHECK_MIME = "application/vnd.supertf.check+json"
 
 
 def setup(seed: int = 0) -> tuple["torch.device", "torch.dtype"]:
-    """Seed Python, numpy and torch; print one line of versions, device, dtype and why; return the two."""
+    """Seed Python, numpy and torch, and print one line of versions, device, dtype and why.
+
+    Args:
+        seed: of all three.
+
+    Returns:
+        The device to compute on, and the dtype for autocast there.
+    """
     import numpy as np
     import torch
 
@@ -75,9 +82,15 @@ def draw_quickly() -> None:
 def in_range(
     least: float | None, most: float | None = None, /, why: str = "", **parameters: float | list[float]
 ) -> None:
-    """`UserError` unless each parameter, and each entry of a list, is a number from `least` to `most`.
+    """Refuse parameters outside a range: `in_range(200, 4000, "why", STEPS=STEPS)`.
 
-    Where the bounds are whole, so are the numbers. `why` says what is the matter outside; None is no bound.
+    Args:
+        least, most: bounds, None for none; where they are whole, so are the numbers.
+        why: what is the matter outside.
+        parameters: numbers, or lists of them, by name.
+
+    Raises:
+        UserError: one is out of range, or no such number.
     """
     whole = not any(isinstance(bound, float) for bound in (least, most))
     wanted = "a whole number" if whole else "a number"
@@ -91,7 +104,16 @@ def in_range(
 
 
 def one_of(choices: Iterable[Any], /, why: str = "", **parameters: Any) -> None:
-    """`UserError` unless each parameter, and each entry of a list or key of a dict, is one of the choices."""
+    """Refuse parameters that are no choice: `one_of(["lab", "full"], PROFILE=PROFILE)`.
+
+    Args:
+        choices: what there is.
+        why: there is nothing else.
+        parameters: values by name; of a list each entry counts, of a dict each key.
+
+    Raises:
+        UserError: one is none of the choices.
+    """
     choices = list(choices)
     wanted = f"one of {', '.join(map(repr, choices))}"
     for name, value in parameters.items():
@@ -100,7 +122,16 @@ def one_of(choices: Iterable[Any], /, why: str = "", **parameters: Any) -> None:
 
 
 def holding(needed: Iterable[Any], /, why: str = "", **parameters: list[Any]) -> None:
-    """`UserError` unless each parameter is a list in which all that is needed occurs."""
+    """Refuse lists in which something is missing: `holding([0, 1], "why", FACTORS=FACTORS)`.
+
+    Args:
+        needed: what has to occur.
+        why: the notebook's claims are about it.
+        parameters: lists by name.
+
+    Raises:
+        UserError: one is no list, or lacks something.
+    """
     needed = list(needed)
     wanted = f"a list with {', '.join(map(repr, needed))} in it"
     for name, value in parameters.items():
@@ -122,10 +153,15 @@ def _refuse_unless(right: bool, name: str, value: Any, wanted: str, why: str = "
 
 
 def record(name: str, **figures: float | int | str | bool) -> None:
-    """Show a notebook's headline figures and store them in the cell's output, for `supertf.lab.book`.
+    """Show a notebook's headline figures and store them in the cell's output, for the book.
 
-    `name` is the notebook's, without the suffix; a figure is a number (also of numpy or torch), a string
-    or a boolean. Raises `ValueError` when there is none or one is not finite, `TypeError` for other types.
+    Args:
+        name: the notebook's, without the suffix.
+        figures: numbers (also of numpy or torch), strings or booleans, by name.
+
+    Raises:
+        ValueError: there is none, or one is not finite.
+        TypeError: one is of another type.
     """
     if not figures:
         raise ValueError("record(name, **figures) needs at least one figure")
@@ -147,10 +183,14 @@ def check(
 ) -> None:
     """Say whether an exercise's `answer` is right, wrong (with the hint) or not there yet, without raising.
 
-    `answer` is None, `...` or a list or tuple holding one of them while unsolved. `expected` is a value
-    (numbers and arrays are equal within `tolerance`, relative or absolute, shapes exactly), a list or
-    tuple of values, or a predicate of the answer for exercises that have many right answers; a predicate
-    that cannot handle the answer (a string for a number, say) and raises has not accepted it.
+    Args:
+        name: of the exercise.
+        answer: the reader's; None, `...` or a list or tuple holding one of them while unsolved.
+        expected: a value, a list or tuple of values, or a predicate of the answer for exercises that have
+            many right answers. A predicate that cannot handle the answer (a string for a number, say) and
+            raises has not accepted it.
+        hint: shown with a wrong answer.
+        tolerance: within which numbers and arrays are equal, relative or absolute; shapes are equal exactly.
     """
     if _unsolved(answer):
         status, text = "unsolved", f"○ {name}: not solved yet. Fill in the cell above and run both again."

@@ -21,8 +21,11 @@ def new_figure(
 ) -> tuple[Figure, np.ndarray]:
     """A figure and an array of its axes, with the house style: no box, light grid.
 
-    placed: left, right, bottom, top, wspace and width_ratios, as `GridSpec` takes them, for figures that a
-    slider draws: without them places are found by drawing everything once more, which takes as long again.
+    Args:
+        width, height: in inches.
+        columns: axes side by side.
+        placed: left, right, bottom, top, wspace and width_ratios, as `GridSpec` takes them, for figures that
+            a slider draws: without them matplotlib lays out by drawing everything once more.
     """
     figure, axes = plt.subplots(
         1,
@@ -171,8 +174,10 @@ def seed_bands(
 ) -> Figure:
     """A line per group, the mean over its seeds, in a band from the lowest seed to the highest.
 
-    groups: name to (x, values), values of shape (seeds, len(x)). live: name to (x, y) of one run, dashed, in
-    the colour of the group of that name. axis: labels, scales and limits, as `Axes.set` takes them.
+    Args:
+        groups: name to (x, values), values of shape (seeds, len(x)).
+        live: name to (x, y) of one run, dashed, in the colour of the group of that name.
+        axis: labels, scales and limits, as `Axes.set` takes them.
     """
     figure, (ax,) = new_figure(height=3.1)
     colors = dict(zip(dict.fromkeys([*groups, *(live or {})]), COLORS * 9, strict=False))
@@ -229,11 +234,14 @@ def line_panels(
     height: float = 3.1,
     **axis: Any,
 ) -> Figure:
-    """Panels by title, side by side, each with its lines by name; the same name has the same colour in all.
+    """Panels side by side with lines; the same name has the same colour in all.
 
-    dots: points by name, drawn in every panel behind the lines. marks: by name, the x of a dashed vertical
-    line in every panel. axis: labels, scales and limits of all, as `Axes.set` takes them. A line named
-    "log n" is the grey ceiling that entropy has.
+    Args:
+        panels: by title, each with its lines by name; one named "log n" is the grey ceiling of entropy.
+        dots: points by name, drawn in every panel behind the lines.
+        marks: by name, the x of a dashed vertical line in every panel.
+        height: in inches.
+        axis: labels, scales and limits of all, as `Axes.set` takes them.
     """
     figure, axes = new_figure(height=height, columns=len(panels))
     names = dict.fromkeys(name for lines in panels.values() for name in lines)

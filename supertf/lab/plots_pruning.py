@@ -12,10 +12,13 @@ MARKERS = ("o", "s", "|", "x")
 def compared_rows(
     rows: Mapping[str, Mapping[str, float]], xlabel: str, limit: float | None = None, height: float = 0.42
 ) -> Figure:
-    """A row per case on a logarithmic axis, a marker for each of its values by name; a line at 1.
+    """A row per case on a logarithmic axis, a marker for each of its values; a line at 1.
 
-    The same name has the same marker in every row. limit: values beyond it are drawn at it, with the number
-    beside them. height: of a row.
+    Args:
+        rows: by case, its values by name; the same name has the same marker in every row.
+        xlabel: of the axis.
+        limit: values beyond it are drawn at it, with the number beside them.
+        height: of a row, in inches.
     """
     figure, (ax,) = new_figure(height=1.0 + height * len(rows))
     names = list(dict.fromkeys(name for values in rows.values() for name in values))
@@ -42,8 +45,10 @@ def speed_and_quality(
 ) -> Figure:
     """Perplexity against speed, both as multiples of the dense model's; the dense model is at (1, 1).
 
-    groups: method to its points (speed, perplexity, whether the super weights stay, label). A cross marks a
-    point whose super weights are gone. Points beyond `worst` sit on the upper edge.
+    Args:
+        groups: method to its points (speed, perplexity, whether the super weights stay, label); a cross
+            marks a point whose super weights are gone.
+        worst: points beyond it sit on the upper edge.
     """
     figure, (ax,) = new_figure(height=3.8)
     for number, (name, points) in enumerate(groups.items()):
@@ -72,9 +77,12 @@ def cost_curves(
     chosen: tuple[float, float],
     worst: float = 100.0,
 ) -> Figure:
-    """What a method costs: curves by name, of x and the perplexity's multiple, with the chosen point marked.
+    """What a method costs, with the chosen point marked.
 
-    Values beyond `worst` sit on the upper edge.
+    Args:
+        curves: by name, x and the perplexity's multiple.
+        chosen: the point, likewise.
+        worst: values beyond it sit on the upper edge.
     """
     figure, (ax,) = new_figure(width=6, left=0.1, right=0.99, bottom=0.15, top=0.97)
     for (name, (x, y)), color in zip(curves.items(), (GREY, BLUE, *COLORS[2:]), strict=False):

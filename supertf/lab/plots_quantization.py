@@ -53,8 +53,12 @@ def shield_rows(
 ) -> Figure:
     """Perplexity under each scheme, a row each, by what is held out: dots are texts, on a logarithmic axis.
 
-    rows: scheme to the perplexities by shield. dense: the perplexity of the model as it is, a line; 1 where
-    the values are multiples of it, as they have to be when texts differ. title: of the legend.
+    Args:
+        rows: scheme to the perplexities by shield.
+        dense: the perplexity of the model as it is, a line; 1 where the values are multiples of it, as they
+            have to be when texts differ.
+        xlabel: of the axis.
+        title: of the legend.
     """
     figure, (ax,) = new_figure(height=1.0 + 0.27 * len(rows))
     names = list(dict.fromkeys(name for shields in rows.values() for name in shields))
@@ -80,7 +84,11 @@ def scheme_map(
 ) -> Figure:
     """All schemes as dots, bits per weight against perplexity, the chosen one marked; and its weights' fates.
 
-    fates: by weight, its value before and after.
+    Args:
+        points: bits per weight and perplexity by scheme.
+        chosen: the scheme to mark.
+        dense: the perplexity of the model as it is, a line.
+        fates: by weight, its value before and after.
     """
     places = {"left": 0.12, "right": 0.98, "bottom": 0.15, "top": 0.91, "wspace": 0.38}
     figure, (ax, side) = new_figure(columns=2, width_ratios=(3, 2), **places)

@@ -18,10 +18,15 @@ def spike_bars(
 ) -> Figure:
     """Largest input and output of every layer's down projection, on a logarithmic scale.
 
-    sides: "input", "output", "added" (what the residual stream takes of the output); None is the first and,
-    where a norm follows the projection, the last of them, else the second.
     Layers where both pass the threshold are coloured and labelled: with the channel, or, where one side has
-    the figure for itself, with the weight's coordinate. The bar of the chosen weight is red.
+    the figure for itself, with the weight's coordinate.
+
+    Args:
+        spikes: one per layer.
+        threshold: a dashed line.
+        sides: "input", "output", "added" (what the residual stream takes of the output); None is the first
+            and, where a norm follows the projection, the last of them, else the second.
+        chosen: the weight whose bar is red.
     """
     if sides is None:
         sides = ("input", "added" if any(spike.added != spike.output for spike in spikes) else "output")
@@ -64,7 +69,11 @@ def scale_curve(
 ) -> Figure:
     """Perplexity against the factor on one weight, the chosen factor marked, and its text above.
 
-    words: in a second panel, the probability of each word at every factor.
+    Args:
+        factors, perplexities: the curve.
+        chosen: one of the factors.
+        text: that the model wrote at it.
+        words: in a second panel, the probability of each word at every factor.
     """
     places = {"left": 0.08, "right": 0.99, "bottom": 0.14, "top": 0.89, "wspace": 0.2}
     figure, axes = new_figure(height=3.6, columns=1 if words is None else 2, **places)
@@ -100,7 +109,10 @@ def scale_curve(
 def before_after_rows(rows: Mapping[str, Sequence[float]], names: Sequence[str], xlabel: str) -> Figure:
     """A row per quantity on a logarithmic axis: a dot before and one after, joined, and a third to compare.
 
-    rows: name to the values, in the order of `names`, of which the third may be absent.
+    Args:
+        rows: name to the values, in the order of `names`.
+        names: of the two or three values of a row.
+        xlabel: of the axis.
     """
     figure, (ax,) = new_figure(height=0.9 + 0.28 * len(rows))
     columns, at = list(zip(*rows.values(), strict=True)), range(len(rows))
@@ -120,7 +132,8 @@ Dots = tuple[Sequence[float], Sequence[float]]  # x, and the perplexity's multip
 def harm_dots(panels: Mapping[str, Mapping[str, Dots]]) -> Figure:
     """What changes of a model cost, as a multiple of its perplexity, against something about each change.
 
-    panels: name of the x axis to groups of dots; a group has the same colour in every panel.
+    Args:
+        panels: name of the x axis to groups of dots; a group has the same colour in every panel.
     """
     figure, axes = new_figure(height=3.3, columns=len(panels))
     names = dict.fromkeys(name for groups in panels.values() for name in groups)

@@ -25,7 +25,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from supertf.model.config import GPTConfig
-from supertf.model.linear import Linear
 from supertf.model.positions import alibi_slopes, rotate
 
 
@@ -33,10 +32,13 @@ from supertf.model.positions import alibi_slopes, rotate
 class Layout:
     """Who sees whom in one forward pass; the same for every layer.
 
-    positions: (B or 1, T) int64, index within the document. n: (B or 1, T) int64, visible keys of each query.
-    mask: None for plain causal attention, else (B or 1, 1, T, S) bool, True where the query sees the key.
-    key_positions: (B or 1, S) int64. angles: rotary cosines and sines for the T queries, if any. made: what
-    the first layer has made of it for all, see `once`.
+    Attributes:
+        positions: of the queries, index within the document, (B or 1, T) int64.
+        n: visible keys of each query, (B or 1, T) int64.
+        mask: None for plain causal attention, else (B or 1, 1, T, S) bool, True where the query sees the key.
+        key_positions: as positions, of the keys, (B or 1, S) int64.
+        angles: rotary cosines and sines for the T queries, (B or 1, 1, T, D) each, if any.
+        made: what the first layer has made of it for all, see `once`.
     """
 
     positions: Tensor
@@ -56,11 +58,18 @@ class Layout:
 def layout(
     T: int, past: int = 0, segments: Tensor | None = None, device: torch.device | str = "cpu"
 ) -> Layout:
-    """Positions, visible-key counts and mask for T new tokens after `past` cached ones.
+    """Positions, visible-key counts and mask of new tokens.
 
-    `segments` (B, past + T) integers describe packed or padded rows: 0 is padding, any other number
-    an unbroken document; a token sees earlier tokens of its own document only. A padding token sees
-    itself, so that no softmax runs over nothing.
+    Args:
+        T: how many there are.
+        past: how many the cache holds before them.
+        segments: (B, past + T) integers that describe packed or padded rows: 0 is padding, any other number
+            an unbroken document. A token sees earlier tokens of its own document only; a padding token sees
+            itself, so that no softmax runs over nothing.
+        device: where the tensors are made, without segments.
+
+    Returns:
+        The layout, without rotary angles.
     """
     S = past + T
     if segments is None:
@@ -95,7 +104,7 @@ def initial_s(n_ctx: int) -> float:
 
 
 class AttentionScale(nn.Module):
-    """The factor per query; parameters s and b are (H,), p is (n_ctx,), all float32 and never decayed."""
+    """The factor per query, see the table above: s and b are (H,), p is (n_ctx,), float32, never decayed."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
@@ -139,8 +148,8 @@ class CausalSelfAttention(nn.Module):
         self.n_head, self.kv_heads, self.head_dim = config.n_head, config.kv_heads, config.head_dim
         self.dropout = config.dropout
         width = (config.n_head + 2 * config.kv_heads) * config.head_dim
-        self.c_attn = Linear(config.n_embd, width, bias=config.bias)  # rows: all q heads, k heads, v heads
-        self.c_proj = Linear(config.n_head * config.head_dim, config.n_embd, bias=config.bias)
+        self.c_attn = nn.Linear(config.n_embd, width, bias=config.bias)  # rows: all q heads, k heads, v heads
+        self.c_proj = nn.Linear(config.n_head * config.head_dim, config.n_embd, bias=config.bias)
         self.scale = AttentionScale(config)
         self.qk_norm, self.norm_eps = config.qk_norm, config.norm_eps
         self.alibi = config.position == "alibi"
@@ -213,8 +222,15 @@ def add_zero_key(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Put a key of zeros with a value of zeros before all others, so that a head may attend to nothing.
 
-    Its logit is 0, so weights become exp(z) / (1 + sum exp(z)): softmax-off-by-one (Miller 2023). Under
-    plain causal attention q gets a row of zeros too, which keeps the diagonal in place; drop its output.
+    Its logit is 0, so weights become exp(z) / (1 + sum exp(z)): softmax-off-by-one (Miller 2023).
+
+    Args:
+        q, k, v: (B, heads, T or S, D) each.
+        mask: as `explicit_attention` takes it.
+        causal: plain causal attention: q gets a row of zeros, too, which keeps the diagonal in place.
+
+    Returns:
+        q, k, v and mask with one more key, first; under plain causal attention drop the first output.
     """
     first = (0, 0, 1, 0)  # one row before the others
     if causal:
@@ -227,9 +243,16 @@ def add_zero_key(
 def explicit_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool
 ) -> tuple[Tensor, Tensor]:
-    """Attention written out, for analysis: returns (B, H, T, D) and the probabilities (B, H, T, S).
+    """Attention written out, for analysis, with the arguments of the fused kernel.
 
-    The same arguments as the fused kernel: `mask` is boolean (True sees) or additive.
+    Args:
+        q: scaled queries, (B, H, T, D).
+        k, v: keys and values, (B, kv_heads, S, D).
+        mask: boolean, True where the query sees the key, or added to the logits; (B or 1, H or 1, T, S).
+        causal: each query sees the keys up to its own row.
+
+    Returns:
+        The heads' outputs (B, H, T, D), and the probabilities (B, H, T, S).
     """
     T, S = q.shape[-2], k.shape[-2]
     groups = q.shape[1] // k.shape[1]

@@ -1,14 +1,12 @@
-"""Checkpoints as they lie on disk: found by a run's name, and verified.
+"""Checkpoints as they lie on disk: found by a run's name, and verified; `training.checkpoint` writes them.
 
-    run/checkpoints.json              {"last": "step-00000600", "best": "step-00000500"}
-    run/step-00000600/config.json        with model.safetensors what `load_model` reads
-                      model.safetensors
-                      tokenizer.json
-                      state.json         step, progress and the SHA-256 of every other file
-                      training/optimizer.safetensors   AdamW's moments and step count per parameter
-                      training/random.safetensors      random states, one row per process
-
-`training.checkpoint` writes them.
+run/checkpoints.json              {"last": "step-00000600", "best": "step-00000500"}
+run/step-00000600/config.json        with model.safetensors what `load_model` reads
+                  model.safetensors
+                  tokenizer.json
+                  state.json         step, progress and the SHA-256 of every other file
+                  training/optimizer.safetensors   AdamW's moments and step count per parameter
+                  training/random.safetensors      random states, one row per process
 """
 
 from pathlib import Path
@@ -23,8 +21,15 @@ STATE = "state.json"
 
 
 def locate(path: str | Path, prefer: str = "best") -> Path:
-    """The checkpoint that `path` means: a run's folder (its `prefer` one, else its last), run/last,
-    run/best; any other path is returned unchanged."""
+    """The checkpoint that a path means.
+
+    Args:
+        path: a run's folder, run/last or run/best; any other path is returned unchanged.
+        prefer: which of a run's folder, "best" or "last"; where it has no such one, its last.
+
+    Raises:
+        UserError: the run's pointer names a folder that is not there.
+    """
     path = Path(path)
     if (path / POINTER).is_file():
         run, wanted = path, (prefer, "last")
@@ -51,9 +56,14 @@ def find(path: str | Path) -> Path:
 
 
 def verify(folder: Path, names: tuple[str, ...] | None = None) -> dict[str, Any]:
-    """The state of a checkpoint whose files (all, or those called `names`) match their hashes.
+    """The state of a checkpoint, after comparing files with the hashes in it.
 
-    Raises `UserError` naming the first one that does not.
+    Args:
+        folder: the checkpoint's.
+        names: which files; None is all.
+
+    Raises:
+        UserError: the state or a file is missing or was changed; the first such one is named.
     """
     state = read_json(folder / STATE)
     if state.get("format") != FORMAT or not is_sealed(state):
@@ -77,4 +87,4 @@ def is_run(path: str | Path) -> bool:
 def trained_with_bos(name: str | Path) -> bool:
     """Whether the windows that `train` made this checkpoint on began with a BOS; False for other models."""
     folder = locate(name)
-    return (folder / STATE).is_file() and bool(read_json(folder / STATE)["settings"]["bos"])
+    return (folder / STATE).is_file() and bool(read_json(folder / STATE).get("settings", {}).get("bos"))

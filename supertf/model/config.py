@@ -18,31 +18,56 @@ MAX_SIZE = 10**8  # of any one dimension; two of them still multiply to a tensor
 class GPTConfig:
     """Shape and switches of one decoder; the defaults are GPT-2 (124M).
 
-    Raises `UserError` when a field has another type or is out of range, or two do not fit together.
+    Attributes:
+        vocab_size: tokens, V.
+        n_ctx: trained context in tokens; SSMax starts its s from it.
+        n_layer: blocks.
+        n_head: query heads, H.
+        n_kv_head: key and value heads; fewer than n_head: grouped-query attention; None: one per query head.
+        n_head_dim: channels per head, D; None: n_embd / n_head.
+        n_embd: width of the residual stream, C.
+        n_inner: width of the MLP; None: 4 * n_embd as in GPT-2.
+        attention: how logits scale with the number of visible keys, one of `ATTENTIONS`, see `attention`.
+        attention_constant: the factor of attention="constant".
+        zero_key: heads may attend to nothing: softmax-off-by-one, a model without sinks.
+        position: one of `POSITIONS`.
+        rope_base: of the rotation's frequencies.
+        rope_fraction: share of each head's frequencies that rotate; below 1 is p-RoPE.
+        norm: "layernorm" or "rmsnorm".
+        norm_eps: added to the variance, or the mean square, under the root.
+        mlp: "gelu" or "swiglu".
+        qk_norm: RMSNorm without weights on every query and key head, before positions.
+        bias: biases in linear layers and LayerNorm.
+        tie_head: the output head shares the token embedding's matrix.
+        dropout: share of units, in training.
+        init_std: of fresh matrices; narrow models learn faster from 1 / sqrt(n_embd).
+
+    Raises:
+        UserError: a field has another type or is out of range, or two do not fit together.
     """
 
     vocab_size: int = 50257
-    n_ctx: int = 1024  # trained context in tokens; SSMax starts its s from it
+    n_ctx: int = 1024
     n_layer: int = 12
     n_head: int = 12
-    n_kv_head: int | None = None  # fewer than n_head: grouped-query attention; None: one per query head
-    n_head_dim: int | None = None  # channels per head; None: n_embd / n_head
+    n_kv_head: int | None = None
+    n_head_dim: int | None = None
     n_embd: int = 768
-    n_inner: int | None = None  # MLP width; None: 4 * n_embd as in GPT-2
-    attention: str = "softmax"  # how logits scale with the number of visible keys, see attention.py
-    attention_constant: float = 1.0  # the factor of attention="constant"
-    zero_key: bool = False  # heads may attend to nothing: softmax-off-by-one, a model without sinks
+    n_inner: int | None = None
+    attention: str = "softmax"
+    attention_constant: float = 1.0
+    zero_key: bool = False
     position: str = "learned"
     rope_base: float = 10000.0
-    rope_fraction: float = 1.0  # share of each head's frequencies that rotate; below 1 is p-RoPE
+    rope_fraction: float = 1.0
     norm: str = "layernorm"
     norm_eps: float = 1e-5
     mlp: str = "gelu"
-    qk_norm: bool = False  # RMSNorm without weights on every query and key head, before positions
-    bias: bool = True  # biases in linear layers and LayerNorm
-    tie_head: bool = True  # the output head shares the token embedding's matrix
+    qk_norm: bool = False
+    bias: bool = True
+    tie_head: bool = True
     dropout: float = 0.0
-    init_std: float = 0.02  # of fresh matrices; narrow models learn faster from 1 / sqrt(n_embd)
+    init_std: float = 0.02
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -177,13 +202,27 @@ PRESETS: dict[str, GPTConfig] = {
 
 
 def preset(name: str, **changes: Any) -> GPTConfig:
-    """A preset with some fields replaced; `UserError` on an unknown name."""
+    """A known decoder's config.
+
+    Args:
+        name: one of `PRESETS`, such as "lab", "gpt2" or "smollm2-135m".
+        **changes: fields to replace.
+
+    Raises:
+        UserError: an unknown name, or fields that `GPTConfig` refuses.
+    """
     if name not in PRESETS:
         raise UserError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}")
     return dataclasses.replace(PRESETS[name], **changes)
 
 
 def language_config(vocab_size: int, context: int, **changes: Any) -> GPTConfig:
-    """The small language models of the lab's experiments: three layers, four heads, width 64."""
+    """The small language models of the lab's experiments: three layers, four heads, width 64, no positions.
+
+    Args:
+        vocab_size: tokens.
+        context: trained context in tokens.
+        **changes: fields to replace.
+    """
     small = {"n_layer": 3, "n_head": 4, "n_embd": 64, "norm": "rmsnorm", "bias": False, "init_std": 0.125}
     return GPTConfig(vocab_size=vocab_size, n_ctx=context, **{**small, "position": "none", **changes})

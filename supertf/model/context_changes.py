@@ -1,17 +1,17 @@
-"""What contexts do to the modules of a model, noted on these modules while it lasts.
+"""What contexts do to the modules of a model while they last: change weights, hang hooks, compute otherwise.
 
-Each context holds what it changed. Where several changed the same weights, they are undone in the reverse
-order of entering, whatever the order of leaving: a context that is left before one inside it is told so, and
-undone when that one is. A copy of the model is a model of its own: it has the weights as they are, and
-neither notes nor hooks.
+Where several change the same weights, they are undone in the reverse order of entering, whatever the order
+of leaving: a context that is left before one inside it says so, and is undone when that one is. For this,
+modules carry notes of what is done to them. A copy of the model, or a file of it, is a model of its own: it
+has the weights as they are, and neither notes nor hooks nor other ways to compute.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from supertf.errors import UserError
 
@@ -46,10 +46,20 @@ def changes(module: nn.Module, kind: str) -> Changes:
 def changed(
     kind: str, what: str, modules: Mapping[str, nn.Module], undo: Callable[[str], None] = lambda name: None
 ) -> Iterator[dict[str, Change]]:
-    """Note that modules, by name, are changed while the context lasts, and call `undo(name)` for each then.
+    """Note on modules that they are changed while the context lasts, and undo that afterwards.
 
-    Raises `UserError` on leaving it before a context inside it that changes the same modules, or that has
-    laid their weights out for products of its own.
+    Args:
+        kind: WEIGHTS, INPUTS or ROUNDING.
+        what: the change in a word for messages, such as "pruned".
+        modules: those changed, by name.
+        undo: called with each name on leaving, or, where a change inside is still there, when that is undone.
+
+    Yields:
+        The notes, by name.
+
+    Raises:
+        UserError: on leaving before a context inside that changes the same modules, or has laid their weights
+            out for products of its own.
     """
     mine = {name: Change(what, lambda name=name: undo(name)) for name in modules}
     for name, module in modules.items():
@@ -62,7 +72,7 @@ def changed(
             mine[name].left, there = True, module.__dict__[kind]
             if there[-1] is not mine[name]:
                 inside[name] = there[-1].what
-            elif kind == WEIGHTS and getattr(module, "product", None) is not None:
+            elif kind == WEIGHTS and isinstance(module, OtherProduct):
                 inside[name] = "packed, or laid out for skipping"
             while there and there[-1].left:
                 there.pop().undo()
@@ -92,3 +102,64 @@ class Hook:
 
 def nothing(*_: Any, **__: Any) -> None:
     """A hook that does nothing."""
+
+
+class ForAWhile:
+    """First base of a class that modules have while a context lasts; in copies and files they have its last
+    base, their class of before."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return object.__new__, (type(self).__bases__[-1],), self.__getstate__()
+
+
+@contextlib.contextmanager
+def computing_as(classes: Mapping[type, type], modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Give modules of the classes named, and of no subclass, another class while the context lasts.
+
+    So they compute otherwise, and their parameters, hooks and names stay.
+    """
+    before = [(module, type(module)) for module in modules if type(module) in classes]
+    try:
+        for module, plain in before:
+            object.__setattr__(module, "__class__", classes[plain])  # the module's own is ten times slower
+        yield
+    finally:
+        for module, plain in before:
+            object.__setattr__(module, "__class__", plain)
+
+
+class OtherProduct(ForAWhile, nn.Linear):
+    """A linear layer with a `product` in its weights' place."""
+
+    product: Callable[[Tensor], Tensor]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "product"}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.product(x)
+
+
+def replace_product(
+    undo: contextlib.ExitStack, name: str, layer: nn.Linear, make: Callable[[], Callable[[Tensor], Tensor]]
+) -> None:
+    """Give a linear layer another product for a while.
+
+    Args:
+        undo: takes it back when it is closed.
+        name: the layer's, for messages.
+        layer: keeps its weights, which the product takes the place of.
+        make: makes the product, of x (..., in) to (..., out).
+
+    Raises:
+        UserError: it has one already. So contexts which replace products can be left in any order: each
+            undoes only its own.
+    """
+    if isinstance(layer, OtherProduct):
+        raise UserError(f"{name} is packed, or skips, already: leave that context first")
+    layer.product = make()
+    undo.callback(delattr, layer, "product")
+    undo.enter_context(computing_as({type(layer): OtherProduct}, [layer]))

@@ -1,12 +1,15 @@
 """Continue a prompt token by token, with a KV cache."""
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from supertf.checks import check_finite, check_vocabulary
+from supertf.data import check_vocabulary
+from supertf.device import check_finite
 from supertf.errors import UserError
+from supertf.model.fast import fast_rows
 from supertf.model.gpt import GPT
 
 
@@ -23,15 +26,7 @@ def stream(
     exclude: Collection[int] = (),
     use_cache: bool = True,
 ) -> Iterator[int]:
-    """Yield up to `max_new_tokens` token ids that continue `prompt`, as they are chosen.
-
-    temperature 0 is greedy; otherwise logits are divided by it, cut to the `top_k` largest and to the
-    smallest set with probability `top_p`, and sampled with a generator of its own seeded by `seed`.
-    A token in `stop` ends the text and is not yielded; one in `exclude` is never chosen, such as
-    `tokenizer.unused_ids`. Without the cache every step reads the whole text again: slower, same tokens.
-    Raises `UserError` on an empty prompt, ids outside the vocabulary, settings out of range, a text longer
-    than a table of learned positions, or logits that are no numbers.
-    """
+    """Yield token ids that continue a prompt, as they are chosen; see `generate`."""
     check(model, prompt, max_new_tokens, temperature, top_k, top_p)  # here, not at the first token
     generator = torch.Generator(model.device).manual_seed(seed)
     settings = (temperature, top_k, top_p, generator)
@@ -49,10 +44,12 @@ def _stream(
     use_cache: bool,
 ) -> Iterator[int]:
     cache = model.new_cache() if use_cache else None  # None also for a model that has none
+    modules = list(model.modules()) if isinstance(model, GPT) else []
     unread = text
     for _ in range(max_new_tokens):
         idx = torch.tensor([text if cache is None else unread], device=model.device)  # (1, T)
-        logits = model(idx, cache=cache, last_only=True).logits[0, -1]  # (V,)
+        with fast_rows(modules):  # only here: between two tokens the model is the caller's
+            logits = model(idx, cache=cache, last_only=True).logits[0, -1]  # (V,)
         if exclude:
             logits = logits.index_fill(0, torch.tensor(exclude, device=logits.device), -torch.inf)
         token = choose(logits, *settings)
@@ -63,8 +60,33 @@ def _stream(
         yield token
 
 
-def generate(model: GPT, prompt: list[int], max_new_tokens: int, **settings) -> list[int]:
-    """All of `stream`'s tokens at once; the same settings."""
+def generate(model: GPT, prompt: list[int], max_new_tokens: int, **settings: Any) -> list[int]:
+    """Continue a prompt token by token; `stream` yields the same tokens one by one.
+
+    Args:
+        model: the lab's `GPT`, or any Hugging Face causal model as `load` gives it.
+        prompt: token ids, at least one.
+        max_new_tokens: how many at most.
+        temperature: 0 (the default) takes the likeliest token every time; else logits are divided by it.
+        top_k, top_p: sample among this many likeliest tokens, and among the fewest that have this
+            probability.
+        seed: of the random numbers, which are the call's own; 0 by default.
+        stop: ids that end the text; they are not in it.
+        exclude: ids that are never chosen, such as `unused_ids` of a tokenizer.
+        use_cache: without the cache every step reads the whole text again: slower, same tokens.
+
+    Returns:
+        The new token ids, without the prompt.
+
+    Raises:
+        UserError: an empty prompt, ids outside the vocabulary, settings out of range, a text longer than a
+            table of learned positions, or logits that are no numbers.
+
+    Example:
+        >>> model, tokenizer = load("smollm2-135m")
+        >>> tokenizer.decode(generate(model, tokenizer.encode("The capital of France is"), 1))
+        ' Paris'
+    """
     return list(stream(model, prompt, max_new_tokens, **settings))
 
 
@@ -73,7 +95,7 @@ def choose(
 ) -> int:
     """One token id from logits (V,): the largest when temperature is 0, else a sample.
 
-    Raises `UserError` when the largest is no finite number.
+    `UserError` when the largest is no finite number.
     """
     logits = logits.float()  # argmax is several times faster than in bfloat16 on a CPU
     token = int(logits.argmax())  # of a NaN, if there is any
@@ -101,7 +123,7 @@ def check(
     top_k: int | None,
     top_p: float | None,
 ) -> None:
-    """Raise `UserError` on anything `stream` could not honour."""
+    """`UserError` on anything that `stream` could not do."""
     config = model.config
     check_vocabulary(prompt, config.vocab_size, "the prompt")
     if max_new_tokens < 1:

@@ -1,11 +1,14 @@
 """The decoder: GPT-2, Llama-like models and the lab's own, from one class and a `GPTConfig`.
 
-Read from top to bottom: norm, MLP, block, cache, model. Module names are GPT-2's (wte, wpe, h, ln_1,
-c_attn, c_proj, c_fc, ln_f); for SwiGLU `c_fc` holds the gate and up projections, one above the other,
-and `mlp.c_proj` is what Llama calls `down_proj`. All weights are `nn.Linear`: W[out, in].
+Read from top to bottom: norm, MLP, block, cache, model; attention is in a file of its own. Module names are
+GPT-2's (wte, wpe, h, ln_1, c_attn, c_proj, c_fc, ln_f); for SwiGLU `c_fc` holds the gate and up projections,
+one above the other, and `mlp.c_proj` is what Llama calls `down_proj`. All matrices are W[out, in].
 
-A beginning-of-sequence token is the data's business: where a model needs one (without positions,
-identical tokens carry no order at all unless something distinct comes first), the data prepends it.
+A beginning-of-sequence token is the data's business: where a model needs one (without positions, identical
+tokens carry no order at all unless something distinct comes first), the data prepends it.
+
+What only saves time is not here: `generation` swaps in the layers of `fast`, training the loss of its
+`sliced_loss`.
 """
 
 import dataclasses
@@ -20,26 +23,14 @@ from torch import Tensor, nn
 from supertf.errors import UserError
 from supertf.model.attention import CausalSelfAttention, Layout, layout
 from supertf.model.config import GPTConfig
-from supertf.model.linear import Linear, one_float32_row_on_cpu
-from supertf.model.linear_cross_entropy import linear_cross_entropy
 from supertf.model.positions import rotary_angles, sinusoidal
 
 
 def make_norm(config: GPTConfig) -> nn.Module:
     """LayerNorm or RMSNorm over the residual width."""
     if config.norm == "rmsnorm":
-        return RMSNorm(config.n_embd, eps=config.norm_eps)
+        return nn.RMSNorm(config.n_embd, eps=config.norm_eps)
     return nn.LayerNorm(config.n_embd, eps=config.norm_eps, bias=config.bias)
-
-
-class RMSNorm(nn.RMSNorm):
-    """The same, but quicker for one row as in generation on a CPU, where PyTorch's takes ten operations."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not one_float32_row_on_cpu(x):
-            return super().forward(x)
-        row = x.reshape(-1)  # (C,)
-        return (x * self.weight).mul_((torch.dot(row, row).item() / len(row) + self.eps) ** -0.5)
 
 
 class MLP(nn.Module):
@@ -48,8 +39,8 @@ class MLP(nn.Module):
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.swiglu = config.mlp == "swiglu"
-        self.c_fc = Linear(config.n_embd, config.inner * (2 if self.swiglu else 1), bias=config.bias)
-        self.c_proj = Linear(config.inner, config.n_embd, bias=config.bias)
+        self.c_fc = nn.Linear(config.n_embd, config.inner * (2 if self.swiglu else 1), bias=config.bias)
+        self.c_proj = nn.Linear(config.inner, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.c_fc(x)
@@ -60,7 +51,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm residual block: x + attention(norm(x)), then x + mlp(norm(x))."""
+    """Pre-norm residual block: x + attention(norm(x)), then x + mlp(norm(x)), both (B, T, C)."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
@@ -81,13 +72,17 @@ class Block(nn.Module):
 class LayerCache:
     """Keys and values of one layer in a buffer that grows by doubling, so appending is cheap."""
 
-    def __init__(self):
-        self.length = 0
+    def __init__(self) -> None:
+        self.length = 0  # tokens held, S
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add (B, kv_heads, T, D) and return all keys and values so far, (B, kv_heads, S, D) views."""
+        """Add keys and values of T tokens, (B, kv_heads, T, D) each.
+
+        Returns:
+            All keys and values so far, (B, kv_heads, S, D) each: views of the buffers.
+        """
         B, H, T, D = k.shape
         end = self.length + T
         if self.keys is None or end > self.keys.shape[2]:
@@ -118,8 +113,13 @@ class KVCache:
 
 @dataclass
 class Output:
-    """logits (B, T, V); loss, a scalar mean cross-entropy in nats, with targets; attentions, one
-    (B, H, T, S) tensor of probabilities per layer, with output_attentions."""
+    """What a forward pass gives.
+
+    Attributes:
+        logits: (B, T, V); None where targets were given.
+        loss: with targets, the mean cross-entropy in nats, a scalar.
+        attentions: with output_attentions, probabilities (B, H, T, S), one tensor per layer.
+    """
 
     logits: Tensor | None
     loss: Tensor | None = None
@@ -127,7 +127,11 @@ class Output:
 
 
 class GPT(nn.Module):
-    """A decoder-only transformer; see `GPTConfig` for its switches."""
+    """A decoder-only transformer with fresh random weights; `load_model` reads trained ones.
+
+    Args:
+        config: its sizes and switches.
+    """
 
     def __init__(self, config: GPTConfig):
         super().__init__()
@@ -138,7 +142,7 @@ class GPT(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = make_norm(config)
-        self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if config.tie_head:
             self.lm_head.weight = self.wte.weight
         self.apply(self._init_weights)
@@ -169,12 +173,20 @@ class GPT(nn.Module):
     ) -> Output:
         """Run tokens through the decoder.
 
-        idx: (B, T) int64 token ids, or (B, T, K) where a token is K ids whose embeddings add up.
-        targets: (B, T) int64, -100 where no loss is wanted; the logits are then not returned (at a large
-        vocabulary they are most of a step's memory). segments: (B, T) integers for packed or padded
-        rows, see `attention.layout`. cache: extended in place.
-        last_only: logits of the last token only, (B, 1, V). Raises `UserError` when a model with
-        learned positions is asked to go beyond its table.
+        Args:
+            idx: token ids, (B, T) int64, or (B, T, K) where a token is K ids whose embeddings add up.
+            targets: (B, T) int64, -100 where no loss is wanted; the logits are then not returned (at a large
+                vocabulary they are most of a step's memory).
+            segments: (B, T) integers for packed or padded rows, see `attention.layout`.
+            cache: of the tokens before these, from `new_cache`; extended in place.
+            output_attentions: return the attention probabilities, too.
+            last_only: logits of the last token only, (B, 1, V).
+
+        Returns:
+            Logits, or the loss with targets.
+
+        Raises:
+            UserError: more tokens than learned positions or scales, or padding that has no continuation.
         """
         past = cache.length if cache is not None else 0
         where = self.layout(idx, past, segments, cache)
@@ -224,12 +236,7 @@ class GPT(nn.Module):
         return where
 
     def loss(self, x: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy in nats of normed hidden states (B, T, C) against targets (B, T).
-
-        In training the same number is computed without keeping all logits, see `linear_cross_entropy`.
-        """
-        if torch.is_grad_enabled():
-            return linear_cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten())
+        """Mean cross-entropy in nats of normed hidden states (B, T, C) against targets (B, T)."""
         logits = self.lm_head(x).flatten(0, 1)  # (B * T, V)
         return F.cross_entropy(logits.float(), targets.flatten(), ignore_index=-100)
 
@@ -244,10 +251,17 @@ class GPT(nn.Module):
 
 @torch.no_grad()
 def with_changes(model: GPT, **changes: Any) -> GPT:
-    """A copy of `model` under a changed config, such as attention="ssmax" or rope_base=1e6.
+    """A copy of a model under a changed config.
 
-    Weights that both have are copied; scales of attention that only the new one has start fresh. Raises
-    `UserError` when the change needs other weights than the model has.
+    Args:
+        model: stays as it is.
+        **changes: fields of its config, such as attention="ssmax" or rope_base=1e6.
+
+    Returns:
+        The copy, with the model's weights; scales of attention that only it has start fresh.
+
+    Raises:
+        UserError: the change needs other weights than the model has.
     """
     changed = GPT(dataclasses.replace(model.config, **changes)).to(model.device, model.wte.weight.dtype)
     weights = {name: weight for name, weight in model.state_dict().items() if ".scale." not in name}
@@ -267,8 +281,8 @@ def with_changes(model: GPT, **changes: Any) -> GPT:
 def remember_segments(cache: KVCache, segments: Tensor | None, idx: Tensor, past: int) -> Tensor:
     """Append this call's segments to the cache's and return all of them, (B, past + T).
 
-    Tokens given without segments continue the row's last document. Raises `UserError` behind padding,
-    where there is none to continue: a document has no gaps.
+    Tokens given without segments continue the row's last document. `UserError` behind padding, where there
+    is none to continue: a document has no gaps.
     """
     B, T = idx.shape[:2]
     before = cache.segments if cache.segments is not None else idx.new_ones(B, past)

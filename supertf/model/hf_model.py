@@ -1,9 +1,8 @@
 """Any Hugging Face causal language model behind the interface of this lab's `GPT`.
 
-`evaluate`, `generation`, `superweights` and `ablation` then work on it unchanged. transformers is needed, and
-only here and for its tokenizers. A checkpoint larger than the memory is read layer by layer while it runs
-(`stream=True`, by accelerate's offloading): slow, but nothing is kept. `load_any` picks the loader that fits
-a model.
+What generates, measures, prunes or looks for super weights then works on it unchanged. A checkpoint larger
+than the memory is read layer by layer while it runs (`stream=True`, by accelerate's offloading): slow, but
+nothing is kept. `load` picks the loader that fits a model.
 """
 
 import warnings
@@ -17,12 +16,10 @@ from torch import Tensor, nn
 
 from supertf.errors import Note, UserError
 from supertf.files import read_json
-from supertf.model.checkpoint import locate
-from supertf.model.gguf_header import read_header
-from supertf.model.gguf_weights import llama_config
+from supertf.model.checkpoint import locate, trained_with_bos
+from supertf.model.gguf_files import llama_config, read_header
 from supertf.model.gpt import GPT, Output
-from supertf.model.hf_gguf import gguf_options
-from supertf.model.hf_library import LOADING_ERRORS, first_line, quiet_transformers
+from supertf.model.hf_library import LOADING_ERRORS, first_line, gguf_options, quiet_transformers
 from supertf.model.hf_tokenizer import Tokenizer, named_tokenizer, tokenizer_of
 from supertf.model.pretrained import (
     CONFIG,
@@ -40,10 +37,10 @@ ENDLESS = 2**31  # the context of a model whose config names none
 class HFConfig:
     """What the lab's tools ask of a model's config, under this lab's names.
 
-    length_limit: see `GPTConfig.length_limit`; n_ctx where the positions are a table.
+    length_limit is that of `GPTConfig`: n_ctx where the positions are a table, else None.
     """
 
-    model_type: str
+    model_type: str  # transformers' name of the family
     vocab_size: int
     n_ctx: int
     n_layer: int
@@ -85,9 +82,19 @@ class HFModel(nn.Module):
     def forward(
         self, idx: Tensor, targets: Tensor | None = None, *, cache: Any = None, last_only: bool = False
     ) -> Output:
-        """Logits (B, T, V), of the last token with last_only; with targets (B, T) the mean loss in nats.
+        """Run tokens through the model.
 
-        Raises `UserError` on more tokens than the model has positions for.
+        Args:
+            idx: token ids, (B, T) int64.
+            targets: (B, T) int64, -100 where no loss is wanted.
+            cache: of the tokens before these, from `new_cache`; extended in place.
+            last_only: logits of the last token only, (B, 1, V).
+
+        Returns:
+            Logits (B, T, V), or with targets the mean loss in nats.
+
+        Raises:
+            UserError: more tokens than the model has positions for.
         """
         T = idx.shape[1] + (0 if cache is None else cache.get_seq_length())
         limit = self.config.length_limit
@@ -198,11 +205,17 @@ def load_hf_model(
     dtype: torch.dtype | None = None,
     stream: bool = False,
 ) -> HFModel:
-    """A folder, hub id or GGUF file of a Hugging Face causal language model, in evaluation mode.
+    """A Hugging Face causal language model, read by transformers, in evaluation mode.
 
-    dtype: None keeps the checkpoint's. stream: leave the weights in their safetensors files and read each
-    layer when it runs, on the CPU. Raises `UserError` without transformers, and when the model is missing,
-    damaged, incomplete or none that predicts the next token, which four tokens show.
+    Args:
+        name: a folder, hub id or GGUF file.
+        device: where it computes.
+        dtype: of the weights; None keeps the checkpoint's.
+        stream: leave the weights in their safetensors files and read each layer when it runs, on the CPU.
+
+    Raises:
+        UserError: transformers is not installed, or the model is missing, damaged, incomplete or none that
+            predicts the next token, which four tokens show.
     """
     place, options = name, {"device_map": {"": "disk"}, "use_safetensors": True} if stream else {}
     with quiet_transformers() as transformers:
@@ -241,20 +254,39 @@ def load_hf_model(
     return found
 
 
-def load_any(
+def load(
     name: str | Path,
-    stream: bool = False,
+    *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     tokenizer: str | Path | None = None,
+    stream: bool = False,
 ) -> tuple[GPT | HFModel, Tokenizer]:
-    """A model and its tokenizer, by this lab's loader where it can, else by transformers.
+    """A model in evaluation mode and its tokenizer, by this lab's loader where it can, else by transformers.
 
-    The lab's `load_model` reads smollm2-135m, folders and runs of this lab, and GPT-2, Llama and Mistral
-    checkpoints and Llama's GGUF files whose settings it supports; any other folder, hub id or GGUF file goes
-    to `load_hf_model`, and with stream all of them. dtype: None is float32 for the lab's models and the
-    checkpoint's own for others. tokenizer: one of `named_tokenizer`'s in place of the model's. Raises
-    `UserError` as the loaders do, and on a model without a tokenizer.
+    The lab's own reads smollm2-135m, folders and runs of this lab, and GPT-2, Llama and Mistral checkpoints
+    and Llama's GGUF files whose settings it supports; any other folder, hub id or GGUF file goes to
+    transformers.
+
+    Args:
+        name: "smollm2-135m" (after `supertf fetch`), the folder of a model or a training run, a `.gguf` file,
+            or a Hugging Face hub id.
+        device: where it computes.
+        dtype: of the weights; None is float32 for the lab's models, and the checkpoint's own for others.
+        tokenizer: in place of the model's: "gpt2", "bytes", "smollm2-135m", a file, or another model.
+        stream: read the layers from disk one by one while it runs, for checkpoints larger than the memory.
+
+    Returns:
+        A `GPT` or an `HFModel`, which are called alike, and the tokenizer, whose `bos_id` is the token that
+        begins every text of this model, None where nothing does.
+
+    Raises:
+        UserError: the model or its tokenizer is missing, damaged, or none that predicts the next token.
+
+    Example:
+        >>> model, tokenizer = load("smollm2-135m")
+        >>> model.num_parameters(), tokenizer.n_vocab
+        (134515008, 49152)
     """
     given = named_tokenizer(tokenizer) if tokenizer else None
     if stream and (str(name) == "smollm2-135m" or is_gguf(name)):
@@ -263,7 +295,10 @@ def load_any(
         model = load_model(name, device, dtype or torch.float32)
     else:
         model = load_hf_model(name, device, dtype, stream)
-    return model, given or tokenizer_of(name, model.config.vocab_size)
+    found = given or tokenizer_of(name, model.config.vocab_size)
+    if trained_with_bos(name):
+        found.bos_id = found.eot_token
+    return model, found
 
 
 def is_gguf(name: str | Path) -> bool:
@@ -272,22 +307,22 @@ def is_gguf(name: str | Path) -> bool:
 
 
 def lab_reads(name: str | Path) -> bool:
-    """Whether `load_model` reads this model, as its config or header tells. Of a hub id only the config is
-    fetched. Raises `UserError` when there is none, or it is damaged."""
+    """Whether `load_model` reads this model, by its config or header. Of a hub id only the config is fetched.
+    `UserError` when there is none, or it is damaged."""
     path = locate(name)  # `load_model` checks that it is whole
     if str(name) == "smollm2-135m":
         return True
     if is_gguf(path) and path.is_file():
-        supported, told = llama_config, read_header(path)
+        supported, described = llama_config, read_header(path)
     elif path.is_dir() or (not path.exists() and may_be_hub_id(str(name))):
         folder = path if path.is_dir() else fetch_from_hub(str(name), (CONFIG,))
-        supported, told = foreign_config, read_json(folder / CONFIG)
-        if told.get("model_type") == MODEL_TYPE:
+        supported, described = foreign_config, read_json(folder / CONFIG)
+        if described.get("model_type") == MODEL_TYPE:
             return True
     else:
         return True  # no model: it says what was expected
     try:
-        supported(told)
+        supported(described)
     except UserError:  # a feature that the lab's decoder lacks
         return False
     return True

@@ -11,8 +11,7 @@ from supertf.data import gguf_tokenizer, load_tokenizer, valid_unicode
 from supertf.errors import Note, UserError
 from supertf.files import read_json
 from supertf.model.checkpoint import locate
-from supertf.model.hf_gguf import check_split
-from supertf.model.hf_library import LOADING_ERRORS, first_line, quiet_transformers
+from supertf.model.hf_library import LOADING_ERRORS, check_split, first_line, quiet_transformers
 from supertf.model.pretrained import may_be_hub_id
 
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "spiece*", "sentencepiece*", "tekken*", "*.tiktoken")
@@ -22,16 +21,24 @@ EXPECTED = "expected its files beside the weights, or one named with --tokenizer
 class HFTokenizer:
     """A transformers tokenizer with the methods that the lab uses of tiktoken's encodings.
 
-    Half a surrogate pair is read as U+FFFD.
+    Half a surrogate pair is read as U+FFFD. bos_id: the token that it puts in front of a text, None where it
+    puts none.
     """
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
+        first = tokenizer.encode("a")[:1]
+        self.bos_id = first[0] if first and first != self.encode_ordinary("a")[:1] else None
 
     def encode(self, text: str, bos: bool = True) -> list[int]:
         """Token ids of a prompt, which may spell special tokens; bos: as the model expects a text, behind a
         BOS token for models that want one."""
         return self.tokenizer.encode(valid_unicode(text), add_special_tokens=bos)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a prompt, which may spell special tokens, behind the BOS token if there is one."""
+        ids = self.encode(text, bos=False)
+        return ids if self.bos_id is None else [self.bos_id, *ids]
 
     def encode_ordinary(self, text: str) -> list[int]:
         """Token ids of the text alone; what looks like a special token is text like any other."""

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from supertf.errors import UserError
 from supertf.model.config import GPTConfig
-from supertf.model.tensor_files import State
+
+State = dict[str, Tensor]  # tensors by name
 
 # Keys of a config.json that leave a trained model's logits as they are: where it comes from and how it was
 # trained, how text is made with it, heads of other kinds. Every other key is used or refused.

@@ -1,8 +1,8 @@
 """What the MLPs add to the residual stream: their projections' outputs, and what becomes of these on the way.
 
 In most models the stream takes the output as it is. Where a norm follows the MLP (Gemma 2 and 3, OLMo 2), or
-a multiplier (Granite), it takes something else, and that is what later layers meet. Which it is, the pass
-itself tells: the output is followed from operation to operation until it is added to a tensor of the stream's
+a multiplier (Granite), it takes something else, and that is what later layers meet. Which it is shows in the
+pass itself: the output is followed from operation to operation until it is added to a tensor of the stream's
 shape that does not come from it.
 """
 
@@ -14,18 +14,21 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from supertf.model.projections import Projection, block_name
+from supertf.model.weight_matrices import Projection, block_name
 
 Heard = Callable[[Projection, Tensor, Tensor, Tensor | None], None]
 
 
 @contextlib.contextmanager
 def additions(model: nn.Module, projections: Iterable[Projection], heard: Heard) -> Iterator[None]:
-    """Call `heard(projection, x, y, added)` for every projection that passes made in the context reach.
+    """Watch what projections add to the residual stream, in all passes while the context lasts.
 
-    x (..., K): its input. y (..., C): its output. added (..., C): what the stream takes; None where that is
-    y, and where the block adds it to nothing. It is called before the addition, which may happen in place:
-    what is to be kept has to be copied.
+    Args:
+        model: whose passes they are.
+        projections: of its MLPs, from `output_projections`.
+        heard: called for each with (projection, x, y, added): its input (..., K), its output (..., C), and
+            what the stream takes (..., C), None where that is y, or where the block adds it to nothing. The
+            addition follows, and may happen in place: copy what is to be kept.
     """
     following: Follower | None = None
 
@@ -65,7 +68,7 @@ class Follower(TorchFunctionMode):
 
     def __init__(self, y: Tensor, found: Callable[[Tensor | None], None]):
         super().__init__()
-        self.y, self.derived = y, [y]  # which keeps them alive: they are told apart by identity
+        self.y, self.derived = y, [y]  # which keeps them alive: they are known by identity
         self.found: Callable[[Tensor | None], None] | None = found
 
     def __torch_function__(

@@ -12,9 +12,14 @@ from supertf.device import in_float64
 def sinusoidal(positions: Tensor, width: int, rms: float = 0.02) -> Tensor:
     """Fixed sine and cosine features of absolute positions (Vaswani et al. 2017, section 3.5).
 
-    Scaled to a root mean square of `rms`, which should be that of freshly initialised token embeddings:
-    at their natural amplitude of 1 they would drown the tokens, much smaller they would drown in them.
-    `positions`: (..., T) integers; returns (..., T, width) float32.
+    Args:
+        positions: (..., T) integers.
+        width: how many features.
+        rms: their root mean square, which should be that of freshly initialised token embeddings: at their
+            natural amplitude of 1 they would drown the tokens, much smaller they would drown in them.
+
+    Returns:
+        (..., T, width) float32.
     """
     half = (width + 1) // 2
     far = in_float64(positions)  # fp64 keeps far positions exact
@@ -25,11 +30,17 @@ def sinusoidal(positions: Tensor, width: int, rms: float = 0.02) -> Tensor:
 
 
 def rotary_angles(positions: Tensor, head_dim: int, base: float, fraction: float) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines that rotate channel pairs by position, (..., T, head_dim) float32 each.
+    """What rotates channel pairs by their token's position (RoFormer, Su et al. 2021).
 
-    RoFormer (Su et al. 2021). With `fraction` p < 1 only the highest p of the frequencies rotate and
-    the lowest stand still (p-RoPE, Barbero et al. 2024), which leaves channels that carry meaning alone.
-    `positions`: (..., T) integers.
+    Args:
+        positions: (..., T) integers.
+        head_dim: channels per head, D; channel i pairs with channel i + D / 2, as in Llama.
+        base: pair i turns by base^(-2 i / D) per token, in radians.
+        fraction: below 1 only this share of the pairs rotate, the fastest, and the others stand still, which
+            leaves channels that carry meaning alone (p-RoPE, Barbero et al. 2024).
+
+    Returns:
+        Cosines and signed sines, (..., T, D) float32 each.
     """
     half = head_dim // 2
     far = in_float64(positions)
@@ -37,7 +48,7 @@ def rotary_angles(positions: Tensor, head_dim: int, base: float, fraction: float
     frequencies = base ** (-index / half)
     frequencies[index >= round(fraction * half)] = 0.0
     angles = far[..., None] * frequencies  # (..., T, half)
-    # channel i pairs with channel i + half, as in Llama; the minus of a rotation sits in the first sines
+    # the minus of a rotation sits in the first half of the sines
     cos, sin = torch.cat([angles, angles], dim=-1).cos(), torch.cat([-angles, angles], dim=-1).sin()
     return cos.float().to(positions.device), sin.float().to(positions.device)
 
@@ -50,7 +61,7 @@ def rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def alibi_slopes(n_head: int) -> Tensor:
-    """One slope per head, (H,) float32: attention falls by slope * distance (Press et al. 2022).
+    """One slope per head, (H,) float32: logits fall by slope * distance (ALiBi, Press et al. 2022).
 
     A geometric sequence from 2^(-8/H); for H that is no power of two, the paper's interleaving of the
     sequence of the next larger power.

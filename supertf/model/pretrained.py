@@ -1,10 +1,14 @@
-"""Models from disk: Hugging Face GPT-2 and Llama checkpoints, GGUF files, and the lab's own folders.
+"""Models to disk and from it: Hugging Face GPT-2 and Llama checkpoints, GGUF files, the lab's own folders.
 
 Every tensor's name and shape is checked; nothing is skipped silently. `load_model` is the one door.
 """
 
+import contextlib
 import dataclasses
 import glob
+import json
+import shutil
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +18,16 @@ from torch.overrides import TorchFunctionMode
 
 from supertf.data import smollm2_path
 from supertf.errors import UserError
-from supertf.files import read_json, write_json
+from supertf.files import atomic_path, made_from, read_json, write_json
+from supertf.model import gguf_files, hf_weights
 from supertf.model.attention import AttentionScale
 from supertf.model.checkpoint import find
 from supertf.model.config import GPTConfig
-from supertf.model.expanded import read_expanded
-from supertf.model.gguf_weights import read_gguf
+from supertf.model.gguf_files import read_gguf
 from supertf.model.gpt import GPT
 from supertf.model.hf_weights import (
     LLAMA_NAMES,
+    State,
     from_gpt2,
     from_llama,
     gpt2_config,
@@ -30,7 +35,6 @@ from supertf.model.hf_weights import (
     mistral_config,
     with_prefix,
 )
-from supertf.model.tensor_files import State, read_tensors, write_tensors
 
 MODEL_TYPE = "supertf"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -41,13 +45,22 @@ FILE_SUFFIXES = (".gguf", ".safetensors", ".json", ".bin", ".pt")
 def load_model(
     name: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, **changes: Any
 ) -> GPT:
-    """Load a model in evaluation mode.
+    """Load a model of this lab's decoder, in evaluation mode; `load` reads others, too.
 
-    `name`: "smollm2-135m" (after `supertf fetch`), a folder with `config.json` and safetensors (Hugging
-    Face or saved by `save_model`), the folder of a training run (its best checkpoint; run/last is the
-    last), a `.gguf` file, or a Hugging Face hub id. `changes` replace fields of
-    the config, for example attention="logn" to swap a trained softmax. Raises `UserError` when the
-    model is missing or of an unknown kind, or a tensor is missing, surplus or of the wrong shape.
+    Args:
+        name: "smollm2-135m" (after `supertf fetch`), a folder with `config.json` and safetensors (Hugging
+            Face or saved by `save_model`), the folder of a training run (its best checkpoint; run/last is
+            the last), a `.gguf` file, or a Hugging Face hub id.
+        device: where it computes.
+        dtype: of the weights.
+        **changes: fields of the config to replace, such as attention="logn" to swap a trained softmax.
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: the model is missing or of an unknown kind, or a tensor is missing, surplus or of the wrong
+            shape.
     """
     config, state = read_checkpoint(name)
     config = dataclasses.replace(config, **changes)
@@ -57,13 +70,17 @@ def load_model(
 
 
 def save_model(model: GPT, folder: str | Path) -> None:
-    """Write `config.json` and `model.safetensors` (a tied head once) into `folder`, each atomically."""
+    """Write `config.json` and `model.safetensors` (a tied head once) into `folder`, each whole or not at all.
+
+    Raises:
+        UserError: they cannot be written.
+    """
     folder = Path(folder)
     state = model.state_dict()
     if model.config.tie_head:
         del state["lm_head.weight"]
-    write_tensors(folder / "model.safetensors", state)
-    write_json(folder / "config.json", {"model_type": MODEL_TYPE, **model.config.to_dict()})
+    write_tensors(folder / WEIGHTS, state)
+    write_json(folder / CONFIG, {"model_type": MODEL_TYPE, **model.config.to_dict()})
 
 
 def read_checkpoint(name: str | Path) -> tuple[GPTConfig, State]:
@@ -181,6 +198,76 @@ def read_safetensors(folder: Path) -> State:
             raise UserError(f"{file} holds {min(twice)}, which another shard of the model holds, too")
         state |= tensors
     return state
+
+
+def read_tensors(path: Path) -> State:
+    """All tensors of one safetensors file, on the CPU."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is damaged or not a safetensors file ({error}): fetch or save it again"
+        ) from error
+
+
+def write_tensors(path: Path, tensors: State, metadata: dict[str, str] | None = None) -> None:
+    """Write one safetensors file atomically; `UserError` when it cannot be written."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with atomic_path(path) as temporary:
+        try:
+            whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+            save_file(whole, temporary, metadata)
+        except SafetensorError as error:  # not an OSError, though a full disk is behind it
+            raise OSError(str(error)) from error
+
+
+def read_expanded(path: Path) -> tuple[GPTConfig, State]:
+    """`read_gguf` of a file, from a copy of the result beside it, so that no process has to expand it again.
+
+    The copy is exact: the weights in float32, bit for bit (540 MB beside the 98 MB of SmolLM2's file). It is
+    only a shortcut: one that is not of this very file, made by other code or damaged is made anew, and where
+    there is no room for it, or no right to write, nothing is kept.
+    """
+    copy = path.with_suffix(".float32.safetensors")
+    source = made_from(path, gguf_files, hf_weights)
+    if found := read_copy(copy, source):
+        return found
+    config, state = read_gguf(path)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if shutil.disk_usage(path.parent).free > 2 * size:
+        about = {"source": source, "config": config.to_dict(), "crc32": crc32(state)}
+        with contextlib.suppress(UserError):  # not writable: the next process expands the file again
+            write_tensors(copy, state, {"supertf": json.dumps(about)})
+    return config, state
+
+
+def read_copy(copy: Path, source: dict[str, Any]) -> tuple[GPTConfig, State] | None:
+    """Config and weights of a copy, mapped into memory; None: absent, of another source, or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(copy, "pt") as file:
+            about = json.loads(file.metadata()["supertf"])
+            if about["source"] != source:
+                return None
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return (GPTConfig.from_dict(about["config"]), state) if about["crc32"] == crc32(state) else None
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, UserError):
+        return None
+
+
+def crc32(state: State) -> int:
+    """Checksum over the names and bytes of all tensors."""
+    total = 0
+    for name in sorted(state):
+        total = zlib.crc32(name.encode(), total)
+        total = zlib.crc32(state[name].contiguous().numpy().reshape(-1).view("uint8"), total)
+    return total
 
 
 class LeftEmpty(TorchFunctionMode):

@@ -3,6 +3,7 @@ from . import effects as effects
 from . import sets as sets
 from .ablation import Ablation as Ablation
 from .ablation import Loss as Loss
+from .ablation import Proof as Proof
 from .ablation import ablate as ablate
 from .ablation import measured as measured
 from .ablation import random_weights as random_weights
@@ -11,6 +12,7 @@ from .ablation import text_loss as text_loss
 from .ablation import without as without
 from .edit import EDITED as EDITED
 from .edit import check_editable as check_editable
+from .edit import coordinates as coordinates
 from .edit import scaled_weights as scaled_weights
 from .effects import restoration as restoration
 from .effects import scaling_curve as scaling_curve
@@ -18,8 +20,10 @@ from .find import PROMPT as PROMPT
 from .find import THRESHOLD as THRESHOLD
 from .find import Round as Round
 from .find import Spike as Spike
+from .find import SuperWeights as SuperWeights
 from .find import candidates as candidates
 from .find import find_spikes as find_spikes
+from .find import find_super_weights as find_super_weights
 from .find import search as search
 from .literature import CHECKS as CHECKS
 from .literature import LOADED_AS as LOADED_AS

@@ -5,18 +5,21 @@ proves nothing: some weights spike and are inert, and a large weight may matter 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from supertf.analysis import perplexity
-from supertf.checks import check_finite
+from supertf.data import Text
+from supertf.device import check_finite
 from supertf.errors import UserError
 from supertf.model import Coordinate, check_coordinate, output_projections, show
-from supertf.superweights.edit import check_editable, scaled_weights
+from supertf.superweights.edit import check_editable, coordinates, scaled_weights
+from supertf.tables import Tabular, number
 
 Loss = Callable[[nn.Module], float]  # nats per token, the same for the same model
 SUPER = 2.0  # at least this many times the perplexity
@@ -28,6 +31,11 @@ def text_loss(
 ) -> Loss:
     """A measure of models: mean loss in nats on one text's windows, see `analysis.losses.perplexity`."""
     return lambda model: perplexity(model, ids, length, batch_size=batch_size, bos_id=bos_id).loss
+
+
+def loss_on(text: Text | Sequence[int] | Tensor) -> Loss:
+    """`text_loss` of a `Text` as it is to be read, or of plain token ids."""
+    return text_loss(text.ids, text.length, bos_id=text.bos_id) if isinstance(text, Text) else text_loss(text)
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ def ratio(loss: float, base: float) -> float:
 
 
 @dataclass(frozen=True)
-class Proof:
+class Proof(Tabular):
     """One weight's removal beside its controls.
 
     base: the loss of the whole model in nats. random: random weights of the same matrix, together; each:
@@ -95,12 +103,28 @@ class Proof:
         above = self.candidate.ratio > max(control.ratio for control in controls)
         return "harmful" if self.candidate.ratio >= HARMFUL and above else "inert"
 
+    def columns(self) -> list[str]:
+        """The table's head."""
+        return ["removed", "perplexity", "ratio"]
+
+    def rows(self) -> Iterable[Sequence[Any]]:
+        """Nothing, the weight, and every control."""
+        controls = (self.random, self.largest, self.row_largest, self.row, *self.each)
+        yield "nothing", number(ratio(self.base, 0.0)), "1"
+        for one in (self.candidate, *controls):
+            yield one.label, number(ratio(one.loss, 0.0)), number(one.ratio)
+
+    def caption(self) -> str:
+        """The verdict."""
+        times = f"{self.candidate.ratio:.4g} times the perplexity"
+        return f"{show(self.coordinate)} = {number(self.weight)} is {self.verdict}: {times}"
+
 
 @torch.no_grad()
 def ablate(
     model: nn.Module,
-    coordinate: Coordinate,
-    loss: Loss,
+    weight: Any,
+    text: Text | Sequence[int] | Tensor | Loss,
     controls: int = 20,
     seed: int = 0,
     each: bool = False,
@@ -108,12 +132,32 @@ def ablate(
 ) -> Proof:
     """Remove one weight, then its controls, and measure each time; the model comes back as it was.
 
-    loss: such as `text_loss(ids)`. controls: how many random weights of the same matrix, and how many of the
-    largest. each: also remove the random ones one by one, to see their spread. Raises `UserError` on a
-    coordinate outside the model, too few weights for the controls, a matrix that cannot be edited, and a
-    loss that is not finite. The ratio is one of this text in these windows: where the damage sits at a
-    window's beginning, short windows show more of it.
+    The ratio is one of this text in these windows: where the damage sits at a window's beginning, short
+    windows show more of it.
+
+    Args:
+        weight: a spike, (layer, out, in), or text such as "11[507, 1229]".
+        text: that the loss is measured on: a `Text`, token ids (N,) in windows of 256, or a function of the
+            model that gives its loss in nats, such as `text_loss(ids)`.
+        controls: how many random weights of the same matrix, and how many of the largest of the model.
+        seed: of the random ones.
+        each: also remove the random ones one by one, to see their spread.
+
+    Returns:
+        A `Proof`, whose `verdict` is "super", "harmful" or "inert"; a table where it is printed.
+
+    Raises:
+        UserError: a weight outside the model, too few weights for the controls, a matrix that cannot be
+            edited, and a loss that is not finite.
+
+    Example:
+        >>> model, tokenizer = load("smollm2-135m")
+        >>> held_out = read_tokens("python-docs", tokenizer, windows=2, length=256)
+        >>> ablate(model, "11[507, 1229]", held_out, progress=False).verdict
+        'super'
     """
+    (coordinate,) = coordinates(weight)
+    loss = text if callable(text) else loss_on(text)
     layer, out, into = coordinate
     projections = output_projections(model)
     check_coordinate(projections, coordinate)
@@ -133,8 +177,8 @@ def ablate(
     candidate, random, largest, row_largest, row, *single = (
         without(model, coordinates, loss, base, label) for coordinates, label in bar
     )
-    weight = float(projections[layer].row(out)[into])
-    return Proof(coordinate, weight, base, candidate, random, single, largest, row_largest, row)
+    value = float(projections[layer].row(out)[into])
+    return Proof(coordinate, value, base, candidate, random, single, largest, row_largest, row)
 
 
 def random_weights(model: nn.Module, coordinate: Coordinate, count: int, seed: int = 0) -> list[Coordinate]:

@@ -2,12 +2,22 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from supertf.errors import UserError
-from supertf.model import WEIGHTS, Coordinate, Projection, changed, check_coordinate, output_projections
+from supertf.model import (
+    WEIGHTS,
+    Coordinate,
+    OtherProduct,
+    Projection,
+    changed,
+    check_coordinate,
+    output_projections,
+    parse,
+)
 
 EDITED = "edited"
 
@@ -47,6 +57,23 @@ def scaled_weights(
         yield
 
 
+def coordinates(weights: Any) -> list[Coordinate]:
+    """Single weights as (layer, out, in), each once.
+
+    weights: one or several of these: "11[507, 1229]", (11, 507, 1229), or what has a `coordinate`, as spikes
+    and proofs do. Raises `UserError` on text of another form.
+    """
+    if isinstance(weights, str) or hasattr(weights, "coordinate") or is_coordinate(weights):
+        weights = [weights]
+    found = [parse(one) if isinstance(one, str) else getattr(one, "coordinate", one) for one in weights]
+    return list(dict.fromkeys(found))
+
+
+def is_coordinate(weight: Any) -> bool:
+    """Whether this is (layer, out, in)."""
+    return isinstance(weight, tuple) and len(weight) == 3 and all(isinstance(part, int) for part in weight)
+
+
 def check_editable(model: nn.Module, projections: Iterable[Projection]) -> None:
     """`UserError` when changing one of these matrices would not work, or would change more than it."""
     names: dict[int, list[str]] = {}  # of parameters, by where their numbers are
@@ -55,7 +82,7 @@ def check_editable(model: nn.Module, projections: Iterable[Projection]) -> None:
     for projection in projections:
         if projection.weight.device.type == "meta":
             raise UserError(f"{projection.name} is on disk, not in memory: load the whole model to change it")
-        if getattr(projection.module, "product", None) is not None:
+        if isinstance(projection.module, OtherProduct):
             raise UserError(
                 f"{projection.name} is packed, or laid out for skipping, and a change of its weights would "
                 "not show: change them first, then pack or skip"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from supertf.analysis import Peak, SinkRate, attention_stats, peak, sink_rate
-from supertf.checks import check_vocabulary
+from supertf.data import check_vocabulary
 from supertf.errors import UserError
 from supertf.model import GPT, Coordinate, Hook, block_name, check_coordinate, output_projections
 from supertf.superweights.ablation import Loss, measured, ratio

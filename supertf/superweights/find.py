@@ -10,17 +10,19 @@ removing it beside controls can tell: see `ablation`.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from supertf.analysis import Peak, peaks
-from supertf.checks import check_vocabulary
+from supertf.data import check_vocabulary
 from supertf.errors import UserError
-from supertf.model import Coordinate, Projection, additions, check_coordinate, output_projections
+from supertf.model import Coordinate, Projection, additions, check_coordinate, output_projections, show
+from supertf.tables import Tabular, number
 
 PROMPT = "Apple Inc. is a worldwide tech company."  # the paper's
 BATCH = 1024  # tokens, over all layers, whose activations wait to be reduced together
@@ -260,6 +262,81 @@ def search(
         if next_one:
             removed.append(next_one)
     return done
+
+
+@dataclass(frozen=True)
+class SuperWeights(Tabular):
+    """Candidates for super weights in the order found: a sequence of `Spike`, which prints itself.
+
+    rounds: the passes of `search`, each with what every layer showed.
+    """
+
+    rounds: tuple[Round, ...]
+
+    @property
+    def found(self) -> list[Spike]:
+        """Every candidate where it first appears, pass by pass, the strongest first."""
+        spikes = (spike for one in self.rounds for spike in one.candidates)
+        first: dict[Coordinate, Spike] = {}
+        for spike in spikes:
+            first.setdefault(spike.coordinate, spike)
+        return list(first.values())
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def __getitem__(self, index: int) -> Spike:
+        return self.found[index]
+
+    def __iter__(self) -> Iterator[Spike]:
+        return iter(self.found)
+
+    def columns(self) -> list[str]:
+        """The table's head."""
+        return ["weight", "value", "input", "output", "added", "share"]
+
+    def rows(self) -> Iterable[Sequence[Any]]:
+        """A line for each candidate."""
+        for one in self.found:
+            peaks = (number(peak.value) for peak in (one.input, one.output, one.added))
+            yield show(one.coordinate), number(one.weight), *peaks, f"{one.share:.3f}"
+
+    def caption(self) -> str:
+        """What a spike is worth."""
+        gone = "no spike is left" if self.rounds[-1].removed is None else "spikes are left"
+        return f"after {len(self.rounds)} passes {gone}; a candidate is no verdict: `ablate` it"
+
+
+def find_super_weights(
+    model: nn.Module,
+    tokenizer: Any,
+    prompt: str = PROMPT,
+    *,
+    threshold: float | None = THRESHOLD,
+    ratio: float | None = None,
+    rounds: int = 8,
+) -> SuperWeights:
+    """Candidates for super weights, by the paper's iteration (arXiv 2411.07191, section 3.1).
+
+    Args:
+        model: the lab's `GPT`, or any Hugging Face causal model as `load` gives it.
+        tokenizer: the model's own.
+        prompt: that spikes are looked for in; the default is the paper's.
+        threshold: magnitude that the spikes before and after the projection exceed; None asks for none.
+        ratio: times the median channel's that both exceed; None asks for none.
+        rounds: forward passes at most.
+
+    Raises:
+        UserError: a prompt that is empty or too long, a model without known MLP projections, quantized ones,
+            and activations that are not finite.
+
+    Example:
+        >>> model, tokenizer = load("smollm2-135m")
+        >>> show(find_super_weights(model, tokenizer)[0].coordinate)
+        '11[507, 1229]'
+    """
+    ids = tokenizer.encode_prompt(prompt)
+    return SuperWeights(tuple(search(model, ids, threshold, ratio, rounds)))
 
 
 def check_prompt(model: nn.Module, prompt: list[int]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from supertf.data import save_tokenizer
 from supertf.errors import UserError
-from supertf.files import read_json, seal, sha256, write_json
+from supertf.files import disk_errors, read_json, seal, sha256, write_json
 from supertf.model import FORMAT, POINTER, STATE, locate, read_tensors, save_model, verify, write_tensors
 
 
@@ -40,36 +40,43 @@ def save(
     tokenizer: tiktoken.Encoding | None = None,
     best: bool = False,
 ) -> Path:
-    """Add a checkpoint to the folder `run`, make it the last one (and the best), drop those no longer needed.
+    """Add a checkpoint to a run, make it the last one (and the best), and drop those no longer needed.
 
-    `state` is a JSON object with at least `step`. Returns the checkpoint's folder. Raises `UserError`
-    when it cannot be written, a full disk say; the checkpoints from before are then still there.
+    Args:
+        run: the run's folder.
+        model, optimizer: to save.
+        random: states of generators, by name.
+        state: a JSON object with at least `step`.
+        tokenizer: to save beside the model.
+        best: whether it is the best so far.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        UserError: it cannot be written, on a full disk say; the checkpoints from before are still there.
     """
     run = Path(run)
     pointer = read_json(run / POINTER) if (run / POINTER).exists() else {}
     name = f"step-{state['step']:08d}"
     folder, temporary = run / name, run / f".{name}.tmp"
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        save_model(model, temporary)
-        write_tensors(temporary / "training/optimizer.safetensors", optimizer_tensors(model, optimizer))
-        write_tensors(temporary / "training/random.safetensors", random)
-        if tokenizer is not None:
-            save_tokenizer(tokenizer, temporary / "tokenizer.json")
-        files = sorted(path for path in temporary.rglob("*") if path.is_file())
-        hashes = {path.relative_to(temporary).as_posix(): sha256(path) for path in files}
-        write_json(temporary / STATE, seal({"format": FORMAT, **state, "files": hashes}))
-        if name not in pointer.values():  # left by a kill between the rename and the pointer
-            shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-    except OSError as error:
-        raise UserError(
-            f"could not save a checkpoint to {folder}: {error.strerror or error}; the checkpoints before it "
-            "are unchanged"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with disk_errors(f"a checkpoint to {folder}", "the checkpoints before it are"):
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            save_model(model, temporary)
+            write_tensors(temporary / "training/optimizer.safetensors", optimizer_tensors(model, optimizer))
+            write_tensors(temporary / "training/random.safetensors", random)
+            if tokenizer is not None:
+                save_tokenizer(tokenizer, temporary / "tokenizer.json")
+            files = sorted(path for path in temporary.rglob("*") if path.is_file())
+            hashes = {path.relative_to(temporary).as_posix(): sha256(path) for path in files}
+            write_json(temporary / STATE, seal({"format": FORMAT, **state, "files": hashes}))
+            if name not in pointer.values():  # left by a kill between the rename and the pointer
+                shutil.rmtree(folder, ignore_errors=True)
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     pointer = {**pointer, "last": name, **({"best": name} if best else {})}
     write_json(run / POINTER, pointer)
     for old in [*run.glob("step-*"), *run.glob(".step-*.tmp")]:
@@ -81,7 +88,8 @@ def save(
 def load(folder: str | Path) -> Checkpoint:
     """Read a checkpoint (or a run's last one) to train on.
 
-    Raises `UserError` when there is none, or a file is missing, damaged or of another checkpoint.
+    Raises:
+        UserError: there is none, or a file is missing, damaged or of another checkpoint.
     """
     folder = locate(folder, prefer="last")
     state = verify(folder)

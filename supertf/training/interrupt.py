@@ -10,7 +10,8 @@ from typing import Any
 class StopRequest:
     """Turns the first Ctrl-C or SIGTERM inside a `with` block into `requested`; the second acts as usual.
 
-    `notice` is then written to stderr, where the stop takes a while and people would wonder.
+    Args:
+        notice: then written to stderr, where the stop takes a while and people would wonder.
     """
 
     def __init__(self, notice: str = "") -> None:

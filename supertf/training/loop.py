@@ -22,7 +22,7 @@ from accelerate.tracking import get_available_trackers
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from supertf.data import TokenFile, Windows, batches, check_vocab, unused_ids
+from supertf.data import TokenFile, Windows, batches, unused_ids
 from supertf.device import pick_device_dtype, threads_for
 from supertf.errors import UserError
 from supertf.model import GPT, GPTConfig, generate
@@ -30,6 +30,7 @@ from supertf.training.interrupt import StopRequest
 from supertf.training.optimizer import learning_rate, make_optimizer, mean_s
 from supertf.training.run_folder import RunFolder
 from supertf.training.settings import TrainResult, TrainSettings
+from supertf.training.sliced_loss import sliced_head
 
 
 @contextlib.contextmanager
@@ -56,23 +57,45 @@ def train(
     on_metrics: Callable[[dict[str, Any]], None] | None = None,
     on_step: Callable[[int, GPT], None] | None = None,
 ) -> TrainResult:
-    """Train a fresh `GPT(config)` to predict the next token, or `resume` the run in `output_dir`.
+    """Train a fresh decoder to predict the next token, or resume a run.
 
-    With `output_dir`, metrics go to its `metrics.jsonl` and checkpoints beside it; without, nothing is
-    written. `on_metrics` gets each step's metrics, for a live plot for example. `on_step` gets a step's
-    number and the model as that step left it, in evaluation mode, to look at and not to change; before the
-    first step it gets what training starts from: `on_step(0, model)`. Ctrl-C or SIGTERM ends
-    the run after the current step, saves, and returns with `interrupted` set; a second one stops at
-    once. On a CPU a resumed run ends with the same weights, bit for bit, as one never stopped. Resumed with
-    another batch size, accumulation or number of processes, it still reads every window once per epoch;
-    with windows cut or shuffled otherwise, it begins a new epoch.
+    Ctrl-C or SIGTERM ends the run after the current step, saves, and returns with `interrupted` set; a
+    second one stops at once. On a CPU a resumed run ends with the same weights, bit for bit, as one never
+    stopped. Resumed with another batch size, accumulation or number of processes, it still reads every
+    window once per epoch; with windows cut or shuffled otherwise, it begins a new epoch.
 
     Windows run across the ends of documents, an end-of-text token between, as GPT-2's did: attention is
     not restarted there, though `GPT.forward` could with `segments`.
 
-    Raises `UserError` when data and model do not fit, a token file was changed, the folder holds another
-    run, a checkpoint is damaged or cannot be written, or the loss stops being a finite number (the last
-    checkpoint is kept).
+    Args:
+        config: of the decoder.
+        train_tokens, validation_tokens: token files or their paths, from one run of `prepare`.
+        settings: default `TrainSettings()`.
+        output_dir: folder for `metrics.jsonl` and checkpoints; None: nothing is written.
+        resume: go on with the run in `output_dir`.
+        on_metrics: gets each step's metrics, for a live plot for example.
+        on_step: gets a step's number and the model as that step left it, in evaluation mode, to look at and
+            not to change; first, `on_step(0, model)`, what training starts from.
+
+    Returns:
+        The trained model with its metrics.
+
+    Raises:
+        UserError: data and model do not fit, a token file was changed, the folder holds another run, a
+            checkpoint is damaged or cannot be written, or the loss stops being a finite number (the last
+            checkpoint is kept).
+
+    Example:
+        >>> import tempfile
+        >>> from supertf import GPTConfig, TrainSettings, load_tokenizer, train
+        >>> from supertf.data import prepare
+        >>> sums = [f"{a} plus {b} makes {a + b}." for a in range(9) for b in range(9)]
+        >>> sizes = {"max_length": 16, "stride": 16, "progress": False}
+        >>> files = prepare(sums, load_tokenizer("bytes"), tempfile.mkdtemp(), **sizes)
+        >>> config = GPTConfig(vocab_size=257, n_ctx=16, n_layer=1, n_head=2, n_embd=16)
+        >>> settings = TrainSettings(steps=20, lr=1e-2, device="cpu", progress=False)
+        >>> train(config, *files, settings).best_loss < 5.55  # nats; log 257 is a guess
+        True
     """
     settings = settings or TrainSettings()
     train_file, validation_file = open_data(config, train_tokens, validation_tokens)
@@ -111,7 +134,8 @@ def train(
             losses = []
             for inputs, targets in itertools.islice(data, settings.grad_accumulation):  # (B, T) each
                 with accelerator.accumulate(model):  # gradients add up; the last micro-batch takes the step
-                    loss = model(inputs, targets).loss
+                    with sliced_head(bare):
+                        loss = model(inputs, targets).loss
                     accelerator.backward(loss)
                     if accelerator.sync_gradients:
                         norm = accelerator.clip_grad_norm_(model.parameters(), settings.clip or math.inf)
@@ -171,7 +195,7 @@ def open_data(
         for tokens in (train_tokens, validation_tokens)
     ]
     for file in files:
-        check_vocab(file, config.vocab_size)
+        file.check_vocabulary(config.vocab_size)
         file.verify()
     if files[0].manifest["tokenizer"] != files[1].manifest["tokenizer"]:
         raise UserError(

@@ -22,15 +22,30 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 def make_optimizer(
     model: nn.Module, lr: float, weight_decay: float, betas: tuple[float, float] = (0.9, 0.95)
 ) -> torch.optim.AdamW:
-    """Decoupled weight decay (Loshchilov & Hutter 2019); fused where there is a kernel."""
+    """AdamW (decoupled weight decay, Loshchilov & Hutter 2019); fused where there is a kernel.
+
+    Args:
+        model: already on its device.
+        lr: learning rate.
+        weight_decay: of matrices; see `parameter_groups`.
+        betas: of the moments' moving averages.
+    """
     fused = next(model.parameters()).device.type in ("cpu", "cuda", "mps")
     return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=lr, betas=betas, fused=fused)
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int, final_ratio: float = 0.1) -> float:
-    """Learning rate of step 1 ... `steps`: a straight line up to `peak` at step `warmup`, then half a
-    cosine down to `final_ratio * peak` at the last step. Nothing is carried from step to step, so a
-    resumed run needs no scheduler state."""
+    """Learning rate of a step: a straight line up to the peak, then half a cosine down.
+
+    Nothing is carried from step to step, so a resumed run needs no scheduler state.
+
+    Args:
+        step: 1 ... `steps`.
+        steps: of the whole run.
+        peak: reached at step `warmup`.
+        warmup: steps of the straight line.
+        final_ratio: of the peak, at the last step.
+    """
     if step <= warmup:
         return peak * step / warmup
     progress = (step - warmup) / max(steps - warmup, 1)

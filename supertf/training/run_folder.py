@@ -42,8 +42,11 @@ class RunFolder:
     def start(self, result: TrainResult, optimizer: AcceleratedOptimizer, resume: bool) -> None:
         """Begin a new run, or put model, optimizer, random states and `result` back to the last checkpoint.
 
-        A run killed before its first checkpoint starts again. Raises `UserError` when a new run would
-        overwrite another, or the checkpoint is damaged or of another model or other data.
+        A run killed before its first checkpoint starts again.
+
+        Raises:
+            UserError: a new run would overwrite another, or the checkpoint is damaged or of another model or
+                other data.
         """
         if self.path is None:
             if resume:
@@ -87,12 +90,11 @@ class RunFolder:
         random = gather_random_states(self.accelerator)
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
+            validated = math.isfinite(result.best_loss)
             state = {
                 "step": result.step,
                 "data": {"windows_read": result.windows_read, **self.order},
-                "best_loss": result.best_loss
-                if math.isfinite(result.best_loss)
-                else None,  # JSON has no infinity
+                "best_loss": result.best_loss if validated else None,  # JSON has no infinity
                 "seconds": result.seconds,
                 "scaler": None if scaler is None else scaler.state_dict(),
                 "settings": self.settings,
@@ -109,7 +111,7 @@ class RunFolder:
         return f"the checkpoint {locate(self.path, prefer='last')} is kept"
 
     def _check(self, saved: Checkpoint, result: TrainResult) -> None:
-        """Refuse a checkpoint of another model or other data; tell of other settings."""
+        """Refuse a checkpoint of another model or other data; say which settings are others."""
         wanted = result.model.config.to_dict()
         different = [
             f"{name} is {saved.config.get(name)} there, {value} here"
@@ -173,7 +175,7 @@ class RunFolder:
 
 
 def window_order(windows: Windows, settings: TrainSettings) -> dict[str, int]:
-    """What decides which windows there are, and in which order they come."""
+    """All that makes the windows what they are and orders them."""
     return {
         "windows": len(windows),
         "length": windows.length,
@@ -184,13 +186,21 @@ def window_order(windows: Windows, settings: TrainSettings) -> dict[str, int]:
 
 
 def data_position(state: dict[str, Any], order: dict[str, int]) -> tuple[int, bool]:
-    """How many windows, in the present `order`, come before a checkpoint's next one; whether they had another
-    order before, of which an epoch begun is not finished: the next begins."""
+    """Where a resumed run goes on in its data.
+
+    Args:
+        state: of the checkpoint.
+        order: the present `window_order`.
+
+    Returns:
+        How many windows, in the present order, come before the next one; and whether they had another order
+        before, of which an epoch begun is not finished: the next begins.
+    """
     before = state.get("data")
     if before is None:  # a checkpoint from before this was kept
-        told = state["settings"]
-        read = state["step"] * told["batch_size"] * told["grad_accumulation"] * told["processes"]
-        changes = {name: int(told[name]) for name in ("bos", "seed", "length") if told[name] is not None}
+        then = state["settings"]
+        read = state["step"] * then["batch_size"] * then["grad_accumulation"] * then["processes"]
+        changes = {name: int(then[name]) for name in ("bos", "seed", "length") if then[name] is not None}
         before = {"windows_read": read, **order, **changes}
     if before == {"windows_read": before["windows_read"], **order}:
         return before["windows_read"], False

@@ -10,27 +10,52 @@ from supertf.model import GPT
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How to train; what to train is `GPTConfig`. Raises `UserError` on a value out of range."""
+    """How to train; what to train is `GPTConfig`.
 
-    steps: int = 300  # optimizer steps
-    batch_size: int = 16  # windows per micro-batch and process
-    grad_accumulation: int = 1  # micro-batches per step
-    length: int | None = None  # tokens per window; None: the model's context
-    bos: bool = True  # each window begins with the end-of-text token, which also begins a generated text
-    lr: float = 1e-3  # at its peak
-    warmup: int | None = None  # steps from 0 to lr; None: a twentieth of all, at most 1,000
-    weight_decay: float = 0.1  # of matrices
-    clip: float = 1.0  # largest gradient norm; 0: no clipping
-    seed: int = 0  # of the weights, the order of the windows and dropout
-    validate_every: int = 100  # steps; 0: only at the end
-    validation_windows: int = 32  # always the same, spread evenly over the validation file
-    sample_every: int = 0  # steps from one sample of text to the next; 0: none
+    Attributes:
+        steps: optimizer steps.
+        batch_size: windows per micro-batch and process.
+        grad_accumulation: micro-batches per step.
+        length: tokens per window; None: the model's context.
+        bos: whether each window begins with the end-of-text token, which also begins a generated text.
+        lr: learning rate at its peak.
+        warmup: steps from 0 to lr; None: a twentieth of all, at most 1,000.
+        weight_decay: of matrices.
+        clip: largest gradient norm; 0: no clipping.
+        seed: of the weights, the order of the windows and dropout.
+        validate_every: steps between validations; 0: only at the end.
+        validation_windows: always the same, spread evenly over the validation file.
+        sample_every: steps between samples of text; 0: none.
+        sample_tokens: of a sample.
+        save_every: steps between checkpoints, if there is a folder; 0: best and end only.
+        device: "cpu", "cuda", "cuda:1" or "mps"; None: the best there is.
+        precision: "fp32", or autocast to "bf16" or "fp16"; None: what suits the device.
+        tracker: an accelerate tracker, such as "wandb" or "tensorboard".
+        progress: show a bar.
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    steps: int = 300
+    batch_size: int = 16
+    grad_accumulation: int = 1
+    length: int | None = None
+    bos: bool = True
+    lr: float = 1e-3
+    warmup: int | None = None
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    seed: int = 0
+    validate_every: int = 100
+    validation_windows: int = 32
+    sample_every: int = 0
     sample_tokens: int = 64
-    save_every: int = 100  # steps from one checkpoint to the next, if there is a folder; 0: best and end only
-    device: str | None = None  # cpu, cuda, cuda:1, mps; None: the best there is
-    precision: str | None = None  # fp32, or autocast to bf16 or fp16; None: what suits the device
-    tracker: str | None = None  # an accelerate tracker, such as wandb or tensorboard
-    progress: bool = True  # show a bar
+    save_every: int = 100
+    device: str | None = None
+    precision: str | None = None
+    tracker: str | None = None
+    progress: bool = True
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "grad_accumulation", "validation_windows", "sample_tokens"):
@@ -57,16 +82,22 @@ class TrainSettings:
 class TrainResult:
     """The model after its last step, in evaluation mode, and how it got there.
 
-    metrics: one dictionary per step with step, loss (nats per token), lr, grad_norm (before clipping),
-    tokens_per_second, seconds (of training so far, without validation); mean_s with SSMax;
-    validation_loss and sample where they were due. windows_read: the place in the data, in windows since
-    the beginning of the run. interrupted: Ctrl-C ended the run early.
+    Attributes:
+        model: trained.
+        metrics: one dictionary per step with step, loss (nats per token), lr, grad_norm (before clipping),
+            tokens_per_second, seconds (of training so far, without validation); mean_s with SSMax;
+            validation_loss and sample where they were due.
+        step: the last one.
+        windows_read: since the beginning of the run.
+        best_loss: lowest validation loss, in nats per token.
+        seconds: of training, without validation.
+        interrupted: whether Ctrl-C ended the run early.
     """
 
     model: GPT
     metrics: list[dict[str, Any]] = field(default_factory=list)
     step: int = 0
     windows_read: int = 0
-    best_loss: float = math.inf  # lowest validation loss
+    best_loss: float = math.inf
     seconds: float = 0.0
     interrupted: bool = False

@@ -1,4 +1,4 @@
-"""Train small decoders on the tasks of `tasks.py`, and ask them at lengths they have never seen."""
+"""Train small decoders on synthetic tasks (`data.Task`), and ask them at lengths they have never seen."""
 
 import dataclasses
 import time
@@ -16,21 +16,30 @@ from supertf.errors import UserError
 from supertf.model import GPT, GPTConfig, add_zero_key, layout
 from supertf.training.optimizer import learning_rate, make_optimizer
 
-DEPTHS = 8  # parts of the sequence by which accuracy is told
+DEPTHS = 8  # parts of the sequence by which accuracy is counted
 FREE_LR = 10.0  # of a free scale p_n, in learning rates: it learns only from queries that see n keys
 
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """How to train: AdamW, linear warm-up, cosine decay to a tenth, gradients clipped at norm 1."""
+    """How to train: AdamW, linear warm-up, cosine decay to a tenth, gradients clipped at norm 1.
+
+    Attributes:
+        steps, batch_size, lr, warmup, weight_decay: as in `TrainSettings`.
+        length: items before the queries; of several, each step draws one.
+        seed: of the weights and the sequences.
+
+    Raises:
+        UserError: a value out of range.
+    """
 
     steps: int = 500
     batch_size: int = 32
-    length: int | tuple[int, ...] = 64  # items before the queries; of several, each step draws one
+    length: int | tuple[int, ...] = 64
     lr: float = 2e-3
     warmup: int = 50
     weight_decay: float = 0.1
-    seed: int = 0  # of the weights and the sequences
+    seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
@@ -49,7 +58,11 @@ class TaskSettings:
 class TaskResult:
     """The trained model, in evaluation mode, and its way there.
 
-    losses: nats per query, of every step. s: SSMax's s of all layers and heads, of every step; empty without.
+    Attributes:
+        model: trained.
+        losses: nats per query, of every step.
+        s: SSMax's s of all layers and heads, of every step; empty without.
+        seconds: of training.
     """
 
     model: GPT
@@ -59,7 +72,13 @@ class TaskResult:
 
 
 def task_config(task: Task, length: int = 64, **changes) -> GPTConfig:
-    """A decoder of two layers, two heads and width 64 that has read `length` items and the queries."""
+    """A decoder of two layers, two heads and width 64 whose context holds `length` items and the queries.
+
+    Args:
+        task: whose vocabulary it has.
+        length: items before the queries.
+        changes: of any field of `GPTConfig`.
+    """
     small = GPTConfig(
         vocab_size=task.vocab_size,
         n_ctx=length + task.queries,
@@ -81,9 +100,14 @@ def train_on_task(
     model: GPT | None = None,
     progress: bool = False,
 ) -> TaskResult:
-    """Train a fresh `GPT(config)`, or go on with `model`, which is changed in place.
+    """Train a decoder on a task. Every step draws new sequences, so there is no training set to remember.
 
-    Every step draws new sequences, so there is no training set to remember.
+    Args:
+        config: of the decoder, such as `task_config(task)`.
+        task: to learn.
+        settings: default `TaskSettings()`.
+        model: go on with it, changed in place; default a fresh `GPT(config)`.
+        progress: show a bar.
     """
     settings = settings or TaskSettings()
     torch.manual_seed(settings.seed)
@@ -151,9 +175,13 @@ def query_logits(model: GPT, batch: Batch) -> Tensor:
 class Score:
     """How a model answers at one length.
 
-    accuracy: share of right answers among `questions`. by_depth: the same by where the needle lies, from
-    the first eighth of the items to the last, None where there were none. needle: weight on one item with
-    the query's key, and entropy: H / log n, both by layer and head, means over the queries.
+    Attributes:
+        accuracy: share of right answers.
+        questions: how many were asked.
+        by_depth: accuracy by where the needle lies, from the first eighth of the items to the last; None
+            where there were no questions.
+        needle: attention weight on one item with the query's key, by layer and head, mean over the queries.
+        entropy: H / log n of the queries' attention, likewise.
     """
 
     accuracy: float
@@ -165,9 +193,17 @@ class Score:
 
 @torch.inference_mode()
 def score(model: GPT, task: Task, length: int, questions: int = 256, seed: int = 1000) -> Score:
-    """Ask `model` about fresh sequences of `length` items, at least `questions` queries in all.
+    """Ask a model about fresh sequences.
 
-    The same seed asks every model the same. Raises `UserError` where the model cannot read that far.
+    Args:
+        model: in evaluation mode.
+        task: to ask about.
+        length: items in a sequence.
+        questions: at least so many queries in all.
+        seed: the same one asks every model the same.
+
+    Raises:
+        UserError: the model cannot read that far.
     """
     generator = torch.Generator().manual_seed(seed + length)
     size = max(1, min(32, 16384 // length))  # sequences at once

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from supertf.analysis.intervals import Interval, mean_interval, paired_difference, two_by_two
-from supertf.errors import UserError
 
 numbers = st.floats(-1e3, 1e3).map(lambda value: round(value, 6))
 samples = st.lists(numbers, min_size=2, max_size=8)
@@ -78,28 +77,6 @@ def test_a_two_by_two_finds_the_effects_that_were_put_in(base, first, second, in
         (first, second, interaction), abs=1e-8
     )
     assert all(effect.high - effect.low < 1e-8 and effect.n == len(seeds) for effect in found)
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: mean_interval([1.0]), "at least 2 seeds, got 1"),
-        (lambda: mean_interval([]), "at least 2 seeds, got 0"),
-        (lambda: mean_interval([1.0, None]), "expected finite numbers"),
-        (lambda: mean_interval([1.0, float("nan")]), "expected finite numbers"),
-        (lambda: mean_interval([1.0, 2.0], 95), "confidence 95: expected a number between 0 and 1"),
-        (lambda: paired_difference([1.0, 2.0], [1.0]), r"the same seeds on every side, got \[2, 1\]"),
-        (lambda: paired_difference([1.0, 2.0], [1.0, None]), "expected finite numbers"),
-        (lambda: two_by_two({("a", "x"): [1, 2], ("b", "y"): [1, 2]}), "needs the four combinations"),
-        (
-            lambda: two_by_two({(a, x): [1, 2, 3][: 2 + (a == "a")] for a in "ab" for x in "xy"}),
-            "the same seeds on every side",
-        ),
-    ],
-)
-def test_what_cannot_be_averaged_is_refused(call, message):
-    with pytest.raises(UserError, match=message):
-        call()
 
 
 def test_a_difference_is_called_only_outside_zero():

@@ -5,9 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from supertf.analysis.position_probe import probe_positions
+from supertf.analysis.position_probe import probe_positions, read_positions
 from supertf.analysis.residual_stream import hidden_states
-from supertf.errors import UserError
 from supertf.model.config import GPTConfig
 from supertf.model.gpt import GPT
 
@@ -82,20 +81,9 @@ def test_chance_is_the_error_of_a_random_guess():
     assert probe.chance == pytest.approx(float((i[:, None] - i).abs().mean()))
 
 
-@pytest.mark.parametrize(
-    ("train", "test", "message"),
-    [
-        (sequences(50)[:, :9], sequences(9), "training sequences have 9 tokens and test sequences 32"),
-        (sequences(50)[:, :1], sequences(9)[:, :1], "two tokens or more"),
-        (
-            sequences(1),
-            sequences(9),
-            "1 training sequences of 32 tokens are too few to fit 33 weights: give 2",
-        ),
-        (sequences(50) + 1, sequences(9), "the model's vocabulary is 0 to 39"),
-    ],
-)
-def test_unfit_sequences_are_one_line(train, test, message):
-    with pytest.raises(UserError) as error:
-        probe_positions(tiny_model(), train, test)
-    assert message in str(error.value) and "\n" not in str(error.value)
+def test_what_is_read_is_what_the_probes_were_judged_by():
+    model, train, test = tiny_model(position="none"), sequences(100), sequences(50, seed=1)
+    read = read_positions(model, train, test)
+    for probe, positions in zip(probe_positions(model, train, test), read, strict=True):
+        assert positions.shape == (50, T)
+        assert probe.error == pytest.approx(float((positions - torch.arange(T)).abs().mean()))

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from supertf.analysis.residual_stream import hidden_states, measure, residual_stats, token_layout
 from supertf.data.tokenizer import load_tokenizer
-from supertf.errors import UserError
 from supertf.model.config import GPTConfig
 from supertf.model.gpt import GPT
 
@@ -81,28 +80,6 @@ def test_a_bfloat16_model_is_measured():
     assert [one.layer for one in stats] == [0, 1, 2, 3]
     for one, exact in zip(stats, reference, strict=True):
         assert one.kurtosis == pytest.approx(exact.kurtosis, rel=0.05)
-
-
-@pytest.mark.parametrize(
-    ("idx", "message"),
-    [
-        (torch.zeros(2, 0, dtype=torch.int64), "the tokens have shape (2, 0), expected (B, T)"),
-        (torch.zeros(5, dtype=torch.int64), "the tokens have shape (5,), expected (B, T)"),
-        (torch.full((1, 3), 40), "the text has token ids from 40 to 40, but the model's vocabulary"),
-        (torch.zeros(1, 17, dtype=torch.int64), "learned positions for 16 tokens and was given 17"),
-    ],
-)
-def test_tokens_that_cannot_be_read_are_one_line(idx, message):
-    with pytest.raises(UserError) as error:
-        residual_stats(tiny_model(), idx)
-    assert message in str(error.value) and "\n" not in str(error.value)
-
-
-def test_dropout_in_training_mode_is_refused():
-    model = tiny_model(dropout=0.1).train()
-    with pytest.raises(UserError, match=r"call model\.eval\(\)"):
-        residual_stats(model, tokens())
-    assert len(residual_stats(model.eval(), tokens())) == 4
 
 
 @pytest.mark.real_model

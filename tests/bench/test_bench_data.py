@@ -1,28 +1,22 @@
-"""The tokenizing benchmark compares like with like."""
+"""The tokenizing benchmark: its figures and ratios belong together."""
 
 import pydoc_data.topics
 
 import pytest
 
 from supertf.bench import data as bench_data
-from supertf.data.byte_pairs import train_bpe
+from supertf.data.downloads import is_present
 
 
-def test_the_peer_gives_the_same_ids():
-    texts = list(pydoc_data.topics.topics.values())
-    encoding = train_bpe(texts[:20], 600)
-    peer = bench_data.to_hf(encoding)
-    for text in [*texts, "naïve 漢字 🙂 \n\n x=1"]:
-        assert peer.encode(text).ids == encoding.encode_ordinary(text)
-
-
+@pytest.mark.skipif(not is_present("gpt2-vocabulary"), reason="needs `supertf fetch gpt2-vocabulary`")
 def test_figures_and_ratios_belong_together(monkeypatch):
+    """That both tokenizers give the same ids the benchmark asserts by itself."""
     texts = [text for text in pydoc_data.topics.topics.values() if len(text) > 500]
+    texts.insert(0, "naïve 漢字 🙂 \n\n x=1")
     monkeypatch.setattr(bench_data, "iter_documents", lambda name: iter(texts))
-    monkeypatch.setattr(bench_data, "is_present", lambda name: False)
-    *_, result = bench_data.run(megabytes=0.1, repeats=1)
+    *_, result = bench_data.run(megabytes=0.3, repeats=1)
     assert {"datasets", "torch"} <= set(result["machine"]["versions"])
-    assert 0.1 <= result["megabytes"] < 0.3
+    assert 0.3 <= result["megabytes"] < 0.5
     for cores in ("1_core", "2_cores"):
         ours, theirs = (result[f"{name}_{cores}_mb_per_s"] for name in ("supertf", "datasets_map"))
         assert result[f"ratio_{cores}"] == pytest.approx(ours / theirs)

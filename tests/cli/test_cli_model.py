@@ -15,7 +15,7 @@ from supertf.cli.main import main
 from supertf.cli.subject import Subject
 from supertf.data.tokenizer import load_tokenizer, save_tokenizer
 from supertf.model.generation import generate
-from supertf.model.hf_model import load_any
+from supertf.model.hf_model import load
 from supertf.model.hf_tokenizer import HFTokenizer
 from supertf.model.pretrained import save_model
 
@@ -32,6 +32,28 @@ COMMANDS = {
     "superweights scale": (*TEXT, *WEIGHT, "--factors", "0", "1", "--prompt", "It", "--max_new_tokens", "4"),
     "prune": (*TEXT, "--method", "magnitude", "--windows", "2", "--prompt", "It", "--max_new_tokens", "4"),
     "quantize": (*TEXT, "--windows", "2", "--prompt", "It", "--max_new_tokens", "4"),
+}
+
+
+BESIDE = {
+    *("config", "versions", "command", "seconds", "perplexity", "loss", "parameters", "text", "saved"),
+    *("by_kind", "by_matrix", "watched"),
+}
+KEYS = {  # of the JSON, which scripts rely on
+    "generate": {
+        *("model", "prompt", "text", "bos", "prompt_tokens", "new_tokens", "tokens_per_second"),
+        *("temperature", "seed", "weights", "device"),
+    },
+    "eval": {
+        *("model", "data", "tokens", "length", "context", "stride", "bos", "loss", "perplexity"),
+    },
+    "superweights find": {
+        *("config", "versions", "seconds", "passes", "spikes_gone", "candidates", "layers"),
+    },
+    "superweights ablate": {"config", "versions", "seconds", "weights"},
+    "superweights scale": {"config", "versions", "seconds", "weights", "factors"},
+    "prune": {*BESIDE, "unit", "sparsity"},
+    "quantize": {*BESIDE, "weights", "bits_per_weight", "bytes"},
 }
 
 
@@ -67,13 +89,14 @@ def test_every_command_reads_every_kind_of_model(models, capsys, one_thread, com
     reads, a GPT-2 with its own tokenizer, and a model of this lab's."""
     assert run(models, command, model, *COMMANDS[command], "--json") == 0
     found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert set(found) == KEYS[command]
     begins = model in ("llama", "pruned")  # as the tokenizer says
     assert found.get("config", found)["bos"] == begins
 
 
 @pytest.mark.parametrize("model", ["pruned", "neox"])
 def test_eval_and_generate_say_what_the_package_says(models, capsys, one_thread, model):
-    loaded, tokenizer = load_any(models / model)
+    loaded, tokenizer = load(models / model)
     bos = tokenizer.tokenizer.convert_tokens_to_ids("<|im_start|>") if model == "pruned" else None
     ids = tokenizer.encode_ordinary(SENTENCE * 40)[:60]
     assert run(models, "eval", model, *COMMANDS["eval"], "--by_position", "--json") == 0
@@ -178,7 +201,7 @@ def padded(tmp_path_factory):
 @pytest.mark.parametrize("command", ["generate", "superweights scale", "prune", "quantize"])
 @pytest.mark.parametrize("model", ["ours", "theirs"])
 def test_ids_beyond_the_tokenizer_are_not_generated(padded, capsys, one_thread, command, model):
-    loaded, _ = load_any(padded / model)
+    loaded, _ = load(padded / model)
     assert max(generate(loaded, [64, 65], 4)) >= 310
     options = [*COMMANDS[command], *(["--protect", "none"] if command in ("prune", "quantize") else [])]
     assert run(padded, command, model, *options, "--json") == 0

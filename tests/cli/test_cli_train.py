@@ -1,9 +1,7 @@
-"""`supertf train`: the original project's flags, word for word, and clear refusals."""
+"""`supertf train`: the original project's flags, word for word, and what a run says."""
 
-import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,235 +10,173 @@ import pytest
 import torch
 from tiny import tiny_config, tiny_tokens
 
-from supertf.cli import train as cli_train
-from supertf.cli.main import main
+import supertf as package
+from supertf.data.token_files import TokenFile, Windows
+from supertf.errors import UserError
 from supertf.model.config import PRESETS
 from supertf.model.generation import generate as library_generate
 from supertf.model.pretrained import load_model, read_checkpoint
 
-ORIGINAL = shlex.split(
+ORIGINAL = (
     "--size default --ssmax True --use_pos_enc False --wandb False --batch_size 6 --generating_step 2000 "
     "--validation_step 1000 --save_model 1000 --max_len 1024 --epoch 1 --lr 5e-5 --vocab_size 50257"
 )
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tokens")
-    tiny_tokens(folder)
-    return folder
-
-
 @pytest.fixture(autouse=True)
-def in_folder(folder, monkeypatch):
+def in_folder(lab, monkeypatch, one_thread):
     """Token files lie where `supertf data` puts them by default."""
-    monkeypatch.chdir(folder)
+    monkeypatch.chdir(lab)
     monkeypatch.setenv("SUPERTF_DEVICE", "cpu")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # matrices this small are slower on two
-    yield
-    torch.set_num_threads(threads)
 
 
-def parse(*flags: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    cli_train.add_arguments(parser)
-    return parser.parse_args(flags)
+@pytest.fixture
+def trained(supertf, monkeypatch):
+    """What `supertf train` with these flags would train: the model's config and the settings."""
+    seen = []
+
+    def stop(config, train_file, validation_file, settings, *where, **more):
+        seen.append((config, settings))
+        raise UserError("stopped")
+
+    def flags(line, *words):
+        with monkeypatch.context() as patch:
+            patch.setattr("supertf.training.train", stop)
+            assert supertf(f"train {line}", *words).line == "supertf train: stopped"
+        return seen.pop()
+
+    return flags
 
 
-def config_of(*flags: str):
-    return cli_train.model_config(parse(*flags), data_vocab_size=257)
+def train(supertf, run: Path, line: str = "") -> dict:
+    """The figures of a short run."""
+    small = f"train --batch_size 2 --max_len 16 --steps 2 --json {line} --output_dir"
+    return supertf(small, run).json
 
 
-def train(capsys, run: Path, *flags: str) -> dict:
-    small = ["--batch_size", "2", "--max_len", "16", "--steps", "2", "--output_dir", str(run), "--json"]
-    assert main(["train", *small, *flags]) == 0
-    return json.loads(capsys.readouterr().out)
-
-
-def test_the_originals_flags_mean_what_they_say():
-    args = parse("--train_data", "a.bin", "--test_data", "b.bin", *ORIGINAL)
-    config = cli_train.model_config(args, data_vocab_size=257)
+def test_the_originals_flags_mean_what_they_say(trained, monkeypatch):
+    monkeypatch.setattr("supertf.training.open_data", lambda config, *files: files)  # its windows are longer
+    config, settings = trained(f"--train_data train.bin --test_data validation.bin {ORIGINAL} --steps 1")
     assert (config.n_embd, config.n_head, config.n_layer, config.inner) == (1024, 16, 24, 4096)
-    assert (config.attention, config.position, config.n_ctx, config.vocab_size) == (
-        "ssmax",
-        "none",
-        1024,
-        50257,
-    )
-    assert args.wandb is False
-    assert (args.batch_size, args.epoch, args.lr) == (6, 1, 5e-5)
-    assert (args.generating_step, args.validation_step, args.save_model) == (2000, 1000, 1000)
+    assert (config.attention, config.position) == ("ssmax", "none")
+    assert (config.n_ctx, config.vocab_size) == (1024, 50257)
+    assert (settings.batch_size, settings.lr, settings.tracker) == (6, 5e-5, None)
+    assert (settings.sample_every, settings.validate_every, settings.save_every) == (2000, 1000, 1000)
 
 
-def test_the_originals_flags_run_end_to_end(capsys, tmp_path, monkeypatch):
+def test_the_originals_flags_run_end_to_end(supertf, tmp_path, monkeypatch):
     """Every one of them; only the size named `default` is made tiny here, to fit a test."""
     monkeypatch.setitem(PRESETS, "default", tiny_config())
-    flags = ORIGINAL.copy()
-    flags[flags.index("--max_len") + 1] = "16"
-    data = ["--train_data", "train.bin", "--test_data", "validation.bin"]
-    assert main(["train", *data, *flags, "--steps", "2", "--output_dir", str(tmp_path), "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert result["steps"] == 2
+    flags = ORIGINAL.replace("--max_len 1024", "--max_len 16")
+    line = f"train --train_data train.bin --test_data validation.bin {flags} --steps 2 --json --output_dir"
+    found = supertf(line, tmp_path).json
+    assert found["steps"] == 2 and set(found) == {
+        *("steps", "parameters", "loss", "best_validation_loss", "seconds", "tokens_per_second"),
+        *("interrupted", "run"),
+    }
     config, _ = read_checkpoint(tmp_path)
     assert (config.attention, config.position, config.vocab_size) == ("ssmax", "none", 50257)
 
 
-def test_false_is_false():
-    """argparse's `type=bool` takes the word False for true."""
-    assert config_of("--ssmax", "False").attention == "softmax"
-    assert config_of("--ssmax", "True").attention == "ssmax"
-    assert config_of("--use_pos_enc", "False").position == "none"
-    assert config_of("--use_pos_enc", "True").position == "sinusoidal"
-    assert config_of() == PRESETS["lab"].__class__(**{**PRESETS["lab"].to_dict(), "vocab_size": 257})
+def test_false_is_false(trained):
+    """As a plain bool, the word False would be true."""
+    for said, meant in (("False", "softmax"), ("no", "softmax"), ("0", "softmax"), ("True", "ssmax")):
+        assert trained("--max_len 16 --ssmax", said)[0].attention == meant
+    for said, meant in (("false", "none"), ("true", "sinusoidal"), ("yes", "sinusoidal")):
+        assert trained("--max_len 16 --use_pos_enc", said)[0].position == meant
+    config, settings = trained("--max_len 16")
+    assert config.to_dict() == {**PRESETS["lab"].to_dict(), "vocab_size": 257, "n_ctx": 16}
+    assert (settings.bos, settings.lr) == (True, 1e-3)
 
 
-def test_named_options_and_switches_agree_or_are_refused(capsys):
-    assert config_of("--attention", "logn", "--position", "alibi").attention == "logn"
-    assert config_of("--ssmax", "True", "--attention", "ssmax_bias").attention == "ssmax_bias"
-    assert main(["train", "--ssmax", "False", "--attention", "ssmax"]) == 2
-    assert "--ssmax False means --attention softmax, but --attention is ssmax" in capsys.readouterr().err
-    assert main(["train", "--use_pos_enc", "True", "--position", "none"]) == 2
-    assert "give one of them" in capsys.readouterr().err
+def test_named_options_and_switches_agree(trained):
+    config, _ = trained("--max_len 16 --attention logn --position alibi")
+    assert (config.attention, config.position) == ("logn", "alibi")
+    assert trained("--max_len 16 --ssmax True --attention ssmax_bias")[0].attention == "ssmax_bias"
 
 
-def test_epochs_become_steps_and_steps_win(folder, capsys, tmp_path):
-    from supertf.data.token_files import TokenFile, Windows
-
-    args = parse("--max_len", "16", "--batch_size", "8", "--grad_accumulation", "2", "--epoch", "3")
-    file = TokenFile("train.bin")
-    windows = len(Windows(file, 16, bos_id=256))
-    found = cli_train.train_settings(args, config_of("--max_len", "16"), file)
-    assert found.steps == -(-3 * windows // 16)
-    assert train(capsys, tmp_path / "run")["steps"] == 2
+def test_epochs_become_steps_and_steps_win(trained):
+    windows = len(Windows(TokenFile("train.bin"), 16, bos_id=256))
+    line = "--max_len 16 --batch_size 8 --grad_accumulation 2 --epoch 3"
+    assert trained(line)[1].steps == -(-3 * windows // 16)
+    assert trained(f"{line} --steps 2")[1].steps == 2
 
 
-def test_a_run_can_be_resumed_evaluated_and_generates(capsys, tmp_path):
-    first = train(capsys, tmp_path, "--save_model", "1", "--ssmax", "True", "--use_pos_enc", "False")
-    assert first["interrupted"] is False
-    assert main(["train", "--output_dir", str(tmp_path)]) == 2
-    assert "already holds a run: resume it" in capsys.readouterr().err
-    more = train(capsys, tmp_path, "--steps", "5", "--resume", "--ssmax", "True", "--use_pos_enc", "False")
+def test_a_run_can_be_resumed_evaluated_and_generates(supertf, tmp_path):
+    first = train(supertf, tmp_path, "--save_model 1 --ssmax True --use_pos_enc False")
+    assert first["interrupted"] is False and first["run"] == str(tmp_path)
+    said = supertf("train --output_dir", tmp_path)
+    assert said.code == 2 and "already holds a run: resume it" in said.line
+    more = train(supertf, tmp_path, "--steps 5 --resume --ssmax True --use_pos_enc False")
     assert more["steps"] == 5
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
     assert "mean_s" in lines[0]
     assert load_model(tmp_path).config.attention == "ssmax"
-    assert main(["eval", "--model", str(tmp_path), "--data", "validation.bin", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["bos"] is True
-    assert found["length"] == 16
-    assert main(["generate", "--model", str(tmp_path), "--max_new_tokens", "3", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["new_tokens"] <= 3
+    found = supertf("eval --data validation.bin --json --model", tmp_path).json
+    assert (found["bos"], found["length"]) == (True, 16)
+    assert supertf("generate --max_new_tokens 3 --json --model", tmp_path).json["new_tokens"] <= 3
 
 
-def test_generation_begins_with_the_token_that_training_windows_began_with(capsys, tmp_path):
-    def generate(run: Path, *flags: str) -> int:
-        small = ["--max_new_tokens", "4", "--temperature", "1", "--device", "cpu", "--json"]
-        return main(["generate", "--model", str(run), *small, *flags])
-
-    train(capsys, tmp_path / "with")
+def test_generation_begins_with_the_token_that_training_windows_began_with(supertf, tmp_path):
+    line = "generate --max_new_tokens 4 --temperature 1 --device cpu --json --model"
+    train(supertf, tmp_path / "with")
     model = load_model(tmp_path / "with")
     for prompt, ids in (("", []), ("2 plus", list(b"2 plus"))):
-        assert generate(tmp_path / "with", "--prompt", prompt) == 0
-        found = json.loads(capsys.readouterr().out)
+        found = supertf(line, tmp_path / "with", "--prompt", prompt).json
         assert (found["bos"], found["prompt_tokens"]) == (True, 1 + len(ids))
         new = library_generate(model, [256, *ids], 4, temperature=1.0, stop={256})
         assert found["text"] == bytes(new).decode(errors="replace")
-    train(capsys, tmp_path / "without", "--bos", "False")
-    assert generate(tmp_path / "without", "--prompt", "2 plus") == 0
-    assert json.loads(capsys.readouterr().out)["prompt_tokens"] == len("2 plus")
-    assert generate(tmp_path / "without", "--prompt", "") == 2
-    assert "the prompt is empty" in capsys.readouterr().err
+    train(supertf, tmp_path / "without", "--bos False")
+    assert supertf(line, tmp_path / "without", "--prompt", "2 plus").json["prompt_tokens"] == len("2 plus")
+    assert "the prompt is empty" in supertf(line, tmp_path / "without", "--prompt", "").line
 
 
-def test_a_finished_run_that_lost_its_metrics_can_be_resumed(capsys, tmp_path):
-    first = train(capsys, tmp_path)
+def test_a_finished_run_that_lost_its_metrics_can_be_resumed(supertf, tmp_path):
+    first = train(supertf, tmp_path)
     (tmp_path / "metrics.jsonl").unlink()
-    again = train(capsys, tmp_path, "--resume")
+    again = train(supertf, tmp_path, "--resume")
     assert (again["steps"], again["loss"], again["tokens_per_second"]) == (2, None, None)
     assert again["best_validation_loss"] == first["best_validation_loss"]
 
 
-def test_samples_are_shown_and_kept(capsys, tmp_path):
-    flags = ["--batch_size", "2", "--max_len", "16", "--steps", "4", "--generating_step", "2"]
-    assert main(["train", *flags, "--output_dir", str(tmp_path)]) == 0
-    assert "step 2: '" in capsys.readouterr().err
+def test_samples_are_shown_and_kept(supertf, tmp_path):
+    line = "train --batch_size 2 --max_len 16 --steps 4 --generating_step 2 --output_dir"
+    said = supertf(line, tmp_path)
+    assert said.code == 0 and "step 2: '" in said.err and "training on cpu" in said.err
+    assert "best_validation_loss  " in said.out
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "sample" in line] == [2, 4]
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--train_data", "absent.bin"], "make one with `supertf data`"),
-        (["--vocab_size", "100"], "vocabulary has 100 tokens"),
-        (["--max_len", "100000"], "fewer than"),
-        (["--lr", "-1"], "lr is -1.0"),
-        (["--save_model", "-5"], "save_every is -5"),
-        (["--device", "abacus"], "unknown device"),
-        (["--precision", "fp4"], "unknown dtype"),
-        (["--precision", "fp16"], "not for CPUs"),
-    ],
-)
-def test_mistakes_are_one_line_and_write_nothing(capsys, tmp_path, flags, message):
-    small = [] if "--max_len" in flags else ["--max_len", "16"]
-    assert main(["train", "--steps", "1", "--output_dir", str(tmp_path / "run"), *small, *flags]) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("supertf train:")]
-    assert len(lines) == 1
-    assert message in lines[0]
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.parametrize("flipped", ["train.bin", "validation.bin"])
-def test_a_flipped_bit_in_a_token_file_is_noticed(capsys, tmp_path, monkeypatch, flipped):
-    tiny_tokens(tmp_path)
+def test_a_flipped_bit_in_a_token_file_is_noticed(supertf, tmp_path, monkeypatch, flipped):
     monkeypatch.chdir(tmp_path)
+    tiny_tokens(tmp_path)
     content = bytearray(Path(flipped).read_bytes())
     content[len(content) // 2] ^= 1  # another byte of text: still a token of the vocabulary
     Path(flipped).write_bytes(content)
-    assert main(["train", "--max_len", "16", "--steps", "1"]) == 2
-    err = capsys.readouterr().err
-    assert err == f"supertf train: {flipped} was changed since it was written; run `supertf data` again\n"
-    assert not Path("runs").exists()
+    said = supertf("train --max_len 16 --steps 1")
+    assert f"{flipped} was changed since it was written; run `supertf data` again" in said.line
+    assert said.code == 2 and not Path("runs").exists()
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--ssmax", "maybe"],
-        ["--batch_size", "six"],
-        ["--size", "huge"],
-        ["--epoch", "0"],
-        ["--seed", "-1"],
-        ["--seed", str(2**63)],
-    ],
-)
-def test_wrong_types_end_with_code_2(capsys, flags):
-    with pytest.raises(SystemExit) as exit_code:
-        main(["train", *flags])
-    assert exit_code.value.code == 2
-    assert flags[0].removeprefix("--") in capsys.readouterr().err
-
-
-def test_weights_and_biases_is_asked_for_only_with_true(capsys, tmp_path, monkeypatch):
+def test_weights_and_biases_is_asked_for_only_with_true(supertf, tmp_path, monkeypatch):
     monkeypatch.setattr("supertf.training.loop.get_available_trackers", lambda: ["tensorboard"])
-    train(capsys, tmp_path / "without", "--wandb", "False")
-    assert main(["train", "--wandb", "True", "--output_dir", str(tmp_path / "with"), "--max_len", "16"]) == 2
-    assert "pip install wandb" in capsys.readouterr().err
+    train(supertf, tmp_path / "without", "--wandb False")
+    said = supertf("train --wandb True --max_len 16 --output_dir", tmp_path / "with")
+    assert said.code == 2 and "pip install wandb" in said.line
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_with_twice_the_accumulation(capsys, tmp_path):
+def test_two_processes_train_as_one_with_twice_the_accumulation(supertf, tmp_path):
     """Data parallel: same windows, same mean gradient, one checkpoint."""
-    flags = ["--steps", "4", "--device", "cpu"]
-    train(capsys, tmp_path / "one", *flags, "--grad_accumulation", "2")
-    small = ["--max_len", "16", "--batch_size", "2", "--json", "--output_dir", str(tmp_path / "two")]
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "supertf.cli.main"]
-    package = str(Path(cli_train.__file__).parents[1])
+    line = "--steps 4 --device cpu --max_len 16 --batch_size 2 --json --output_dir"
+    train(supertf, tmp_path / "one", f"--grad_accumulation 2 {line.removesuffix('--output_dir')}")
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "supertf.cli"]
     done = subprocess.run(
-        [sys.executable, *launch, "train", *flags, *small],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": package},
+        [sys.executable, *launch, "train", *line.split(), str(tmp_path / "two")],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(package.__file__).parents[1])},
         capture_output=True,
         text=True,
         timeout=1800,

@@ -12,9 +12,10 @@ from supertf.compression.activation_quantization import (
     quantized_activations,
     super_activations,
 )
-from supertf.compression.quantization import quantize, quantized
+from supertf.compression.quantization import plan_quantization
+from supertf.compression.verbs import quantized
 from supertf.errors import UserError
-from supertf.model.layer_matrices import kind, matrices
+from supertf.model.weight_matrices import kind, matrices
 from supertf.superweights.find import candidates, find_spikes
 
 pytestmark = pytest.mark.kernels
@@ -108,7 +109,7 @@ def test_the_model_is_as_before_also_after_an_exception():
 def test_quantized_weights_around_it_or_inside_it_give_the_same():
     model = planted_model()
     before = logits(model)
-    weights = quantize(model, "int4 block=tensor", progress=False)
+    weights = plan_quantization(model, "int4 block=tensor", progress=False)
     with quantized(model, weights), quantized_activations(model, bits=4):
         outside = logits(model)
     with quantized_activations(model, bits=4), quantized(model, weights):

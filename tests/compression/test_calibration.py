@@ -7,7 +7,7 @@ from planted import CONFIG, planted_model
 from supertf.compression.calibration import calibrate, windows_of
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
-from supertf.model.layer_matrices import matrices
+from supertf.model.weight_matrices import matrices
 
 LENGTH = 8
 

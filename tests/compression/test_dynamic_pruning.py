@@ -14,12 +14,12 @@ from supertf.compression.calibration import calibrate
 from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.compression.input_quantiles import gates, input_sizes, principal_axes
 from supertf.compression.packed import packed_weights
-from supertf.compression.pruning import pruned, pruned_copy
-from supertf.compression.pruning_plan import plan
-from supertf.compression.quantization import quantize, quantized
+from supertf.compression.pruning_plan import plan_static
+from supertf.compression.quantization import plan_quantization
+from supertf.compression.verbs import prune, pruned, quantized
 from supertf.compression.weight_groups import how_many
 from supertf.errors import UserError
-from supertf.model.layer_matrices import matrices
+from supertf.model.weight_matrices import matrices
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LENGTH = 12
@@ -292,9 +292,9 @@ def test_a_copy_made_inside_is_the_plain_model(model, sizes):
 def test_static_changes_and_dynamic_pruning_go_together_in_either_order(model, sizes, way, method):
     dynamic = plan_dynamic(model, method, 0.5, sizes[method], [PLANTED])
     if way == "prune":
-        static = pruned, plan(model, "magnitude", 0.5, progress=False)
+        static = pruned, plan_static(model, "magnitude", 0.5, progress=False)
     else:
-        static = quantized, quantize(model, "int4 block=8", progress=False)
+        static = quantized, plan_quantization(model, "int4 block=8", progress=False)
     plain = read(model)
     with static[0](model, static[1]):
         changed = copy.deepcopy(model)
@@ -309,10 +309,10 @@ def test_static_changes_and_dynamic_pruning_go_together_in_either_order(model, s
 
 
 def test_a_statically_pruned_copy_made_inside_is_not_cut(model, sizes):
-    static = plan(model, "magnitude", 0.5, progress=False)
+    static = plan_static(model, "magnitude", 0.5, progress=False)
     with dynamically_pruned(model, plan_dynamic(model, "top", 0.9)):
-        inside = pruned_copy(model, static)
-    assert torch.equal(read(inside), read(pruned_copy(model, static)))
+        inside = prune(model, static)
+    assert torch.equal(read(inside), read(prune(model, static)))
 
 
 def test_different_matrices_can_be_pruned_one_inside_the_other_and_the_same_cannot(model, sizes):

@@ -14,7 +14,7 @@ from supertf.compression.calibration import calibrate
 from supertf.compression.input_quantiles import STEPS, input_sizes, principal_axes, quantiles_of
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
-from supertf.model.layer_matrices import matrices
+from supertf.model.weight_matrices import matrices
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LENGTH = 12

@@ -10,11 +10,11 @@ from supertf.analysis.losses import perplexity
 from supertf.compression.calibration import calibrate
 from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.compression.input_quantiles import input_sizes
-from supertf.compression.pruning import pruned
-from supertf.compression.pruning_methods import applied, make_plan, prepare
-from supertf.compression.pruning_names import FAMILY, needs_text
-from supertf.compression.pruning_plan import plan
+from supertf.compression.methods import FAMILY, needs_text
+from supertf.compression.pruning_plan import plan_static
 from supertf.compression.structured import plan_structured
+from supertf.compression.verbs import calibration_for, plan_pruning, prune, pruned
+from supertf.data.text import Text
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.experiments.measure_proofs import APART
@@ -39,7 +39,7 @@ def own_plan(model, method, ids):
     """The plan of the method's own module, at half sparsity."""
     if FAMILY[method] == "static":
         calibration = calibrate(model, ids, LENGTH, hessians=True)
-        return plan(model, method, 0.5, calibration, watch=[PLANTED], progress=False)
+        return plan_static(model, method, 0.5, calibration, watch=[PLANTED], progress=False)
     if FAMILY[method] == "structured":
         calibration = calibrate(model, ids, LENGTH)
         return plan_structured(model, method, 0.5, calibration, watch=[PLANTED], progress=False)
@@ -52,14 +52,14 @@ def own_plan(model, method, ids):
 @pytest.mark.parametrize("method", FAMILY)
 def test_a_method_by_name_computes_what_its_own_module_does(model, method):
     ids, idx = read(3, 64), torch.tensor([read(0, 12)])
-    prepared = prepare(model, method, ids, LENGTH)
+    prepared = calibration_for(model, method, Text(torch.tensor(ids), LENGTH))
     assert (prepared is not None) == needs_text(method)
-    ours = make_plan(model, method, 0.5, prepared, watch=[PLANTED], progress=False)
+    ours = plan_pruning(model, method, sparsity=0.5, calibration=prepared, watch=[PLANTED], progress=False)
     theirs = own_plan(model, method, ids)
     alone = dynamically_pruned if FAMILY[method] == "dynamic" else pruned
     with torch.no_grad():
         dense = model(idx).logits
-        with applied(model, ours) as skipped:
+        with pruned(model, ours) as skipped:
             by_name = model(idx).logits
         with alone(model, theirs):
             expected = model(idx).logits
@@ -69,9 +69,9 @@ def test_a_method_by_name_computes_what_its_own_module_does(model, method):
 
 
 def test_an_unknown_method_is_refused_in_one_line(model):
-    for call in (lambda: prepare(model, "wandb", [1] * 64), lambda: make_plan(model, "wandb", 0.5)):
+    for call in (calibration_for, plan_pruning, prune):
         with pytest.raises(UserError, match="unknown pruning method 'wandb'; choose from random, magnitude"):
-            call()
+            call(model, "wandb", *([[1] * 64] if call is calibration_for else []))
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +95,13 @@ def measured(settings, **changes):
 def test_a_cell_tells_the_perplexity_under_its_plan_for_each_shield(model, settings, method):
     result = measured(settings, method=method)
     (point,) = result["points"]
-    prepared = prepare(model, method, read(AWAY, 64), LENGTH)
+    prepared = calibration_for(model, method, Text(torch.tensor(read(AWAY, 64)), LENGTH))
     evaluation = read(0, 2 * LENGTH + 1)
     assert result["dense"]["perplexity"] == pytest.approx(perplexity(model, evaluation, LENGTH).perplexity)
     for shield, protect in {"none": [], "super": [PLANTED]}.items():
-        made = make_plan(model, method, 0.5, prepared, protect, [PLANTED], progress=False)
-        with applied(model, made, [PLANTED]) as skipped:
+        options = {"protect": protect, "watch": PLANTED, "progress": False}
+        made = plan_pruning(model, method, sparsity=0.5, calibration=prepared, **options)
+        with pruned(model, made, watch=PLANTED) as skipped:
             expected = perplexity(model, evaluation, LENGTH).perplexity
         assert point[shield]["perplexity"] == pytest.approx(expected)
         assert point[shield]["removed"] == pytest.approx(made.sparsity if skipped is None else skipped.work)
@@ -119,7 +120,7 @@ def test_a_shield_that_changes_nothing_of_the_plan_is_said_to_be_the_same(settin
 
 def test_lost_is_the_protecting_plan_with_the_weights_zero_all_the_same(model, settings):
     (point,) = measured(settings, method="magnitude")["points"]
-    made = make_plan(model, "magnitude", 0.5, protect=[PLANTED], progress=False)
+    made = plan_pruning(model, "magnitude", sparsity=0.5, protect=PLANTED, progress=False)
     with pruned(model, made), scaled_weights(model, [PLANTED], 0.0):
         expected = perplexity(model, read(0, 2 * LENGTH + 1), LENGTH).perplexity
     assert point["lost"] == pytest.approx(expected)

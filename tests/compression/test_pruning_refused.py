@@ -8,11 +8,11 @@ from planted import CONFIG, planted_model
 
 from supertf.compression.calibration import calibrate
 from supertf.compression.packed import packed_weights
-from supertf.compression.pruning import pruned, pruned_copy
-from supertf.compression.pruning_plan import plan as make_plan
+from supertf.compression.pruning_plan import plan_static as make_plan
+from supertf.compression.verbs import prune, pruned
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
-from supertf.model.layer_matrices import matrices
+from supertf.model.weight_matrices import matrices
 
 LENGTH = 12
 IDS = torch.randint(0, 50, (4 * LENGTH,), generator=torch.Generator().manual_seed(1))
@@ -66,13 +66,13 @@ def test_a_calibration_of_other_matrices_is_refused(model, calibration):
     with pytest.raises(UserError, match=r"has 16 inputs of h\.0\.attn.c_attn, which has 32"):
         plan(wider, "wanda", 0.5, calibration)
     with pytest.raises(UserError, match=r"the plan prunes h\.0\.attn.c_attn, a matrix of 48 x 16"):
-        pruned_copy(wider, plan(model, "magnitude", 0.5))
+        prune(wider, plan(model, "magnitude", 0.5))
 
 
 def test_pruning_twice_is_refused_and_the_first_is_still_undone(model):
     first, second = plan(model, "magnitude", 0.3), plan(model, "random", 0.3)
     with pruned(model, first):
-        for again in (pruned_copy, lambda *both: pruned(*both).__enter__()):
+        for again in (prune, lambda *both: pruned(*both).__enter__()):
             with pytest.raises(UserError, match="pruned already"):
                 again(model, second)
         assert sum(int((m.weight == 0).sum()) for m in matrices(model).values()) == sum(first.counts.values())
@@ -85,7 +85,7 @@ def test_packed_weights_would_hide_the_pruning():
     model = GPT(config).eval().bfloat16()
     found = plan(model, "magnitude", 0.5)
     with packed_weights(model, "int4"), pytest.raises(UserError, match="change them first, then pack"):
-        pruned_copy(model, found)
+        prune(model, found)
 
 
 def test_damaged_weights_are_refused(calibration):

@@ -9,15 +9,14 @@ from planted import CONFIG, planted_model
 
 from supertf.compression.calibration import calibrate
 from supertf.compression.packed import packed_weights
-from supertf.compression.pruning import pruned, pruned_copy
-from supertf.compression.pruning_plan import plan
-from supertf.compression.quantization import Scheme, holding_out, quantize, quantized, quantized_copy
+from supertf.compression.pruning_plan import plan_static
+from supertf.compression.quantization import Scheme, holding_out, plan_quantization
 from supertf.compression.rounding import round_to_nearest
+from supertf.compression.verbs import prune, pruned, quantize, quantized
 from supertf.errors import UserError
 from supertf.experiments.measure_smollm2 import text
 from supertf.model.gpt import GPT
-from supertf.model.layer_matrices import matrices
-from supertf.model.projections import parse
+from supertf.model.weight_matrices import matrices, parse
 from supertf.superweights.ablation import text_loss
 
 pytestmark = pytest.mark.kernels
@@ -57,7 +56,7 @@ def unchanged(model):
 
 def rounded(model, scheme="int4 block=8", *args, **settings):
     """`quantize` without a progress bar."""
-    return quantize(model, scheme, *args, progress=False, **settings)
+    return plan_quantization(model, scheme, *args, progress=False, **settings)
 
 
 @settings(deadline=None, max_examples=25)
@@ -104,7 +103,7 @@ def test_the_model_comes_back_bit_for_bit_also_after_an_exception(calibration, s
 
 def test_a_copy_computes_what_the_quantized_model_does(model):
     found = rounded(model)
-    copy = quantized_copy(model, found)
+    copy = quantize(model, found)
     with quantized(model, found), torch.no_grad():
         inside = model(IDS[None, :LENGTH]).logits
         assert torch.equal(inside, copy(IDS[None, :LENGTH]).logits)
@@ -128,18 +127,18 @@ def test_the_fate_of_a_watched_weight_is_its_value_before_and_after(model):
     )
     assert [fate.coordinate for fate in free.fates] == [PLANTED, other]
     first, second = free.fates
-    assert (first.before, first.held) == (3.0, False) and first.after < 1  # clipped
+    assert (first.before, first.protected) == (3.0, False) and first.after < 1  # clipped
     assert second.before == model.h[0].mlp.c_proj.weight[3, 4] != second.after
-    assert (held.fates[0].before, held.fates[0].after, held.fates[0].held) == (3.0, 3.0, True)
+    assert (held.fates[0].before, held.fates[0].after, held.fates[0].protected) == (3.0, 3.0, True)
     assert held.fates[1] == second  # of another matrix
 
 
 @pytest.mark.parametrize("kinds", [None, ["mlp.c_proj", "mlp.c_fc"], ["mlp.c_fc"]])
 def test_holding_out_afterwards_is_holding_out_at_once(model, calibration, kinds):
     scheme, weights = "int4 block=8 clip=output", [PLANTED, (0, 3, 4)]
-    bare = quantize(model, scheme, (), [PLANTED], calibration, kinds, progress=False)
+    bare = plan_quantization(model, scheme, (), [PLANTED], calibration, kinds, progress=False)
     later = holding_out(model, bare, weights, [PLANTED], calibration)
-    once = quantize(model, scheme, weights, [PLANTED], calibration, kinds, progress=False)
+    once = plan_quantization(model, scheme, weights, [PLANTED], calibration, kinds, progress=False)
     assert (later.held, later.fates, later.errors) == (once.held, once.fates, once.errors)
     assert later.values.keys() == once.values.keys()
     assert all(torch.equal(value, once.values[name]) for name, value in later.values.items())
@@ -170,7 +169,7 @@ def test_bits_are_those_of_codes_scales_zero_points_and_weights_held_out(model):
 
 
 def test_only_the_kinds_that_are_named_are_rounded(model):
-    found = rounded(model, "int4", [PLANTED], [PLANTED], kinds=["attn.c_attn"])
+    found = rounded(model, "int4", [PLANTED], [PLANTED], matrices=["attn.c_attn"])
     assert list(found.values) == [f"h.{layer}.attn.c_attn" for layer in range(3)]
     assert found.fates[0].before == found.fates[0].after == 3
     assert found.held == () and found.bits_per_weight == 4.5
@@ -189,34 +188,34 @@ def test_hugging_face_models_are_quantized_and_restored(family):
 
 
 def test_pruned_models_are_quantized_and_quantized_ones_pruned_in_copies(model):
-    sparse, few = plan(model, "magnitude", 0.5, progress=False), rounded(model)
-    pruned_first = pruned_copy(model, sparse)
-    both = quantized_copy(pruned_first, rounded(pruned_first))
+    sparse, few = plan_static(model, "magnitude", 0.5, progress=False), rounded(model)
+    pruned_first = prune(model, sparse)
+    both = quantize(pruned_first, rounded(pruned_first))
     assert torch.equal(both.h[0].mlp.c_proj.weight, rounded(pruned_first).values["h.0.mlp.c_proj"])
-    other = pruned_copy(quantized_copy(model, few), sparse)
+    other = prune(quantize(model, few), sparse)
     kept = ~sparse.removed[NAME]
     assert torch.equal(other.h[1].mlp.c_proj.weight[kept], few.values[NAME][kept])
     assert not other.h[1].mlp.c_proj.weight[~kept].any()
 
 
 def test_quantizing_twice_or_while_pruned_is_refused(model):
-    few, sparse = rounded(model), plan(model, "magnitude", 0.5, progress=False)
+    few, sparse = rounded(model), plan_static(model, "magnitude", 0.5, progress=False)
     with quantized(model, few):
-        for again in (quantized_copy, lambda *both: quantized(*both).__enter__()):
+        for again in (quantize, lambda *both: quantized(*both).__enter__()):
             with pytest.raises(
                 UserError, match="quantized already: leave that context before quantizing again"
             ):
                 again(model, few)
         with pytest.raises(UserError, match="quantized already: leave that context before pruning it"):
-            pruned_copy(model, sparse)
+            prune(model, sparse)
     with pruned(model, sparse), pytest.raises(UserError, match=r"is pruned already: .* before quantizing it"):
-        quantized_copy(model, few)
+        quantize(model, few)
 
 
 def test_a_model_that_was_changed_while_quantized_is_not_undone():
     model = planted_model()
     with (
-        pytest.raises(UserError, match=r"changed while it was quantized.*train a `quantized_copy`"),
+        pytest.raises(UserError, match=r"changed while it was quantized.*train a copy \(`quantize`\)"),
         quantized(model, rounded(model)),
     ):
         model.h[1].mlp.c_proj.weight.data[7, 21] = 9
@@ -234,7 +233,7 @@ def test_packed_weights_would_hide_the_quantizing():
     model = GPT(config).eval().bfloat16()
     found = rounded(model)
     with packed_weights(model, "int4"), pytest.raises(UserError, match="change them first, then pack"):
-        quantized_copy(model, found)
+        quantize(model, found)
 
 
 BAD = [
@@ -245,8 +244,8 @@ BAD = [
         {"scheme": "int4 clip=output"},
         r"clip=output needs a calibration .* 16 inputs of h\.0\.attn\.c_attn, got 0",
     ),
-    ({"kinds": ["mlp.down"]}, "choose one or more of attn.c_attn"),
-    ({"hold_out": [(3, 0, 0)]}, "the model has layers 0 to 2"),
+    ({"matrices": ["mlp.down"]}, "choose one or more of attn.c_attn"),
+    ({"protect": [(3, 0, 0)]}, "the model has layers 0 to 2"),
     ({"watch": [(0, 16, 0)]}, "is 16 x 40"),
 ]
 
@@ -265,13 +264,13 @@ def test_damaged_weights_and_other_models_are_refused(model):
         rounded(damaged)
     wider = GPT(CONFIG.__class__(**{**CONFIG.to_dict(), "n_embd": 32}))
     with pytest.raises(UserError, match=r"the plan quantizes h\.0\.attn\.c_attn, a matrix of 48 x 16"):
-        quantized_copy(wider, rounded(model))
+        quantize(wider, rounded(model))
 
 
 @pytest.mark.real_model
 def test_the_built_in_model_was_stored_in_4_bits_by_blocks_of_32_which_loses_nothing_again(smollm2):
     kinds = ["mlp.c_proj"]
-    lossless, coarser = (rounded(smollm2, f"int4 block={block}", kinds=kinds) for block in (32, 64))
+    lossless, coarser = (rounded(smollm2, f"int4 block={block}", matrices=kinds) for block in (32, 64))
     assert max(lossless.errors.values()) < 1e-9
     assert min(coarser.errors.values()) > 1e-3
 
@@ -282,7 +281,7 @@ def test_rows_clipped_for_least_error_lose_less_when_super_weights_are_held_out(
     several = [parse(place) for place in ("11[507, 1229]", "11[507, 1487]", "2[507, 430]", "2[507, 90]")]
     losses = []
     for hold_out in ([], several):
-        found = rounded(smollm2, "int4 block=channel clip=error", hold_out, kinds=["mlp.c_proj"])
+        found = rounded(smollm2, "int4 block=channel clip=error", hold_out, matrices=["mlp.c_proj"])
         with quantized(smollm2, found):
             losses.append(loss(smollm2))
     assert losses[1] < losses[0] - 0.03  # 3.34 and 3.44 were seen; 2.85 as it is

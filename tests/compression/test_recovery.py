@@ -7,14 +7,14 @@ import torch
 from planted import CONFIG, TEXT, learned_model, planted_model
 
 from supertf.analysis.losses import perplexity
-from supertf.compression.pruning import pruned, pruned_copy
-from supertf.compression.pruning_plan import plan
+from supertf.compression.pruning_plan import plan_static
 from supertf.compression.recovery import divergence
 from supertf.compression.recovery import recover as train_on
 from supertf.compression.structured import plan_structured, smaller
+from supertf.compression.verbs import prune, pruned
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
-from supertf.model.layer_matrices import matrices
+from supertf.model.weight_matrices import matrices
 
 recover = functools.partial(train_on, length=8, batch_size=4, lr=3e-3, progress=False)
 TRAIN, HELD_OUT = TEXT[:1600], TEXT[1600:2000]
@@ -60,8 +60,8 @@ def test_divergence_is_the_kl_divergence_written_out(dense, small):
 
 
 def test_weights_that_pruning_removed_stay_removed_and_the_rest_learns(dense):
-    found = plan(dense, "random", 0.5, progress=False)
-    copy = pruned_copy(dense, found)
+    found = plan_static(dense, "random", 0.5, progress=False)
+    copy = prune(dense, found)
     with torch.no_grad():
         trained = recover(copy, TRAIN, 10).model
     for name, matrix in matrices(trained).items():

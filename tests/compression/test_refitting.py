@@ -10,10 +10,10 @@ from planted import CONFIG, TEXT, learned_model
 from supertf.analysis.losses import perplexity
 from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
 from supertf.compression.input_quantiles import input_sizes
-from supertf.compression.pruning import pruned_copy
-from supertf.compression.pruning_plan import plan as static_plan
+from supertf.compression.pruning_plan import plan_static as static_plan
 from supertf.compression.refitting import refit as fit_anew
 from supertf.compression.structured import plan_structured, smaller
+from supertf.compression.verbs import prune
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
 
@@ -127,7 +127,7 @@ def test_a_model_with_biases_keeps_them():
 def test_mistakes_are_named(model):
     small = GPT(dataclasses.replace(CONFIG, n_layer=1))
     wider = plan_dynamic(GPT(dataclasses.replace(CONFIG, n_inner=48)), "top", 0.5)
-    zeros = pruned_copy(model, static_plan(model, "magnitude", 0.5, progress=False))
+    zeros = prune(model, static_plan(model, "magnitude", 0.5, progress=False))
     for given, part in (
         (lambda: refit(model, SEEN[:5]), "fewer than one window"),
         (lambda: refit(model, SEEN, kinds=["mlp.c_fc"]), "choose one or both"),

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import io
 import itertools
 import math
 
@@ -18,19 +19,17 @@ from supertf.compression.calibration import calibrate
 from supertf.compression.dynamic_pruning import Cut, cut_to, dynamically_pruned, plan_dynamic
 from supertf.compression.input_quantiles import input_sizes, principal_axes
 from supertf.compression.packed import packed_weights
-from supertf.compression.pruning import pruned, pruned_copy
-from supertf.compression.pruning_plan import plan
-from supertf.compression.quantization import quantize, quantized
+from supertf.compression.pruning_plan import plan_static
+from supertf.compression.quantization import plan_quantization
 from supertf.compression.skipped_columns import Skipping, skipping
+from supertf.compression.verbs import prune, pruned, quantized
 from supertf.compression.weight_groups import how_many
 from supertf.errors import UserError
 from supertf.experiments.measure_smollm2 import text
 from supertf.model.config import GPTConfig
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
-from supertf.model.layer_matrices import matrices
-from supertf.model.linear import Linear
-from supertf.model.projections import parse
+from supertf.model.weight_matrices import matrices, parse
 from supertf.superweights.edit import scaled_weights
 
 pytestmark = [pytest.mark.kernels, pytest.mark.usefixtures("one_thread")]
@@ -150,14 +149,14 @@ def test_skipping_computes_what_masking_does(models, name, method, axes, share, 
             whole = model(torch.tensor([tokens])).logits[0]
     assert torch.allclose(logits, expected, rtol=0, atol=1e-5 * max(1.0, float(expected.abs().max())))
     assert torch.allclose(whole, expected, rtol=0, atol=1e-5 * max(1.0, float(expected.abs().max())))
-    assert all(module.product is None for module in model.modules() if isinstance(module, Linear))
+    assert not held(model)
 
 
 @pytest.mark.parametrize("out", [1, 7, 255, 256, 510, 1024, 2048, 2056])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_layer_of_any_width_computes_its_product_with_the_inputs_that_count(out, bias):
     torch.manual_seed(out)
-    layer = Linear(33, out, bias=bias)
+    layer = torch.nn.Linear(33, out, bias=bias)
     axes = torch.linalg.qr(torch.randn(33, 33)).Q
     for threshold, turn, shape in itertools.product(
         [0.0, 0.7, 99.0], [None, axes], [(33,), (1, 33), (1, 1, 33)]
@@ -236,20 +235,22 @@ def test_nothing_is_left_behind_also_after_an_exception(models, method):
         assert not torch.equal(step_by_step(model, [3, 1, 4]), plain)
         raise KeyError("something went wrong inside")
     assert not held(model)
-    assert all(module.product is None for module in model.modules() if isinstance(module, Linear))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert storages == [tensor.data_ptr() for tensor in model.state_dict().values()]
     assert torch.equal(step_by_step(model, [3, 1, 4]), plain)
 
 
-def test_a_copy_made_inside_is_the_plain_model(models):
-    model, _ = models["SwiGLU"]
+def test_a_copy_or_a_file_made_inside_is_the_plain_model(models):
+    (model, _), file = models["SwiGLU"], io.BytesIO()
     plain = step_by_step(model, [3, 1, 4])
-    sparse = plan(model, "magnitude", 0.5, kinds=["attn.c_proj"], progress=False)
+    sparse = plan_static(model, "magnitude", 0.5, kinds=["attn.c_proj"], progress=False)
     with skipping(model, planned(models["SwiGLU"], "gate", 0.9)):
-        twin, lighter = copy.deepcopy(model), pruned_copy(model, sparse)
-    assert torch.equal(step_by_step(twin, [3, 1, 4]), plain)
-    assert torch.equal(step_by_step(lighter, [3, 1, 4]), step_by_step(pruned_copy(model, sparse), [3, 1, 4]))
+        twin, lighter = copy.deepcopy(model), prune(model, sparse)
+        torch.save(model, file)
+    file.seek(0)
+    for one in (twin, torch.load(file, weights_only=False)):
+        assert torch.equal(step_by_step(one, [3, 1, 4]), plain) and not held(one)
+    assert torch.equal(step_by_step(lighter, [3, 1, 4]), step_by_step(prune(model, sparse), [3, 1, 4]))
 
 
 @pytest.mark.parametrize("method", ["inputs", "gate"])
@@ -258,9 +259,9 @@ def test_static_changes_come_first_and_are_refused_inside(models, way, method):
     model, _ = models["SwiGLU"]
     found = planned(models["SwiGLU"], method, 0.5)
     if way == "prune":
-        static = pruned, plan(model, "magnitude", 0.5, progress=False)
+        static = pruned, plan_static(model, "magnitude", 0.5, progress=False)
     else:
-        static = quantized, quantize(model, "int4 block=8", progress=False)
+        static = quantized, plan_quantization(model, "int4 block=8", progress=False)
     plain = step_by_step(model, [3, 1, 4])
     with static[0](model, static[1]):
         with dynamically_pruned(model, found):

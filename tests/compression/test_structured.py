@@ -11,17 +11,18 @@ from hypothesis import strategies as st
 from planted import planted_model
 
 from supertf.compression.calibration import calibrate
-from supertf.compression.pruning import Pruning, pruned
-from supertf.compression.pruning_plan import plan
+from supertf.compression.pruning import Pruning
+from supertf.compression.pruning_plan import plan_static
 from supertf.compression.structured import SCORES, in_smaller, smaller
 from supertf.compression.structured import plan_structured as make_plan
+from supertf.compression.verbs import pruned
 from supertf.compression.weight_groups import how_many
 from supertf.errors import UserError
 from supertf.model.config import GPTConfig
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
-from supertf.model.layer_matrices import matrices
 from supertf.model.pretrained import load_model, save_model
+from supertf.model.weight_matrices import matrices
 
 plan_structured = functools.partial(make_plan, progress=False)
 LENGTH = 12
@@ -334,11 +335,11 @@ def test_models_of_other_packages_and_damaged_ones_are_refused(calibration):
 
 def test_plans_that_no_smaller_model_fits_are_refused(model, calibration):
     whole = plan_structured(model, "channels", 0.2, calibration)
-    single = plan(model, "magnitude", 0.2, kinds=["mlp.c_fc", "mlp.c_proj"], progress=False)
+    single = plan_static(model, "magnitude", 0.2, kinds=["mlp.c_fc", "mlp.c_proj"], progress=False)
     with pytest.raises(UserError, match=r"removes single weights of h\.0\.mlp\.c_fc, not whole channels"):
         smaller(model, single)
     with pytest.raises(UserError, match="not for both matrices of every MLP or every attention"):
-        smaller(model, plan(model, "magnitude", 0.2, progress=False))
+        smaller(model, plan_static(model, "magnitude", 0.2, progress=False))
     with pytest.raises(UserError, match="not for both matrices of every MLP or every attention"):
         smaller(torch.nn.Linear(2, 2), whole)
     more = plan_structured(model, "channels", 0.5, calibration).removed

@@ -9,7 +9,7 @@ import torch
 from families import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import CONFIG, planted_model
+from planted import CONFIG, held, planted_model
 
 from supertf.compression.calibration import calibrate
 from supertf.compression.dynamic_pruning import plan_dynamic
@@ -19,7 +19,6 @@ from supertf.compression.two_step_head import rough_head, svd_softmax
 from supertf.errors import UserError
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
-from supertf.model.linear import Linear
 
 pytestmark = [pytest.mark.kernels, pytest.mark.usefixtures("one_thread")]
 LENGTH = 12
@@ -65,7 +64,7 @@ def test_the_best_words_get_exact_logits_and_the_others_rough_ones_on_both_paths
             together = model(torch.tensor([tokens])).logits[0]
     assert torch.allclose(together, expected, rtol=0, atol=1e-5)
     assert torch.allclose(one_by_one, expected, rtol=0, atol=1e-5)
-    assert model.lm_head.product is None
+    assert not held(model)
 
 
 def test_all_words_exact_or_all_directions_is_the_plain_head(model, states):
@@ -118,7 +117,7 @@ def test_nothing_is_left_behind_also_after_an_exception(model, states):
     before = model.lm_head.weight.clone()
     with pytest.raises(KeyError), svd_softmax(model, rough_head(model, states, 2, 2)):
         raise KeyError("something went wrong inside")
-    assert all(module.product is None for module in model.modules() if isinstance(module, Linear))
+    assert not held(model)
     assert torch.equal(model.lm_head.weight, before)
 
 
@@ -143,7 +142,7 @@ def test_what_cannot_be_is_refused_in_one_line(model, states):
     refused = pytest.raises(UserError, match="lm_head is packed, or skips, already")
     with svd_softmax(model, head), refused, svd_softmax(model, head):
         pass
-    assert model.lm_head.product is None
+    assert not held(model)
 
 
 @given(st.lists(st.floats(width=32), min_size=1, max_size=9), st.floats(0, 1e3, width=32), st.data())

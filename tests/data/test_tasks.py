@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supertf.data.tasks import FAMILIES, Task
-from supertf.errors import UserError
 
 families = st.sampled_from(FAMILIES)
 
@@ -102,16 +101,3 @@ def test_needles_are_spread_over_the_whole_sequence():
     _, batch = made("recall", length=64, size=2000)
     mean = batch.needles.double().mean()
     assert mean == pytest.approx(31.5, abs=4 * 64 / math.sqrt(12 * batch.needles.numel()))
-
-
-def test_what_does_not_fit_is_refused_with_what_to_do():
-    with pytest.raises(UserError, match="unknown task 'sorting'; choose from recall"):
-        Task("sorting")
-    with pytest.raises(UserError, match="64 queries need at least one key more"):
-        Task(queries=64)
-    with pytest.raises(UserError, match="values is 1"):
-        Task(values=1)
-    with pytest.raises(UserError, match="8 queries with 7 items each do not fit into items 0 to 50 of 50"):
-        Task("majority").batch(1, 50, torch.Generator())
-    with pytest.raises(UserError, match="do not fit into items 0 to 6 of 64"):
-        Task().batch(1, 64, torch.Generator(), depth=(0, 0.1))

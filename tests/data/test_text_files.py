@@ -1,4 +1,4 @@
-"""Local files: every suffix is read as what it is or refused, and what a folder leaves out is said."""
+"""Local files: every suffix is read as what it is, whole, and what a folder leaves out is said."""
 
 import bz2
 import csv
@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supertf.data.corpus import describe, iter_documents
+from supertf.data.text_files import DOCUMENT_CHARS
 from supertf.errors import UserError
 
 ROWS = ["first row", 'second, "quoted"\nrow with é', "third\twith a tab"]
@@ -43,6 +44,12 @@ def json_lines(rows: list[str]) -> str:
     return "".join(json.dumps({"id": i, "text": row}) + "\n" for i, row in enumerate(rows))
 
 
+def parquet(rows: list[str]) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.table({"id": range(len(rows)), "text": rows}), sink)
+    return sink.getvalue().to_pybytes()
+
+
 CONTENT = {
     ".jsonl": json_lines,
     ".ndjson": json_lines,
@@ -65,38 +72,70 @@ def read(path, **options) -> list[str]:
     return list(iter_documents(str(path), **options))
 
 
+# --- text -------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    lines=st.lists(
+        st.sampled_from(["", "a line of text, é漢🙂", "long " * 300, "x" * 9000, " "]), max_size=60
+    ),
+    end=st.sampled_from(["", "\n"]),
+)
+def test_a_text_file_is_cut_without_losing_a_character(tmp_path_factory, lines, end):
+    text = "\n".join(lines) + end or "\n"
+    path = tmp_path_factory.mktemp("text") / "file.txt"
+    path.write_text(text, encoding="utf-8", newline="")
+    documents = read(path)
+    assert "".join(documents) == text
+    assert all(0 < len(document) < 5 * DOCUMENT_CHARS for document in documents)
+    assert all(len(document) >= DOCUMENT_CHARS for document in documents[:-1])
+
+
+def test_text_is_cut_at_blank_lines(tmp_path):
+    paragraph = "A sentence of the paragraph.\n" * 20 + "\n"
+    documents = read(write(tmp_path / "book.txt", paragraph * 40))
+    assert len(documents) > 4
+    assert all(document.endswith(".\n\n") for document in documents)
+
+
+def test_byte_order_mark_and_windows_line_ends_are_normalised(tmp_path):
+    assert read(write(tmp_path / "windows.txt", "\ufeffone\r\ntwo")) == ["one\ntwo"]
+
+
+def test_a_single_file_with_an_unknown_suffix_is_text_and_said_to_be(tmp_path, capsys):
+    path = write(tmp_path / "server.log", "GET /index\n[1]\n")
+    assert read(path) == ["GET /index\n[1]\n"]
+    assert capsys.readouterr().err == f"{path}: read as plain text\n"
+
+
+# --- rows -------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("compression", ["", *COMPRESS])
 @pytest.mark.parametrize("suffix", CONTENT)
 def test_rows_are_the_same_under_every_suffix(tmp_path, suffix, compression):
-    assert read(write(tmp_path / f"rows{suffix}{compression}", CONTENT[suffix](ROWS))) == ROWS
+    path = write(tmp_path / f"rows{suffix}{compression}", CONTENT[suffix](ROWS))
+    assert read(path) == ROWS
+    assert read(path, sample_size=2) == ROWS[:2]
 
 
-@pytest.mark.parametrize("compression", COMPRESS)
-def test_a_compressed_text_in_several_parts_is_read_whole(tmp_path, compression):
-    """As parallel compressors write it; a name without a second suffix is plain text."""
-    path = tmp_path / f"notes{compression}"
-    path.write_bytes(COMPRESS[compression]("one é\n".encode()) + COMPRESS[compression](b"two\n"))
-    assert read(path) == ["one é\ntwo\n"]
+def test_columns_of_strings_in_any_arrow_encoding(tmp_path):
+    path = tmp_path / "rows.parquet"
+    rows = [*ROWS, None, *ROWS]
+    plain = pyarrow.array(rows)
+    kinds = (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view())
+    for column in (*map(plain.cast, kinds), plain.dictionary_encode()):
+        pyarrow.parquet.write_table(pyarrow.table({"text": column}), path)
+        assert read(path) == [*ROWS, "", *ROWS]
 
 
-@pytest.mark.parametrize("compression", COMPRESS)
-def test_a_truncated_or_foreign_compressed_file_is_named(tmp_path, compression):
-    path = tmp_path / f"rows.jsonl{compression}"
-    whole = COMPRESS[compression](json_lines(ROWS * 100).encode())
-    for content in (whole[:-9], b"no compressed file"):
-        path.write_bytes(content)
-        with pytest.raises(UserError, match=r"could not read .*rows\.jsonl"):
-            read(path)
-    write(tmp_path / "rows.parquet.gz", "")
-    with pytest.raises(UserError, match="compressed Parquet file"):
-        read(tmp_path / "rows.parquet.gz")
-
-
-def test_a_compressed_file_under_another_name_is_not_called_a_matter_of_encoding(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(gzip.compress(b'{"text": "row"}'))
-    with pytest.raises(UserError, match=r"if it is compressed, end its name in \.gz, \.bz2, \.xz, \.zst"):
-        read(path)
+def test_the_text_column_is_found_or_named(tmp_path):
+    path = write(tmp_path / "rows.jsonl", '{"content": "by content", "story": "by name"}\n')
+    assert read(path) == ["by content"]
+    assert read(path, text_column="story") == ["by name"]
+    with pytest.raises(UserError, match=r"no column 'body', only content, story; name one with --text_col"):
+        read(path, text_column="body")
 
 
 @settings(max_examples=50, deadline=None)
@@ -141,34 +180,6 @@ def test_json_is_read_as_the_standard_library_reads_it(tmp_path_factory, rows, s
         assert read(path) == rows
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("none.csv", "id,body\n1,one\n", "no column 'text' or 'content', only id, body"),
-        ("headless.csv", "Note 1: the ferry leaves.\n" * 3, "no column 'text' or 'content', only Note 1"),
-        ("two.csv", "text,text\none,two\n", "2 columns called 'text'; expected one"),
-        ("uneven.csv", "id,text\n1,one\n2,two, or three\n", "line 3 of .* a row of 3 fields.* names 2"),
-        ("open.csv", 'id,text\n1,"one\n2,two\n', "could not read .*open.csv at line 3: .*a quote must end"),
-        ("stray.tsv", 'id\ttext\n1\t"Go," she said.\n', "could not read .*stray.tsv at line 2"),
-        ("latin.csv", b"id,text\n1,caf\xe9\n", "not UTF-8"),
-        ("zeros.csv", "id,text\n1,\0\n", "binary file"),
-        ("deep.json", '{\n "data": [{"text": "one"}]\n}', "no column 'text' or 'content', only data"),
-        ("cut.json", '{\n "text": "one"', "is not JSON"),
-        ("strings.json", '["{\\"text\\": \\"one\\"}"]', "row 1 of .* is not a JSON object"),
-        (
-            "wide.csv",
-            ",".join(f"column {i}" for i in range(900)) + "\n",
-            r"column 17, colu.*\.\.\.; name one",
-        ),
-        ("rows.dat", '\n{"text": "one"}\n', r"first line of .* is a JSON object: rename the file to \.jsonl"),
-    ],
-)
-def test_what_cannot_be_read_right_is_refused_in_a_line(tmp_path, name, content, message):
-    with pytest.raises(UserError, match=message) as caught:
-        read(write(tmp_path / name, content))
-    assert name in str(caught.value) and "\n" not in str(caught.value)
-
-
 def test_a_file_without_text_has_no_documents(tmp_path):
     for name in ("mark.jsonl", "mark.json", "mark.csv", "mark.txt", "mark.tsv"):
         assert read(write(tmp_path / name, "\ufeff")) == []
@@ -177,26 +188,83 @@ def test_a_file_without_text_has_no_documents(tmp_path):
     assert read(tmp_path, progress=False) == []
 
 
-def test_columns_of_strings_in_any_arrow_encoding(tmp_path):
-    path = tmp_path / "rows.parquet"
-    rows = [*ROWS, None, *ROWS]
-    plain = pyarrow.array(rows)
-    kinds = (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view())
-    for column in (*map(plain.cast, kinds), plain.dictionary_encode()):
-        pyarrow.parquet.write_table(pyarrow.table({"text": column}), path)
-        assert read(path) == [*ROWS, "", *ROWS]
-    pyarrow.parquet.write_table(pyarrow.table({"text": [1, 2]}), path)
-    with pytest.raises(UserError, match="holds int64, expected strings"):
-        read(path)
-    pyarrow.parquet.write_table(pyarrow.table([plain, plain, plain], ["text", "text", "id"]), path)
-    with pytest.raises(UserError, match="2 columns called 'text'; expected one"):
-        read(path)
+# --- compression and damage -------------------------------------------------------------------------------
 
 
-# folders
+@pytest.mark.parametrize("compression", COMPRESS)
+def test_a_compressed_text_in_several_parts_is_read_whole(tmp_path, compression):
+    """As parallel compressors write it; a name without a second suffix is plain text."""
+    path = tmp_path / f"notes{compression}"
+    path.write_bytes(COMPRESS[compression]("one é\n".encode()) + COMPRESS[compression](b"two\n"))
+    assert read(path) == ["one é\ntwo\n"]
 
 
-def test_what_a_folder_leaves_out_is_said_with_counts(tmp_path, capsys):
+@pytest.mark.parametrize("compression", COMPRESS)
+def test_a_truncated_or_foreign_compressed_file_is_named(tmp_path, compression):
+    path = tmp_path / f"rows.jsonl{compression}"
+    whole = COMPRESS[compression](json_lines(ROWS * 100).encode())
+    for content in (whole[:-9], b"no compressed file"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"could not read .*rows\.jsonl"):
+            read(path)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    suffix=st.sampled_from([".txt", ".jsonl", ".json", ".csv", ".tsv", ".log", ".jsonl.gz", ".txt.zst"]),
+    content=st.binary(max_size=60)
+    | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass"))
+    | st.lists(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+            lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["text", "content", "a"]), inner),
+            max_leaves=5,
+        ),
+        max_size=4,
+    ).map(lambda rows: "\n".join(map(json.dumps, rows)).encode()),
+)
+def test_any_file_gives_documents_or_a_user_error(tmp_path_factory, suffix, content):
+    path = tmp_path_factory.mktemp("fuzz") / f"file{suffix}"
+    path.write_bytes(content)
+    assert_documents_or_a_user_error(path)
+
+
+@settings(max_examples=120, deadline=None)
+@given(data=st.data(), suffix=st.sampled_from([".parquet", *(f".jsonl{end}" for end in COMPRESS)]))
+def test_a_file_with_a_flipped_bit_gives_documents_or_a_user_error(tmp_path_factory, data, suffix):
+    path = tmp_path_factory.mktemp("fuzz") / f"rows{suffix}"
+    write(path, parquet(ROWS) if suffix == ".parquet" else json_lines(ROWS))
+    content = bytearray(path.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content)
+    assert_documents_or_a_user_error(path)
+
+
+def assert_documents_or_a_user_error(path):
+    try:
+        documents = read(path)
+    except UserError as error:
+        assert str(path) in str(error)
+        return
+    assert all(isinstance(document, str) for document in documents)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_what_may_not_be_read_is_named(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0)
+    write(tmp_path / "a.txt", "one")
+    with pytest.raises(UserError, match=r"could not read .*closed: Permission denied"):
+        read(tmp_path)
+    (tmp_path / "closed").chmod(0o700)
+    (tmp_path / "a.txt").chmod(0)
+    with pytest.raises(UserError, match=r"could not read .*a\.txt: Permission denied"):
+        read(tmp_path)
+
+
+# --- folders ----------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_read_in_order_of_path_and_what_it_leaves_out_is_counted(tmp_path, capsys):
     folder = tmp_path / "corpus"
     (folder / ".git").mkdir(parents=True)
     write(folder / ".git" / "config.txt", "hidden")
@@ -238,47 +306,14 @@ def test_a_readme_is_text_unless_it_is_about_rows_or_a_dataset_card(tmp_path):
 
 def test_a_folder_without_text_says_what_it_holds(tmp_path):
     write(tmp_path / "a.pdf", "no text")
-    with pytest.raises(UserError, match=r"no \.txt, .* file in the folder .* \(left out 1 \.pdf\)"):
+    with pytest.raises(UserError, match=r"no \.txt, \.md, .* file in the folder .* \(left out 1 \.pdf\)"):
         read(tmp_path)
     write(tmp_path / "README.md", "---\n---\n")
     with pytest.raises(UserError, match=r"is empty \(left out 1 \.pdf, 1 README\.md\)"):
         read(tmp_path)
 
 
-def test_a_single_file_with_an_unknown_suffix_is_text_and_said_to_be(tmp_path, capsys):
-    path = write(tmp_path / "server.log", "GET /index\n[1]\n")
-    assert read(path) == ["GET /index\n[1]\n"]
-    assert capsys.readouterr().err == f"{path}: read as plain text\n"
-
-
-def test_what_is_no_file_is_refused(tmp_path):
+def test_a_pipe_is_refused_since_text_is_read_more_than_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.jsonl")
     with pytest.raises(UserError, match="neither a file nor a folder"):
         read(tmp_path / "pipe.jsonl")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_what_may_not_be_read_is_named(tmp_path):
-    (tmp_path / "closed").mkdir(mode=0)
-    write(tmp_path / "a.txt", "one")
-    with pytest.raises(UserError, match=r"could not read .*closed: Permission denied"):
-        read(tmp_path)
-    (tmp_path / "closed").chmod(0o700)
-    (tmp_path / "a.txt").chmod(0)
-    with pytest.raises(UserError, match=r"could not read .*a\.txt: Permission denied"):
-        read(tmp_path)
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data(), compression=st.sampled_from([*COMPRESS]))
-def test_a_damaged_compressed_file_gives_documents_or_a_user_error(tmp_path_factory, data, compression):
-    path = tmp_path_factory.mktemp("fuzz") / f"rows.jsonl{compression}"
-    content = bytearray(COMPRESS[compression](json_lines(ROWS).encode()))
-    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    path.write_bytes(content)
-    try:
-        documents = read(path)
-    except UserError as error:
-        assert str(path) in str(error)
-        return
-    assert all(isinstance(document, str) for document in documents)

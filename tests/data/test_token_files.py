@@ -1,31 +1,19 @@
-"""Token files under damage, interruption and full disks: whole or absent, every change noticed."""
+"""Token files: every change noticed; windows and batches that cover and repeat exactly."""
 
-import errno
+import itertools
 import json
 import os
-import resource
-import signal
-import subprocess
-import sys
-import time
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from written import copied, write
 
-from supertf.data import token_files as data
-from supertf.data import token_writer
-from supertf.data.token_files import TokenFile, prepare
-from supertf.data.tokenizer import load_tokenizer
+from supertf.data.token_files import TokenFile, Windows, batches, manifest_path
 from supertf.errors import UserError
 from supertf.files import seal
-
-BYTES = load_tokenizer("bytes")
-DOCUMENTS = [f"Document {i}: " + "text " * (i % 7) for i in range(200)]
-
-
-def write(folder, documents=DOCUMENTS, **options):
-    return prepare(documents, BYTES, folder, **{"max_length": 16, "stride": 4, "progress": False, **options})
 
 
 @pytest.fixture(scope="module")
@@ -33,39 +21,11 @@ def files(tmp_path_factory):
     return write(tmp_path_factory.mktemp("tokens"))
 
 
-def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
-    (tmp_path / "out").write_text("mine")
-    with pytest.raises(UserError, match="is a file"):
-        write(tmp_path / "out")
-    with pytest.raises(UserError, match="could not write"):
-        write(tmp_path / "out" / "below")
-
-
-def test_files_of_others_are_not_overwritten(tmp_path):
-    (tmp_path / "train.bin").write_bytes(b"from another program")
-    with pytest.raises(UserError, match="not written by supertf"):
-        write(tmp_path)
-    assert (tmp_path / "train.bin").read_bytes() == b"from another program"
-
-
-def test_two_runs_into_one_folder_are_kept_apart(tmp_path):
-    def slow():
-        yield from DOCUMENTS
-        with pytest.raises(UserError, match="another `supertf data`"):
-            write(tmp_path)
-
-    write(tmp_path, slow())[0].verify()
-
-
-def copy(files, folder):
-    for file in files:
-        for path in (file.path, token_writer.manifest_path(file.path)):
-            (folder / path.name).write_bytes(path.read_bytes())
-    return folder / "train.bin"
+# --- damage -----------------------------------------------------------------------------------------------
 
 
 def test_truncated_renamed_and_exchanged_files_are_refused(files, tmp_path):
-    path = copy(files, tmp_path)
+    path = copied(files, tmp_path)
     os.truncate(path, path.stat().st_size - 2)
     with pytest.raises(UserError, match="truncated or another file"):
         TokenFile(path)
@@ -79,11 +39,18 @@ def test_truncated_renamed_and_exchanged_files_are_refused(files, tmp_path):
         TokenFile(path)
 
 
+def test_a_sealed_manifest_of_another_format_is_refused(files, tmp_path):
+    path = copied(files, tmp_path)
+    manifest_path(path).write_text(json.dumps(seal({**files[0].manifest, "format": "other"})))
+    with pytest.raises(UserError, match="not a manifest of supertf"):
+        TokenFile(path)
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_no_flipped_bit_goes_unnoticed(files, tmp_path_factory, data):
-    path = copy(files, tmp_path_factory.mktemp("flipped"))
-    target = data.draw(st.sampled_from([path, token_writer.manifest_path(path)]))
+    path = copied(files, tmp_path_factory.mktemp("flipped"))
+    target = data.draw(st.sampled_from([path, manifest_path(path)]))
     content = bytearray(target.read_bytes())
     content[data.draw(st.integers(0, len(content) - 2))] ^= 1 << data.draw(st.integers(0, 7))
     target.write_bytes(content)
@@ -103,167 +70,78 @@ def test_no_flipped_bit_goes_unnoticed(files, tmp_path_factory, data):
 def test_any_bytes_as_token_file_give_only_a_user_error(tmp_path_factory, tokens, manifest):
     path = tmp_path_factory.mktemp("fuzz") / "train.bin"
     path.write_bytes(tokens)
-    token_writer.manifest_path(path).write_bytes(manifest)
+    manifest_path(path).write_bytes(manifest)
     with pytest.raises(UserError):
         TokenFile(path)
 
 
-# interruptions
+def test_vocabulary_of_the_model_is_checked_against_the_largest_id(files):
+    files[0].check_vocabulary(257)
+    with pytest.raises(UserError, match=r"256.*256 tokens"):
+        files[0].check_vocabulary(256)
 
 
-def test_an_error_in_the_corpus_leaves_the_old_files(files, tmp_path):
-    path = copy(files, tmp_path)
-
-    def broken():
-        yield from DOCUMENTS[:50]
-        raise UserError("the corpus ends in a damaged file")
-
-    with pytest.raises(UserError, match="damaged"):
-        write(tmp_path, broken())
-    TokenFile(path).verify()
-    assert TokenFile(path).manifest == files[0].manifest
-    assert not (tmp_path / token_writer.STAGING).exists()
+# --- windows and batches ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("failing", ["write", "fsync", "replace"])
-def test_a_full_disk_is_one_clear_line_and_leaves_the_old_files(files, tmp_path, monkeypatch, failing):
-    path = copy(files, tmp_path)
+class Count:
+    """A token file of the numbers 0, 1, 2, ..."""
 
-    def full(*args):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    path = "tokens"
 
-    if failing == "write":
-        monkeypatch.setattr(token_writer, "open", lambda *args: FullFile(), raising=False)
-    else:
-        monkeypatch.setattr(os, failing, full)
-    with pytest.raises(UserError, match="No space left"):
-        write(tmp_path)
-    monkeypatch.undo()
-    TokenFile(path).verify()
-    assert TokenFile(path).manifest == files[0].manifest
+    def __init__(self, tokens: int):
+        self.tokens = np.arange(tokens, dtype=np.uint16)
+        self.manifest = {}
+
+    def __len__(self):
+        return len(self.tokens)
 
 
-class FullFile:
-    """A file on a disk that is full."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        return None
-
-    def write(self, content):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-CHILD = """
-import sys
-from supertf.data.token_files import prepare
-from supertf.data.tokenizer import load_tokenizer
-def documents():
-    for i in range({count}):
-        yield f"document {{i}} " + "some text " * 50
-prepare(documents(), load_tokenizer("bytes"), sys.argv[1], progress=False)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as POSIX does")
-def test_a_write_that_the_system_refuses_is_a_clear_line(tmp_path):
-    def limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD.format(count=5000), str(tmp_path)],
-        preexec_fn=limit,
-        capture_output=True,
-        text=True,
-    )
-    assert "UserError: could not write to" in child.stderr
-    assert list(tmp_path.iterdir()) == []
+@given(tokens=st.integers(1, 400), length=st.integers(1, 40), stride=st.integers(1, 40), bos=st.booleans())
+def test_windows_cover_every_token_in_order(tokens, length, stride, bos):
+    if stride > length or tokens < length + (not bos):
+        with pytest.raises(UserError):
+            Windows(Count(tokens), length, stride, bos_id=1000 if bos else None)
+        return
+    windows = Windows(Count(tokens), length, stride, bos_id=1000 if bos else None)
+    targets = set()
+    starts = []
+    for i in range(len(windows)):
+        window = windows[i]
+        assert window.shape == (length + 1,) and window.dtype == torch.int64
+        body = window[1:] if bos else window
+        assert torch.equal(body, torch.arange(int(body[0]), int(body[0]) + len(body)))
+        assert not bos or window[0] == 1000
+        starts.append(int(body[0]))
+        targets |= set(window[1:].tolist())
+    assert targets == set(range(0 if bos else 1, tokens))
+    assert starts[:-1] == [i * stride for i in range(len(windows) - 1)]  # the last may overlap more
+    assert all(a < b for a, b in itertools.pairwise(starts))
+    with pytest.raises(IndexError):
+        windows[len(windows)]
 
 
-def test_a_killed_run_leaves_no_corpus_and_the_next_run_cleans_up(tmp_path):
-    child = subprocess.Popen([sys.executable, "-c", CHILD.format(count=10**9), str(tmp_path)])
-    staged = tmp_path / token_writer.STAGING / "train.bin"
-    deadline = time.monotonic() + 1800
-    while not (staged.exists() and staged.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    assert [path.name for path in tmp_path.iterdir()] == [token_writer.STAGING]
-    with pytest.raises(UserError, match="no token file"):
-        TokenFile(tmp_path / "train.bin")
-    write(tmp_path)[0].verify()
-    assert not (tmp_path / token_writer.STAGING).exists()
+def test_windows_take_length_and_stride_from_the_manifest(files):
+    windows = Windows(files[0])
+    assert (windows.length, windows.stride) == (16, 4)
+    assert Windows(files[0], length=2).stride == 2  # never more than the length
 
 
-@pytest.mark.parametrize("survives", range(6))
-def test_a_kill_while_files_get_their_names_never_pairs_old_with_new(files, tmp_path, monkeypatch, survives):
-    """Every prefix of the renames and deletions is a state a kill can leave: it is old, new or refused."""
-    path = copy(files, tmp_path)
-    done = 0
-
-    class KilledError(BaseException):
-        """Stands for SIGKILL: nothing after it runs."""
-
-    def counted(original):
-        def step(*args, **options):
-            nonlocal done
-            if done == survives:
-                raise KilledError
-            if str(args[0]).startswith(str(tmp_path)) and ".tmp" not in str(args[0]):
-                done += 1
-            return original(*args, **options)
-
-        return step
-
-    real_publish = token_writer.publish
-
-    def publish(*args):
-        monkeypatch.setattr(token_writer.os, "replace", counted(os.replace))
-        monkeypatch.setattr(token_writer.Path, "unlink", counted(token_writer.Path.unlink))
-        real_publish(*args)
-
-    monkeypatch.setattr(data, "publish", publish)
-    monkeypatch.setattr(token_writer.shutil, "rmtree", lambda *args, **options: None)
-    with pytest.raises(KilledError):
-        write(tmp_path, seed=5)
-    monkeypatch.undo()
-    new_hashes = set()
-    for split in ("train", "validation"):
-        try:
-            file = TokenFile(tmp_path / f"{split}.bin")
-        except UserError:
-            continue
-        file.verify()  # whole, whichever it is
-        new_hashes.add(file.manifest["seed"])
-    assert len(new_hashes) <= 1
-    write(tmp_path)[0].verify()  # and the next run is not stopped by what is left
-    assert TokenFile(path).manifest == files[0].manifest
+def test_batches_resume_at_any_step(files):
+    windows = Windows(files[1], 8, 8)
+    whole = list(itertools.islice(batches(windows, 5, seed=3), 40))
+    for start in (0, 1, 17, 39):
+        inputs, targets = next(batches(windows, 5, seed=3, start=5 * start))
+        assert torch.equal(inputs, whole[start][0]) and torch.equal(targets, whole[start][1])
+    inputs, targets = whole[0]
+    assert inputs.shape == targets.shape == (5, 8) and inputs.dtype == targets.dtype == torch.int64
+    assert torch.equal(inputs[:, 1:], targets[:, :-1])
+    assert not torch.equal(whole[0][0], next(batches(windows, 5, seed=4))[0])
 
 
-# of this process: `ru_maxrss` would be that of the one which started it, where that is larger
-PEAK = "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_memory_stays_flat_whatever_the_corpus(tmp_path):
-    peaks = []
-    for count in (4_000, 40_000):  # 2 and 20 MB
-        child = subprocess.run(
-            [sys.executable, "-c", CHILD.format(count=count) + PEAK, str(tmp_path / str(count))],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        peaks.append(int(child.stdout))
-    assert peaks[1] < 1.2 * peaks[0], peaks
-
-
-def test_a_sealed_manifest_of_another_format_is_refused(files, tmp_path):
-    path = copy(files, tmp_path)
-    token_writer.manifest_path(path).write_text(json.dumps(seal({**files[0].manifest, "format": "other"})))
-    with pytest.raises(UserError, match="not a manifest of supertf"):
-        TokenFile(path)
+def test_an_epoch_has_every_window_once_and_the_next_in_another_order(files):
+    windows = Windows(files[1], 8, 8)
+    stream = (row for inputs, _ in batches(windows, 3, seed=0) for row in inputs.tolist())
+    first, second = (list(itertools.islice(stream, len(windows))) for _ in range(2))
+    assert sorted(first) == sorted(second) == sorted(window[:-1].tolist() for window in windows)
+    assert first != second

@@ -150,11 +150,6 @@ def test_long_words_are_cut_for_training_and_others_are_not(bpe):
         assert trained.n_vocab == 264
 
 
-def test_a_vocabulary_below_the_bytes_is_refused():
-    with pytest.raises(UserError, match="256 is too small"):
-        train_bpe(["text"], 256)
-
-
 def test_saved_tokenizer_loads_unchanged(bpe, tmp_path):
     save_tokenizer(bpe, tmp_path / "bpe.json")
     loaded = load_tokenizer(tmp_path / "bpe.json")
@@ -188,11 +183,6 @@ def test_any_file_as_tokenizer_gives_only_a_user_error(tmp_path_factory, content
     path.write_bytes(content)
     with pytest.raises(UserError):
         load_tokenizer(path)
-
-
-def test_unknown_tokenizer_is_named_with_the_choices():
-    with pytest.raises(UserError, match=r"'gpt5'.*gpt2, bytes, smollm2-135m"):
-        load_tokenizer("gpt5")
 
 
 def test_merges_out_of_id_order_are_refused():
@@ -243,7 +233,8 @@ def test_bytes_to_unicode_is_the_spelling_of_the_reference_library():
 
 
 @pytest.mark.skipif(not is_present("gpt2-vocabulary"), reason="needs `supertf fetch gpt2-vocabulary`")
-def test_gpt2_vocabulary():
+def test_gpt2_vocabulary(monkeypatch):
+    monkeypatch.setattr("tiktoken.registry.ENCODINGS", {})  # not a copy loaded earlier
     encoding = load_tokenizer("gpt2")
     assert encoding.n_vocab == 50257
     assert encoding.encode_ordinary("Hello world") == [15496, 995]
@@ -258,9 +249,3 @@ def test_absent_gpt2_vocabulary_names_the_command_that_fetches_it(monkeypatch, t
     monkeypatch.setattr("tiktoken.get_encoding", offline)
     with pytest.raises(UserError, match="supertf fetch gpt2-vocabulary"):
         load_tokenizer("gpt2")
-
-
-def test_bpe_parts_are_the_trained_vocabulary():
-    vocab, merges = bpe_parts(train_hf_bpe(["aaaa aaaa aaaa"], 258))
-    assert len(vocab) == 256 + len(merges)
-    assert merges[0] == ("a", "a")

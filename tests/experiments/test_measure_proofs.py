@@ -13,7 +13,7 @@ from supertf.experiments import measure_proofs
 from supertf.experiments.catalogue import EXPERIMENTS
 from supertf.experiments.measure_proofs import proof
 from supertf.experiments.measure_smollm2 import text
-from supertf.model.projections import parse
+from supertf.model.weight_matrices import parse
 from supertf.superweights.ablation import random_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,14 +8,15 @@ from planted import byte_model, saved
 from supertf.analysis.losses import perplexity
 from supertf.compression.activation_quantization import quantized_activations, super_activations
 from supertf.compression.calibration import calibrate
-from supertf.compression.quantization import quantize, quantized
+from supertf.compression.quantization import plan_quantization
 from supertf.compression.rounding import Scheme
+from supertf.compression.verbs import quantized
 from supertf.data.tokenizer import load_tokenizer
 from supertf.experiments.catalogue import EXPERIMENTS
 from supertf.experiments.measure_proofs import APART
 from supertf.experiments.measure_quantization import AWAY, columns, quantized_quality
 from supertf.experiments.measure_smollm2 import text
-from supertf.model.projections import parse
+from supertf.model.weight_matrices import parse
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUANTIZING = EXPERIMENTS["quantizing"]
@@ -58,7 +59,7 @@ def test_a_cell_tells_what_rounding_by_hand_does(model, settings, scheme):
     column = [(1, row, 21) for row in range(len(model.h[1].mlp.c_proj.weight))]
     held_out = {"none": [], "super": [PLANTED], "set": [PLANTED, BESIDE], "column": column}
     for shield, weights in held_out.items():
-        by_hand = quantize(model, scheme, weights, [PLANTED, BESIDE], calibration, progress=False)
+        by_hand = plan_quantization(model, scheme, weights, [PLANTED, BESIDE], calibration, progress=False)
         with quantized(model, by_hand):
             assert found[shield]["perplexity"] == pytest.approx(quality(model, 3), rel=1e-5), shield
         assert found[shield]["after"] == pytest.approx([fate.after for fate in by_hand.fates])
@@ -67,7 +68,7 @@ def test_a_cell_tells_what_rounding_by_hand_does(model, settings, scheme):
         assert found[shield]["error"] == pytest.approx(sum(by_hand.errors.values()) / len(by_hand.errors))
         assert by_hand.errors[found[shield]["worst"][0]] == worst
     assert found["bits_per_weight"] == pytest.approx(
-        quantize(model, scheme, (), (), calibration).bits_per_weight
+        plan_quantization(model, scheme, (), (), calibration).bits_per_weight
     )
 
 
@@ -96,14 +97,15 @@ def test_random_weights_are_drawn_by_the_seed_and_results_come_again(settings):
 
 def test_kinds_leave_the_other_matrices_alone(model, settings):
     found = quantized_quality({**settings, "kinds": ["mlp.c_proj"], "shields": ["none"]}, 0, ())
-    with quantized(model, quantize(model, settings["scheme"], kinds=["mlp.c_proj"], progress=False)):
+    by_hand = plan_quantization(model, settings["scheme"], matrices=["mlp.c_proj"], progress=False)
+    with quantized(model, by_hand):
         assert found["none"]["perplexity"] == pytest.approx(quality(model))
 
 
 def test_with_activations_shields_spare_channels(model, settings):
     scheme = "int8 block=tensor symmetric"
     found = quantized_quality({**settings, "scheme": scheme, "activations": 4, "shields": SHIELDS[:4]}, 0, ())
-    with quantized(model, quantize(model, scheme, progress=False)):
+    with quantized(model, plan_quantization(model, scheme, progress=False)):
         assert found["weights"] == pytest.approx(quality(model))
         for shield, weights in {"none": [], "super": [PLANTED], "set": [PLANTED, BESIDE]}.items():
             with quantized_activations(model, 4, super_activations(model, weights)):

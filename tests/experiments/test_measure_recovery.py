@@ -1,5 +1,6 @@
 """The recovery experiment: its cells tell what pruning, training and removing a weight by hand do."""
 
+import copy
 import dataclasses
 import json
 
@@ -8,9 +9,9 @@ from planted import CONFIG, planted_model, saved
 
 from supertf.analysis.losses import perplexity
 from supertf.compression.calibration import calibrate
-from supertf.compression.pruning import pruned_copy
 from supertf.compression.recovery import recover
 from supertf.compression.structured import plan_structured, smaller
+from supertf.compression.verbs import pruned
 from supertf.data.tokenizer import load_tokenizer
 from supertf.experiments.catalogue import EXPERIMENTS
 from supertf.experiments.measure_proofs import APART
@@ -51,15 +52,16 @@ def test_a_cell_tells_what_each_step_by_hand_does(model, settings, teacher, spar
 
     calibration = calibrate(model, read(1 + AWAY, 64), LENGTH)
     chosen = plan_structured(model, "channels", sparsity, calibration, progress=False)
-    pruned = pruned_copy(model, chosen)
+    with pruned(model, chosen):
+        zeros = copy.deepcopy(model)
     training = read(1 + 2 * AWAY, TRAINING + 1)
-    trained = recover(pruned, training, 2, model if teacher else None, seed=1, progress=False).model
+    trained = recover(zeros, training, 2, model if teacher else None, seed=1, progress=False).model
     assert found["dense"] == quality(model)
-    assert found["before"] == quality(pruned)
+    assert found["before"] == quality(zeros)
     assert found["after"] == quality(trained)
     assert (found["before"] == found["dense"]) == (sparsity == 0)
     assert found["value"] == trained.h[1].mlp.c_proj.weight[7, 21].item()
     assert found["parameters"] == smaller(model, chosen).num_parameters()
-    for ratio, whole, of in (("ratio_before", "before", pruned), ("ratio_after", "after", trained)):
+    for ratio, whole, of in (("ratio_before", "before", zeros), ("ratio_after", "after", trained)):
         with scaled_weights(of, [PLANTED]):
             assert found[ratio] * found[whole] == quality(of)

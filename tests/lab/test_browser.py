@@ -21,8 +21,8 @@ from nbformat.v4 import new_code_cell, new_notebook
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from supertf.lab.book import smoke_parameters
-from supertf.lab.executed import KERNELSPEC, code_cells
+from supertf.lab.book.executed import KERNELSPEC, code_cells
+from supertf.lab.book.runs import smoke_parameters
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -1,4 +1,4 @@
-"""Every value that a notebook offers is run, and what is out of range is told before anything is measured."""
+"""Every value that a notebook offers is run; what is out of range is refused before anything is measured."""
 
 import importlib
 from pathlib import Path
@@ -16,8 +16,8 @@ from supertf.errors import UserError
 from supertf.experiments.results import recorded
 from supertf.experiments.runner import run
 from supertf.lab import notebook as helpers
-from supertf.lab.book import NOTEBOOKS, smoke_parameters
-from supertf.lab.executed import code_cells
+from supertf.lab.book.executed import code_cells
+from supertf.lab.book.runs import NOTEBOOKS, smoke_parameters
 from supertf.lab.notebook import CHECK_MIME, FIGURES_MIME
 
 ROOT = Path(__file__).parents[2]

@@ -1,20 +1,11 @@
 """Figures: what a reader looks at is drawn from the numbers given, at extremes too."""
 
-import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 import torch
 
 from supertf.analysis.intervals import Interval
 from supertf.lab import plots
-
-matplotlib.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_ratio_dots_has_a_named_row_per_group():

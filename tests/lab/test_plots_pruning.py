@@ -1,18 +1,8 @@
 """Figures about pruning and quantizing: they show the numbers given, and the chosen one."""
 
-import matplotlib
-import matplotlib.pyplot as plt
 import pytest
 
 from supertf.lab import plots_pruning as plots
-
-matplotlib.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_compared_rows_put_every_value_in_its_row_and_say_what_is_beyond_the_limit():

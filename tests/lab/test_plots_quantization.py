@@ -1,19 +1,9 @@
 """Figures about quantization: they show the numbers given, and the chosen scheme."""
 
-import matplotlib
-import matplotlib.pyplot as plt
 import pytest
 import torch
 
 from supertf.lab import plots_quantization as plots
-
-matplotlib.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_level_panels_draw_every_level_once_and_every_weight():

@@ -1,25 +1,16 @@
 """Figures about super weights: they show the numbers given, and the chosen one."""
 
 import matplotlib
-import matplotlib.pyplot as plt
 import pytest
 
 from supertf.analysis.peak_entries import Peak
 from supertf.lab import plots_superweights as plots
 from supertf.superweights.find import Spike
 
-matplotlib.use("Agg")
-
 SPIKES = [
     Spike(3, Peak(3.0, 0, 1), Peak(-90.0, 0, 2), into=1, weight=0.1, share=0.1),
     Spike(4, Peak(-300.0, 0, 21), Peak(900.0, 0, 7), into=21, weight=3.0, share=1.0),
 ]
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_spike_bars_colour_and_label_only_layers_where_both_sides_pass():

@@ -12,10 +12,10 @@ from supertf.errors import Note, UserError
 from supertf.model import hf_model
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
-from supertf.model.hf_model import HFModel, load_any, load_hf_model
+from supertf.model.hf_model import HFModel, load, load_hf_model
 from supertf.model.hf_tokenizer import HFTokenizer
 from supertf.model.pretrained import save_model
-from supertf.model.projections import output_projections
+from supertf.model.weight_matrices import output_projections
 from supertf.superweights.edit import scaled_weights
 from supertf.superweights.find import candidates, find_spikes, search
 
@@ -145,7 +145,7 @@ def test_a_folder_that_is_no_model_is_one_clear_line(tmp_path, content, stream):
         load_hf_model(tmp_path, stream=stream)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError) as caught:
-        load_any(tmp_path, stream=stream)
+        load(tmp_path, stream=stream)
     assert "\n" not in str(caught.value)
 
 
@@ -153,7 +153,7 @@ def test_a_folder_that_is_no_model_is_one_clear_line(tmp_path, content, stream):
 def test_a_hub_that_cannot_be_reached_is_one_clear_line(monkeypatch, stream):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"could not (fetch|load).*nobody/nothing.*network") as caught:
-        load_any("nobody/nothing", stream=stream)
+        load("nobody/nothing", stream=stream)
     assert "\n" not in str(caught.value)
 
 
@@ -185,9 +185,9 @@ def test_any_model_comes_from_the_loader_that_reads_it_with_its_tokenizer(tmp_pa
     """Mistral's has a sliding window, which the lab's decoder lacks."""
     tiny(family).model.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="no tokenizer for"):
-        load_any(tmp_path)
+        load(tmp_path)
     save_tokenizer(tmp_path)
-    (model, tokenizer), (streamed, _) = load_any(tmp_path), load_any(tmp_path, stream=True)
+    (model, tokenizer), (streamed, _) = load(tmp_path), load(tmp_path, stream=True)
     assert (type(model), type(streamed), type(tokenizer)) == (kind, HFModel, HFTokenizer)
     assert tokenizer.encode("no idea") == [0, *tokenizer.encode_ordinary("no idea")]
     assert tokenizer.decode(tokenizer.encode_ordinary("no idea")) == "no idea"
@@ -205,7 +205,7 @@ def test_the_labs_own_models_need_no_transformers(tmp_path, monkeypatch):
     save_model(model, tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     monkeypatch.setattr(hf_model, "tokenizer_of", lambda name, size: load_tokenizer("bytes"))
-    loaded, tokenizer = load_any(tmp_path, dtype=torch.bfloat16)
+    loaded, tokenizer = load(tmp_path, dtype=torch.bfloat16)
     assert type(loaded) is GPT and loaded.wte.weight.dtype == torch.bfloat16
     assert tokenizer.name == "bytes"
 
@@ -213,7 +213,7 @@ def test_the_labs_own_models_need_no_transformers(tmp_path, monkeypatch):
 def test_a_gguf_file_is_not_streamed(tmp_path):
     for name in ("smollm2-135m", tmp_path / "model.gguf"):
         with pytest.raises(UserError, match="one GGUF file, which is read whole"):
-            load_any(name, stream=True)
+            load(name, stream=True)
 
 
 def test_a_mixture_of_experts_cannot_be_streamed_and_says_so(tmp_path):

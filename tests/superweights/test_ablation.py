@@ -141,16 +141,16 @@ def test_the_model_comes_back_bit_for_bit_whichever_measure_fails(fails_at, coor
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"coordinate": (1, 16, 0)}, "16 x 40"),
-        ({"coordinate": (3, 0, 0)}, "layers 0 to 2"),
-        ({"loss": text_loss([1], 16)}, "too short"),
+        ({"weight": (1, 16, 0)}, "16 x 40"),
+        ({"weight": (3, 0, 0)}, "layers 0 to 2"),
+        ({"text": text_loss([1], 16)}, "too short"),
         ({"controls": 0}, "0 random controls"),
         ({"controls": 640}, "expected 1 to 639"),
-        ({"loss": lambda _: math.nan}, "the loss of the unchanged model is nan"),
+        ({"text": lambda _: math.nan}, "the loss of the unchanged model is nan"),
     ],
 )
 def test_bad_input_is_one_clear_line(change, message):
-    settings = {"coordinate": (1, 7, 21), "loss": text_loss(TEXT, 16), "progress": False, **change}
+    settings = {"weight": (1, 7, 21), "text": text_loss(TEXT, 16), "progress": False, **change}
     with pytest.raises(UserError, match=message):
         ablate(planted_model(), **settings)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import CONFIG, planted_model
 
-from supertf.analysis.entropy import attention_stats, sink_rate
+from supertf.analysis.attention_statistics import attention_stats, sink_rate
 from supertf.analysis.residual_stream import hidden_states
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError

@@ -14,7 +14,7 @@ from supertf.analysis.peak_entries import peak
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
-from supertf.model.projections import block_name, output_projections
+from supertf.model.weight_matrices import block_name, output_projections
 from supertf.superweights import find
 from supertf.superweights.edit import scaled_weights
 from supertf.superweights.find import candidates, find_spikes, search

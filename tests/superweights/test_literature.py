@@ -6,7 +6,7 @@ import pytest
 from planted import PROMPT, planted_model, zeroed
 
 from supertf.errors import UserError
-from supertf.model.projections import parse, show
+from supertf.model.weight_matrices import parse, show
 from supertf.superweights.literature import Published, is_here, published, recorded_checks, same_model, verify
 
 SIZES = {  # (layers, width, width of the MLP), as in the models' config.json

@@ -8,7 +8,7 @@ from families import PROMPT, plant, tiny
 from planted import planted_model, zeroed
 
 from supertf.errors import UserError
-from supertf.model.projections import output_projections
+from supertf.model.weight_matrices import output_projections
 from supertf.superweights.sets import greedy_set, pair_interactions, random_sets, row_pool
 
 POOL = [(1, 7, into) for into in range(5)]

@@ -1,5 +1,6 @@
 """Training: the loop, its schedule and groups, resume to the bit, and what stops it."""
 
+import doctest
 import json
 import math
 import threading
@@ -12,7 +13,8 @@ from tiny import tiny_config, tiny_tokens
 from tiny import tiny_settings as settings
 from torch.nn import functional as F
 
-from supertf.data.token_files import Windows, batches, prepare
+from supertf.data.token_files import Windows, batches
+from supertf.data.token_writer import prepare
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.model.checkpoint import is_run, locate
@@ -20,9 +22,10 @@ from supertf.model.config import ATTENTIONS
 from supertf.model.gpt import GPT
 from supertf.model.hf_tokenizer import load_tokenizer_of
 from supertf.model.pretrained import load_model
-from supertf.training import checkpoint
+from supertf.training import checkpoint, loop
 from supertf.training.loop import train
 from supertf.training.optimizer import learning_rate, make_optimizer, mean_s, parameter_groups
+from supertf.training.sliced_loss import SlicedHeadGPT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -221,16 +224,16 @@ def test_resuming_with_other_settings_says_which(tokens, tmp_path, capsys):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tokens, tmp_path, monkeypatch):
-    plain_loss, calls = GPT.loss, []
+    loss, calls = SlicedHeadGPT.loss, []
 
     def broken(self, x, targets):
         calls.append(self.training)
-        return plain_loss(self, x, targets) * (math.nan if sum(calls) == 6 else 1.0)
+        return loss(self, x, targets) * (math.nan if len(calls) == 6 else 1.0)
 
-    monkeypatch.setattr(GPT, "loss", broken)
+    monkeypatch.setattr(SlicedHeadGPT, "loss", broken)
     with pytest.raises(UserError, match=r"stopped at step 6: the loss is nan .*step-00000004 is kept"):
         train(tiny_config(), *tokens, settings(), tmp_path)
-    monkeypatch.setattr(GPT, "loss", plain_loss)
+    monkeypatch.setattr(SlicedHeadGPT, "loss", loss)
     assert all(tensor.isfinite().all() for tensor in load_model(tmp_path / "last").state_dict().values())
     assert train(tiny_config(), *tokens, settings(), tmp_path, resume=True).step == 12
 
@@ -242,8 +245,8 @@ def test_a_learning_rate_that_blows_the_model_up_is_reported(tokens):
 
 def test_an_exploding_gradient_never_reaches_a_checkpoint(tokens, tmp_path, monkeypatch):
     """A finite loss whose gradient is not: the step is refused before its weights can be saved."""
-    plain_loss = GPT.loss
-    monkeypatch.setattr(GPT, "loss", lambda self, x, targets: plain_loss(self, x, targets) + Spike.apply(x))
+    loss = SlicedHeadGPT.loss
+    monkeypatch.setattr(SlicedHeadGPT, "loss", lambda *given: loss(*given) + Spike.apply(given[1]))
     with pytest.raises(UserError, match=r"step 1: .*gradient norm (nan|inf)"):
         train(tiny_config(), *tokens, settings(save_every=1), tmp_path)
     assert not is_run(tmp_path)
@@ -341,3 +344,8 @@ def test_training_works_outside_the_main_thread(tokens):
     thread.start()
     thread.join()
     assert results[0].step == 2
+
+
+def test_the_example_runs():
+    failed, attempted = doctest.testmod(loop)
+    assert attempted > 0 == failed

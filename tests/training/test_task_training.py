@@ -136,10 +136,3 @@ def test_a_changed_copy_shares_nothing_and_keeps_what_it_can():
     assert model.wte.weight.abs().sum() > 0
     with pytest.raises(UserError, match="needs other weights than the model has"):
         with_changes(model, position="learned")
-
-
-def test_settings_out_of_range_are_refused():
-    with pytest.raises(UserError, match="steps is 0, expected at least 1"):
-        TaskSettings(steps=0)
-    with pytest.raises(UserError, match=r"length is \(8, 0\), expected at least 1"):
-        TaskSettings(length=(8, 0))

@@ -5,13 +5,10 @@ import os
 import subprocess
 import sys
 
-import psutil
 import pytest
 import torch
 from tiny import T, tiny_config, tiny_settings, tiny_tokens
 
-from supertf.bench import busy as bench_busy
-from supertf.cli.main import main
 from supertf.data.tasks import Task
 from supertf.device import SMALL, threads_for
 from supertf.errors import UserError
@@ -82,15 +79,3 @@ print(torch.get_num_threads())
     environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
     printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert printed.stdout.split() == ["1", "1", "1"]
-
-
-def test_the_busy_benchmark_ends_its_busy_process_and_says_how_threads_wait(monkeypatch, capsys):
-    monkeypatch.setattr(bench_busy, "SHAPES", {"one": {"n_layer": 1}})
-    assert main(["bench", "busy", "--repeats", "1", "--steps", "1", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["one"]["ratio"] == pytest.approx(found["one"]["busy_ms"] / found["one"]["quiet_ms"])
-    assert set(WAITING) < set(found["waiting"])
-    with pytest.raises(UserError), bench_busy.one_core_busy():
-        (child,) = [c for c in psutil.Process().children() if "while True" in " ".join(c.cmdline())]
-        raise UserError("stop")
-    assert not child.is_running()

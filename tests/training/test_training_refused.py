@@ -13,6 +13,7 @@ from supertf.errors import UserError
 from supertf.model.gpt import GPT
 from supertf.training.loop import train
 from supertf.training.settings import TrainSettings
+from supertf.training.task_training import TaskSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -23,24 +24,26 @@ def tokens(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("kind", "change", "message"),
     [
-        {"steps": 0},
-        {"batch_size": 0},
-        {"lr": 0.0},
-        {"lr": math.nan},
-        {"clip": -1.0},
-        {"weight_decay": math.inf},
-        {"warmup": -1},
-        {"save_every": -1},
-        {"grad_accumulation": 0},
-        {"seed": -1},
-        {"seed": 2**63},
+        (TrainSettings, {"steps": 0}, "steps is 0, expected at least 1"),
+        (TrainSettings, {"batch_size": 0}, "batch_size is 0"),
+        (TrainSettings, {"grad_accumulation": 0}, "grad_accumulation is 0"),
+        (TrainSettings, {"lr": 0.0}, "lr is 0.0"),
+        (TrainSettings, {"lr": math.nan}, "lr is nan"),
+        (TrainSettings, {"clip": -1.0}, "clip is -1.0"),
+        (TrainSettings, {"weight_decay": math.inf}, "weight_decay is inf"),
+        (TrainSettings, {"warmup": -1}, "warmup is -1"),
+        (TrainSettings, {"save_every": -1}, "save_every is -1"),
+        (TrainSettings, {"seed": -1}, "seed is -1"),
+        (TrainSettings, {"seed": 2**63}, "seed is"),
+        (TaskSettings, {"steps": 0}, "steps is 0, expected at least 1"),
+        (TaskSettings, {"length": (8, 0)}, r"length is \(8, 0\), expected at least 1"),
     ],
 )
-def test_settings_out_of_range_are_refused(change):
-    with pytest.raises(UserError, match=next(iter(change))):
-        TrainSettings(**change)
+def test_settings_out_of_range_are_named(kind, change, message):
+    with pytest.raises(UserError, match=message):
+        kind(**change)
 
 
 def test_a_device_whose_memory_is_full_is_one_clear_line(tokens, monkeypatch):

@@ -1,0 +1,308 @@
+"""Models side by side: what pruning, quantizing or anything else makes of one, on the same text."""
+
+import contextlib
+import copy
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.console import Group
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from supertf.analysis import perplexity
+from supertf.compression.dynamic_pruning import DynamicPruning, Skipped
+from supertf.compression.fate import Fate
+from supertf.compression.pruning import Pruning
+from supertf.compression.quantization import Quantization
+from supertf.compression.verbs import LENGTH, pruned, quantized
+from supertf.data import Text, unused_ids
+from supertf.errors import UserError
+from supertf.model import Coordinate, check_coordinate, generate, matrices, output_projections, show
+from supertf.superweights import coordinates, measured, ratio
+from supertf.tables import Tabular, number
+
+PROMPT = "The capital of France is"
+Plan = Pruning | DynamicPruning | Quantization
+Variant = nn.Module | Plan | tuple[nn.Module, AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model on the text.
+
+    loss: nats per token. ratio: times the perplexity of the model that all are compared with. sparsity: share
+    that is zero of the weights of its layers' matrices, or of their inputs that were dropped. bytes: what its
+    parameters take, in few bits where they are quantized for a while. text: how it continues the prompt,
+    greedily; None without a tokenizer. fates: of the watched weights. skipped: what a dynamic plan dropped.
+    seconds: that the loss and the text took.
+    """
+
+    name: str
+    loss: float
+    perplexity: float
+    ratio: float
+    sparsity: float
+    bytes: float
+    text: str | None
+    fates: tuple[Fate, ...]
+    skipped: Skipped | None
+    seconds: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        fates = [{**vars(fate), "coordinate": show(fate.coordinate)} for fate in self.fates]
+        told = {name: value for name, value in vars(self).items() if name != "skipped"}
+        return {**told, "fates": fates}
+
+
+@dataclass(frozen=True)
+class Comparison(Tabular):
+    """What `compare` found: rows by name, the model that all are compared with first."""
+
+    text: str
+    tokens: int
+    length: int
+    prompt: str | None
+    found: tuple[Row, ...]
+
+    def __getitem__(self, name: str) -> Row:
+        return next(row for row in self.found if row.name == name)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.found)
+
+    def columns(self) -> list[str]:
+        """The table's head."""
+        texts = [f"{self.prompt!r} goes on"] if self.prompt is not None else []
+        return ["model", "perplexity", "ratio", "zero, %", "MB", *texts]
+
+    def rows(self) -> Iterable[Sequence[Any]]:
+        """A line for each model."""
+        for row in self.found:
+            texts = [repr(row.text)] if self.prompt is not None else []
+            figures = [number(row.perplexity), number(row.ratio), f"{100 * row.sparsity:.1f}"]
+            yield [row.name, *figures, f"{row.bytes / 1e6:.1f}", *texts]
+
+    def caption(self) -> str:
+        """What was measured on."""
+        return f"{self.tokens} tokens of {self.text}, in windows of {self.length}"
+
+    @property
+    def fates(self) -> "Fates":
+        """A table of the watched weights, with a column for each model."""
+        return Fates(self.found)
+
+    def __rich__(self) -> Group:
+        """For `rich.print`: the watched weights below."""
+        below = ["", self.fates] if self.found[0].fates else []
+        return Group(super().__rich__(), *below)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the watched weights below."""
+        return super()._repr_html_() + (self.fates._repr_html_() if self.found[0].fates else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        told = {name: getattr(self, name) for name in ("text", "tokens", "length", "prompt")}
+        return {**told, "models": [row.to_dict() for row in self.found]}
+
+
+@dataclass(frozen=True)
+class Fates(Tabular):
+    """What became of the watched weights in each model."""
+
+    found: tuple[Row, ...]
+
+    def columns(self) -> list[str]:
+        """The table's head."""
+        return ["weight", *(row.name for row in self.found)]
+
+    def rows(self) -> Iterable[Sequence[Any]]:
+        """A line for each weight."""
+        for same in zip(*(row.fates for row in self.found), strict=True):
+            yield [show(same[0].coordinate), *map(told, same)]
+
+
+def told(fate: Fate) -> str:
+    """What became of a weight, in a word."""
+    if fate.dropped is not None:
+        return f"input dropped, {100 * fate.dropped:.1f} % of tokens"
+    if fate.after is None:
+        return "gone with its column"
+    return number(fate.after)
+
+
+def compare(
+    model: nn.Module,
+    others: Mapping[str, Variant],
+    text: Text | Sequence[int] | Tensor,
+    *,
+    watch: Any = (),
+    tokenizer: Any = None,
+    prompt: str = PROMPT,
+    max_new_tokens: int = 20,
+    batch_size: int = 4,
+    progress: bool = True,
+) -> Comparison:
+    """Losses, texts, sparsity, bytes and the fates of single weights, of a model and of what others it
+    became.
+
+    Args:
+        model: what all are compared with.
+        others: by name: models; plans of `plan_pruning` and `plan_quantization`, which the model runs under
+            for a while; or a model and a context that it runs in, such as `packed_weights(model, "int8")`.
+        text: that none of them was made from: a `Text`, or token ids (N,) in windows of 512.
+        watch: single weights of the MLPs' output projections, as `find_super_weights` gives them.
+        tokenizer: to continue `prompt` by `max_new_tokens` tokens, greedily; None: no texts.
+        batch_size: windows at a time.
+
+    Returns:
+        A `Comparison`: a table where it is printed, rows by name, `to_dict()`. `lab.plot_comparison` draws
+        it.
+
+    Raises:
+        UserError: a loss that is no finite number, a weight outside the model, a plan for other matrices.
+
+    Example:
+        >>> model, tokenizer = load("smollm2-135m")
+        >>> held_out, calibration = read_tokens("python-docs", tokenizer, windows=(1, 2))
+        >>> small = prune(model, "wanda", sparsity=0.5, calibration=calibration)
+        >>> found = compare(model, {"wanda": small}, held_out, watch="11[507, 1229]")
+        >>> found["wanda"].ratio > 1, found["wanda"].fates[0].removed
+        (True, False)
+    """
+    text = as_text(model, text)
+    rows: list[Row] = []
+    bar = tqdm({"dense": model, **others}.items(), disable=not progress, leave=False)
+    for name, variant in bar:
+        bar.set_description(name)
+        spoken = {"tokenizer": tokenizer, "prompt": prompt, "max_new_tokens": max_new_tokens}
+        base = rows[0].loss if rows else None
+        rows.append(measure_variant(model, variant, text, name, base, watch, batch_size, **spoken))
+    tokens = len(text) - (text.bos_id is None)
+    return Comparison(text.name, tokens, text.length, None if tokenizer is None else prompt, tuple(rows))
+
+
+def measure_variant(
+    model: nn.Module,
+    variant: Variant,
+    text: Text | Sequence[int] | Tensor,
+    name: str = "variant",
+    base: float | None = None,
+    watch: Any = (),
+    batch_size: int = 4,
+    tokenizer: Any = None,
+    prompt: str = PROMPT,
+    max_new_tokens: int = 20,
+) -> Row:
+    """One row of `compare`, which says what is taken; base: the model's own loss, None where this is it."""
+    text, watch = as_text(model, text), coordinates(watch)
+    before = {one: value_of(model, one) for one in watch}
+    other, context = running(model, variant, watch)
+
+    def loss(of: nn.Module) -> float:
+        return perplexity(of, text.ids, text.length, batch_size=batch_size, bos_id=text.bos_id).loss
+
+    with context as found:
+        started = time.perf_counter()
+        value = measured(other, loss, f"of the {name} model")
+        measuring = time.perf_counter() - started
+        skipped = copy.deepcopy(found) if isinstance(found, Skipped) else None  # of this text alone
+        zero = sparsity_of(other) if skipped is None else share(skipped)
+        fates = tuple(fate_of(model, other, one, before[one], skipped) for one in watch)
+        started = time.perf_counter()
+        said = None if tokenizer is None else continued(other, tokenizer, prompt, max_new_tokens)
+        seconds = {"loss": measuring, "text": time.perf_counter() - started}
+    times = ratio(value, value if base is None else base)
+    size = bytes_of(other, variant)
+    return Row(name, value, ratio(value, 0.0), times, zero, size, said, fates, skipped, seconds)
+
+
+def as_text(model: nn.Module, text: Text | Sequence[int] | Tensor) -> Text:
+    """Plain token ids as a text in windows of 512, or of the model's context if that is shorter."""
+    if isinstance(text, Text):
+        return text
+    return Text(torch.as_tensor(text), min(LENGTH, model.config.n_ctx))
+
+
+def running(
+    model: nn.Module, variant: Variant, watch: list[Coordinate]
+) -> tuple[nn.Module, AbstractContextManager[Any]]:
+    """The model of a variant, and the context in which it runs."""
+    if isinstance(variant, nn.Module):
+        return variant, contextlib.nullcontext()
+    if isinstance(variant, tuple):
+        return variant
+    if isinstance(variant, Quantization):
+        return model, quantized(model, variant)
+    if isinstance(variant, Pruning | DynamicPruning):
+        inside = [one for one in watch if isinstance(variant, Pruning) or is_cut(model, variant, one)]
+        return model, pruned(model, variant, watch=inside)
+    raise UserError(
+        f"{type(variant).__name__} cannot be compared: give a model, a plan, or a model and a context"
+    )
+
+
+def is_cut(model: nn.Module, plan: DynamicPruning, weight: Coordinate) -> bool:
+    """Whether the plan drops inputs of a weight's matrix, channel by channel."""
+    cut = plan.cuts.get(output_projections(model)[weight[0]].name)
+    return plan.method == "gate" or (cut is not None and cut.axes is None)
+
+
+def value_of(model: nn.Module, weight: Coordinate) -> float:
+    """The value of W[out, in] of one layer's output projection."""
+    layer, out, into = weight
+    projections = output_projections(model)
+    check_coordinate(projections, weight)
+    return projections[layer].weight[out, into].item()
+
+
+def fate_of(
+    model: nn.Module,
+    other: nn.Module,
+    weight: Coordinate,
+    before: float,
+    skipped: Skipped | None,
+) -> Fate:
+    """What became of one weight in the variant that runs now."""
+    layer, out, into = weight
+    if skipped is not None:
+        dropped, tokens = skipped.watched.get(weight, (0, 0))
+        return Fate(weight, before, before, dropped=dropped / tokens if tokens else None)
+    whole, after = (output_projections(one)[layer].weight for one in (model, other))
+    if after.shape != whole.shape:  # a smaller model: the weight is there if its whole column is
+        there = (after == whole[:, into, None].to(after)).all(0).any()
+        return Fate(weight, before, before if there else None, removed=not there)
+    value = after[out, into].item()
+    return Fate(weight, before, value, removed=value == 0 and before != 0)
+
+
+def sparsity_of(model: nn.Module) -> float:
+    """Share of the weights of the layers' matrices that are zero."""
+    found = matrices(model).values()
+    zeros = sum(int((matrix.weight == 0).sum()) for matrix in found)
+    return zeros / sum(matrix.weight.numel() for matrix in found)
+
+
+def share(skipped: Skipped) -> float:
+    """Share of the inputs that were dropped."""
+    return sum(skipped.dropped.values()) / max(1, sum(skipped.seen.values()))
+
+
+def bytes_of(model: nn.Module, variant: Variant) -> float:
+    """What the parameters take; those that a plan rounds, in its few bits."""
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    if isinstance(variant, Quantization):
+        size += variant.bytes - sum(value.numel() * value.element_size() for value in variant.values.values())
+    return size
+
+
+def continued(model: nn.Module, tokenizer: Any, prompt: str, tokens: int) -> str:
+    """How a model continues a prompt, greedily."""
+    ids = tokenizer.encode_prompt(prompt)
+    new = generate(model, ids, tokens, exclude=unused_ids(tokenizer, model.config.vocab_size))
+    return tokenizer.decode([*ids, *new])[len(tokenizer.decode(ids)) :]

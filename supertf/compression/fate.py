@@ -1,0 +1,32 @@
+"""What becomes of single weights that one watches."""
+
+from dataclasses import dataclass
+
+from supertf.model import Coordinate
+
+
+@dataclass(frozen=True)
+class Fate:
+    """One weight before and after.
+
+    after: its value then; None where its matrix has no such weight any more. removed: whether it was pruned.
+    protected: whether it was to keep its value. dropped: share of the tokens for which its input was dropped,
+    of dynamic pruning. rank, group, going: of static and structured pruning, protection aside: how many of
+    the `group` that it is compared with go before it, and how many are to go; None where its matrix is not
+    pruned.
+    """
+
+    coordinate: Coordinate
+    before: float
+    after: float | None
+    removed: bool = False
+    protected: bool = False
+    dropped: float | None = None
+    rank: int | None = None
+    group: int | None = None
+    going: int | None = None
+
+    @property
+    def chosen(self) -> bool:
+        """Whether the method would remove it if nothing were protected."""
+        return self.rank is not None and self.rank < self.going

@@ -1,0 +1,51 @@
+"""Every way of pruning by its name: a new one is a function in `scores`, and a line here.
+
+Nothing heavy is imported: the command line takes its choices from here.
+
+static      single weights become zero, the same for all tokens: `pruning_plan`
+structured  whole channels or heads become zero, so that they can be left out: `structured`
+dynamic     inputs are dropped, others for every token: `dynamic_pruning`
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way of pruning.
+
+    family: "static", "structured" or "dynamic". needs: what is to be known of a text's activations: the
+    "squares" or "products" of every matrix's inputs (`Calibration`), quantiles of the "inputs" or of the
+    "gate" (`InputSizes`); or nothing. scopes: of static ones, the groups in which weights can be compared,
+    its own first.
+    """
+
+    family: str
+    needs: str | None = None
+    scopes: tuple[str, ...] = ()
+
+
+METHODS = {
+    "random": Method("static", None, ("matrix", "row", "global")),
+    "magnitude": Method("static", None, ("matrix", "row", "global")),
+    "wanda": Method("static", "squares", ("row", "matrix", "global")),
+    "sparsegpt": Method("static", "products", ("columns",)),  # which also changes what it keeps
+    "channels": Method("structured", "squares"),
+    "heads": Method("structured", "squares"),
+    "inputs": Method("dynamic", "inputs"),
+    "gate": Method("dynamic", "gate"),
+    "top": Method("dynamic"),
+}
+FAMILY = {name: method.family for name, method in METHODS.items()}
+
+
+def of_family(family: str) -> tuple[str, ...]:
+    """The names of a family's methods."""
+    return tuple(name for name, own in FAMILY.items() if own == family)
+
+
+def needs_text(method: str, score: str | None = None) -> bool:
+    """Whether the method reads a text before it can plan. score: of channels and heads."""
+    if FAMILY[method] == "structured":
+        return score in (None, "activation")
+    return METHODS[method].needs is not None

@@ -1,0 +1,225 @@
+"""Prune and quantize: a copy for good (`prune`, `quantize`), or for a while (`pruned`, `quantized`)."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from supertf.compression.calibration import Calibration, calibrate
+from supertf.compression.dynamic_pruning import DynamicPruning, Skipped, dynamically_pruned, plan_dynamic
+from supertf.compression.input_quantiles import InputSizes, input_sizes
+from supertf.compression.methods import FAMILY, METHODS, needs_text
+from supertf.compression.pruning import Pruning
+from supertf.compression.pruning_plan import plan_static
+from supertf.compression.quantization import Quantization, plan_quantization
+from supertf.compression.replaced_weights import Model, replaced_copy, replaced_weights
+from supertf.compression.rounding import Scheme
+from supertf.compression.structured import KINDS, check_class, plan_structured, smaller
+from supertf.data import Text
+from supertf.errors import UserError
+from supertf.superweights import coordinates
+
+LENGTH = 512  # tokens of a window, where a text does not say
+Known = Calibration | InputSizes | None
+Read = Text | Sequence[int] | Tensor  # a text to calibrate with
+
+
+def prune(model: Model, method: str | Pruning, **options: Any) -> Model:
+    """A pruned copy of a model; the model is not touched.
+
+    Args:
+        model: any causal language model that `load` reads; channels and heads need the lab's `GPT`.
+        method: "random", "magnitude", "wanda" or "sparsegpt" make single weights zero; "channels" and
+            "heads" leave whole ones out, so that the copy is smaller. Or a plan of `plan_pruning`.
+        **options: as `plan_pruning` takes them.
+
+    Raises:
+        UserError: as `plan_pruning` does, on methods that drop other inputs for every token, which no copy
+            can hold (`pruned` can), and on weights that are packed, pruned or quantized already.
+
+    Example:
+        >>> model, tokenizer = load("smollm2-135m")
+        >>> calibration = read_tokens("python-docs", tokenizer, windows=2)
+        >>> small = prune(model, "wanda", sparsity=0.5, calibration=calibration, protect="11[507, 1229]")
+    """
+    plan = plan_pruning(model, method, **options) if isinstance(method, str) else method
+    if isinstance(plan, DynamicPruning):
+        raise UserError(
+            f"{plan.method} drops other inputs for every token, which no copy can hold: use "
+            "`with pruned(model, ...)`"
+        )
+    return smaller(model, plan) if plan.method in KINDS else replaced_copy(model, plan.replacement())
+
+
+@contextlib.contextmanager
+def pruned(
+    model: nn.Module, method: str | Pruning | DynamicPruning, *, watch: Any = (), **options: Any
+) -> Iterator[Skipped | None]:
+    """Run the model pruned while the context lasts; on leaving, also through an exception, it is as before.
+
+    Channels and heads are zeros in their place then. The context gives what is skipped, of dynamic methods
+    ("inputs", "gate", "top"), else None.
+
+    Args:
+        method, **options: as in `prune`, or a plan of `plan_pruning`.
+        watch: single weights whose inputs are counted (dynamic), or whose `Fate` the plan has.
+
+    Raises:
+        UserError: as `plan_pruning` does, on a plan for other matrices, and on weights that are packed,
+            pruned or quantized already; on leaving when the pruned weights were changed meanwhile: then
+            nothing is put back, so that no training is lost.
+
+    Example:
+        >>> model, tokenizer = load("smollm2-135m")
+        >>> with pruned(model, "top", sparsity=0.5):
+        ...     tokens = generate(model, tokenizer.encode("The capital of France is"), 5)
+    """
+    plan = plan_pruning(model, method, watch=watch, **options) if isinstance(method, str) else method
+    if isinstance(plan, DynamicPruning):
+        with dynamically_pruned(model, plan, coordinates(watch)) as skipped:
+            yield skipped
+    else:
+        with replaced_weights(model, plan.replacement()):
+            yield None
+
+
+def plan_pruning(
+    model: nn.Module,
+    method: str,
+    *,
+    sparsity: float | Mapping[str, float] | None = None,
+    pattern: str | None = None,
+    scope: str | None = None,
+    score: str | None = None,
+    matrices: Iterable[str] | None = None,
+    calibration: Known | Read = None,
+    protect: Any = (),
+    watch: Any = (),
+    seed: int = 0,
+    progress: bool = True,
+) -> Pruning | DynamicPruning:
+    """What a method would remove of a model, which is not touched.
+
+    Args:
+        method: a name in `METHODS`.
+        sparsity: the share that goes, 0 to 1; of dynamic methods also one by matrix or kind of matrix.
+        pattern: in its place, "2:4" keeps 2 of every 4 inputs; single weights only.
+        scope: the weights that are compared, "matrix", "row" or "global"; None is the method's own.
+        score: of channels and heads, "activation" (None), "magnitude" or "random".
+        matrices: kinds such as "mlp.c_proj"; None is all but embeddings and head.
+        calibration: a text that is not evaluated: a `Text`, token ids (N,) in windows of 512, or what
+            `calibrate` and `input_sizes` made of one. Methods without need of it do not take it.
+        protect: single weights of the MLPs' output projections that keep their values (or their channels, or
+            inputs): spikes, coordinates, or text such as "11[507, 1229]".
+        watch: weights whose `Fate` the plan is to have.
+        seed: of what is random.
+
+    Raises:
+        UserError: an unknown method, or an option that it does not have, or out of range; a calibration that
+            is missing or of other matrices; a weight outside the model; weights that are not finite.
+    """
+    check_method(method)
+    given = calibration
+    if not isinstance(given, Calibration | InputSizes | None):
+        given = calibration_for(model, method, given, matrices, score)
+    protect, watch, family = coordinates(protect), coordinates(watch), FAMILY[method]
+    if family == "static":
+        return plan_static(
+            model, method, sparsity, given, protect, watch, scope, pattern, seed, matrices, progress
+        )
+    if family == "structured":
+        score = score or "activation"
+        return plan_structured(
+            model, method, sparsity, given, protect, watch, score, seed=seed, progress=progress
+        )
+    return plan_dynamic(model, method, sparsity, given, protect, matrices)
+
+
+def calibration_for(
+    model: nn.Module,
+    method: str,
+    text: Read,
+    matrices: Iterable[str] | None = None,
+    score: str | None = None,
+) -> Known:
+    """What a method must know of the model's activations on a text; None where it needs nothing.
+
+    Raises `UserError` on an unknown method, and as `calibrate` and `input_sizes` do.
+    """
+    check_method(method)
+    if FAMILY[method] == "structured":
+        check_class(model)
+    if not needs_text(method, score):
+        return None
+    if isinstance(text, Text):
+        ids, length = text.windows().flatten(), text.length
+    else:
+        ids, length = text, min(LENGTH, model.config.n_ctx)
+    needs = METHODS[method].needs
+    if needs in ("inputs", "gate"):
+        return input_sizes(model, ids, length, needs, matrices)
+    kinds = KINDS[method][1:] if method in KINDS else matrices
+    return calibrate(model, ids, length, needs == "products", kinds)
+
+
+def check_method(method: str) -> None:
+    """`UserError` on an unknown method."""
+    if method not in METHODS:
+        raise UserError(f"unknown pruning method {method!r}; choose from {', '.join(METHODS)}")
+
+
+def quantize(model: Model, scheme: Scheme | str | Quantization, **options: Any) -> Model:
+    """A copy of a model with weights in few bits, read back; the model is not touched.
+
+    The copy computes in the model's own dtype: it shows what rounding costs, not what it saves.
+
+    Args:
+        scheme: such as "int4 block=64 clip=error", see `Scheme`; or a plan of `plan_quantization`.
+        **options: as `plan_quantization` takes them; protect: weights that keep their values and do not
+            stretch their block's levels; calibration: a `Text`, token ids, or of `calibrate`, for
+            clip=output.
+
+    Raises:
+        UserError: as `plan_quantization` does, and on weights that are packed, pruned or quantized already.
+
+    Example:
+        >>> model, _ = load("smollm2-135m")
+        >>> fewer = quantize(model, "int4 block=64", protect="11[507, 1229]")
+    """
+    return replaced_copy(model, quantization_of(model, scheme, options).replacement())
+
+
+@contextlib.contextmanager
+def quantized(model: nn.Module, scheme: Scheme | str | Quantization, **options: Any) -> Iterator[None]:
+    """Run the model with quantized weights while the context lasts; on leaving it is as before, bit for bit.
+
+    Args:
+        scheme, **options: as in `quantize`.
+
+    Raises:
+        UserError: as `quantize` does; on leaving when the quantized weights were changed meanwhile: then
+            nothing is put back.
+
+    Example:
+        >>> model, tokenizer = load("smollm2-135m")
+        >>> with quantized(model, "int8 block=channel"):
+        ...     tokens = generate(model, tokenizer.encode("The capital of France is"), 5)
+    """
+    with replaced_weights(model, quantization_of(model, scheme, options).replacement()):
+        yield
+
+
+def quantization_of(
+    model: nn.Module, scheme: Scheme | str | Quantization, options: dict[str, Any]
+) -> Quantization:
+    """The plan of a scheme, or the plan that was given."""
+    if isinstance(scheme, Quantization):
+        return scheme
+    given = options.get("calibration")
+    if given is not None and not isinstance(given, Calibration):
+        ids, length = given, LENGTH
+        if isinstance(given, Text):
+            ids, length = given.windows().flatten(), given.length
+        options = {**options, "calibration": calibrate(model, ids, length, kinds=options.get("matrices"))}
+    return plan_quantization(model, scheme, **options)

@@ -1,0 +1,82 @@
+"""Stretches of a text as a model reads them: which tokens, in which windows, behind which BOS token."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from supertf.data.reading import read_ids
+from supertf.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """Token ids (N,) int64 of a text, to be read in windows of `length` tokens.
+
+    bos_id: begins every window, None where nothing does. name: of the text, for tables.
+    """
+
+    ids: Tensor
+    length: int
+    bos_id: int | None = None
+    name: str = "a text"
+
+    def __len__(self) -> int:
+        """Tokens of the text itself."""
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        return f"Text({self.name!r}, {len(self)} tokens, windows of {self.length})"
+
+    def windows(self) -> Tensor:
+        """Whole windows side by side, (W, length) int64, each behind the BOS token; what is left over is
+        left out."""
+        room = self.length - (self.bos_id is not None)
+        rows = self.ids[: len(self) // room * room].view(-1, room)
+        return (
+            rows if self.bos_id is None else torch.cat([rows.new_full((len(rows), 1), self.bos_id), rows], 1)
+        )
+
+
+def read_tokens(
+    data: str, tokenizer: Any, *, windows: int | Sequence[int] = 8, length: int = 512
+) -> "Text | tuple[Text, ...]":
+    """The beginning of a text as token ids, in parts that share no token.
+
+    The first part is to be scored: without a BOS token it has one token more, the last target. The others are
+    to be read, as calibrations are.
+
+    Args:
+        data: "python-docs", a file (text, JSON lines, CSV, TSV, Parquet, also compressed), a folder of such,
+            a token file (.bin) or a Hugging Face dataset's id.
+        tokenizer: as `load` gives it; its `bos_id` begins every window.
+        windows: how many; several numbers give as many parts, one after the other.
+        length: tokens of a window, the BOS token included.
+
+    Returns:
+        A `Text`, or one for each number.
+
+    Raises:
+        UserError: the text cannot be read, or is too short for all windows.
+
+    Example:
+        >>> tokenizer = load_tokenizer("bytes")
+        >>> held_out, calibration = read_tokens("python-docs", tokenizer, windows=(2, 3), length=64)
+        >>> held_out, calibration.windows().shape
+        (Text('python-docs', 129 tokens, windows of 64), torch.Size([3, 64]))
+    """
+    bos_id = getattr(tokenizer, "bos_id", None)
+    counts = [windows] if isinstance(windows, int) else list(windows)
+    room = length - (bos_id is not None)
+    sizes = [counts[0] * length + (bos_id is None), *(count * room for count in counts[1:])]
+    ids = torch.as_tensor(read_ids(data, tokenizer, sum(sizes)))
+    if len(ids) < sum(sizes):
+        others = f" and {sum(sizes[1:])} others to calibrate with" if len(sizes) > 1 else ""
+        raise UserError(
+            f"{data} has {len(ids)} tokens, and {sizes[0]} are to be held out{others}: give a longer text, "
+            "or fewer or shorter windows"
+        )
+    parts = tuple(Text(part, length, bos_id, data) for part in ids.split(sizes))
+    return parts[0] if isinstance(windows, int) else parts

@@ -1,0 +1,183 @@
+"""The browsable book: one page per executed notebook and an index, all readable without network."""
+
+import html
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+import latex2mathml.converter
+import latex2mathml.exceptions
+from bs4 import BeautifulSoup
+from nbconvert.exporters import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbformat import NotebookNode
+
+from supertf.files import atomic_path
+from supertf.lab.book.executed import Result, without_widgets
+from supertf.lab.notebook import figures_text
+
+# latex2mathml raises one class per kind of mistake, without a common base
+LATEX_ERRORS = tuple(error for error in vars(latex2mathml.exceptions).values() if isinstance(error, type))
+PAGE_STYLE = """<style>
+body.jp-Notebook { max-width: 62rem; margin: 0 auto; padding: 1.5rem; overflow: visible; }
+.jp-RenderedHTMLCommon { line-height: 1.6; }
+.jp-OutputArea-output img { max-width: 100%; height: auto; }
+nav.book { max-width: 62rem; margin: 1rem auto 0; padding: 0 1.5rem; font: 0.95rem system-ui, sans-serif; }
+nav.book a { color: #1565c0; }
+</style>"""
+BACK = '<nav class="book"><a href="index.html">All notebooks</a></nav>'
+INDEX = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">{refresh}
+<title>supertf: the book</title>
+<style>
+:root {{ color-scheme: light dark; --failed: #b71c1c; --link: #1565c0; --quiet: #616161; }}
+body {{ font: 1rem/1.55 system-ui, sans-serif; max-width: 66rem; margin: 3rem auto; padding: 0 1.5rem; }}
+table {{ border-collapse: collapse; width: 100%; }}
+th, td {{ text-align: left; vertical-align: top; padding: 0.6rem 0.8rem; border-top: 1px solid #8884; }}
+th {{ font-weight: 600; border: 0; }}
+.title {{ width: 20%; }}
+.seconds {{ text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }}
+td p {{ margin: 0; }}
+.figures {{ font-size: 0.9rem; min-width: 17rem; }}
+.failed {{ color: var(--failed); }}
+.problems {{ border: 0; padding-top: 0; overflow-wrap: anywhere; }}
+.quiet {{ color: var(--quiet); }}
+a {{ color: var(--link); }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --failed: #ff8a80; --link: #90caf9; --quiet: #bdbdbd; }}
+}}
+@media (max-width: 50rem) {{
+  body {{ margin: 1rem auto; padding: 0 1rem; }}
+  thead {{ display: none; }}
+  tr, td {{ display: block; text-align: left !important; }}
+  td {{ border: 0; padding: 0.15rem 0; }}
+  tr:not(.more) {{ border-top: 1px solid #8884; padding-top: 0.6rem; }}
+  tr {{ padding-bottom: 0.6rem; }}
+  .seconds:not(:empty)::after {{ content: " s"; }}
+}}
+</style></head>
+<body><h1>supertf: the book</h1>
+<p>An interactive lab on super transformers: scalable softmax, no positional encoding, super weights.
+These pages are the notebooks as executed on this machine; open them live with <code>make lab</code>.</p>
+<table>
+<thead><tr><th class="title">Notebook</th><th>What it shows</th><th class="seconds">Seconds</th>
+<th>Headline figures</th></tr></thead>
+<tbody>
+{rows}
+</tbody></table></body></html>
+"""
+REFRESH = '\n<meta http-equiv="refresh" content="10">'  # while notebooks run, the index is read again
+
+
+def empty_book(folder: Path) -> None:
+    """Take the pages of an earlier run out of `folder`."""
+    for old in folder.glob("*.html"):
+        old.unlink()
+
+
+def write_page(folder: Path, result: Result) -> Path:
+    """Render an executed notebook into `folder`; returns the page's path."""
+    path = folder / f"{result.name}.html"
+    with atomic_path(path) as temporary:
+        temporary.write_text(page(result.name, result.notebook), encoding="utf-8")
+    return path
+
+
+def write_index(
+    folder: Path, notebooks: dict[str, NotebookNode], results: list[Result], running: Collection[str] = ()
+) -> Path:
+    """Render the index of a run over `notebooks`; returns its path.
+
+    Those in `results` are done; `running` are executed now, the others come later: never, if none is running.
+    """
+    done = {result.name: result for result in results}
+    rows = []
+    for name, notebook in notebooks.items():
+        if name in done:
+            rows.append(_done(done[name]))
+        else:
+            state = "running" if name in running else "to come" if running else "not run"
+            rows.append(_row(name, notebook, figures=f'<span class="quiet">{state}</span>'))
+    path = folder / "index.html"
+    with atomic_path(path) as temporary:
+        refresh = REFRESH if running else ""
+        temporary.write_text(INDEX.format(rows="\n".join(rows), refresh=refresh), encoding="utf-8")
+    return path
+
+
+def page(name: str, notebook: NotebookNode) -> str:
+    """One notebook as a page that loads nothing from elsewhere: formulas as MathML, pictures inside."""
+    exporter = HTMLExporter(template_name="lab", exclude_anchor_links=True)
+    exporter.register_filter("markdown2html", _markdown)
+    text, _ = exporter.from_notebook_node(without_widgets(notebook), {"metadata": {"name": name}})
+    soup = BeautifulSoup(text, "html.parser")
+    for script in soup.find_all("script"):
+        if not script.find_parent(class_="jp-OutputArea"):  # the template's own, from content networks
+            script.decompose()
+    for link in soup.find_all("a", href=re.compile(r"^\d\d_\w+\.ipynb")):  # to another notebook
+        link["href"] = link["href"].replace(".ipynb", ".html", 1)
+    soup.head.append(BeautifulSoup(PAGE_STYLE, "html.parser"))
+    soup.body.insert(0, BeautifulSoup(BACK, "html.parser"))
+    return str(soup)
+
+
+def title_and_promise(notebook: NotebookNode) -> tuple[str, str]:
+    """A notebook's title (its first heading) and the paragraph after it."""
+    lines = [
+        line
+        for cell in notebook.cells
+        if cell.cell_type == "markdown"
+        for line in [*cell.source.splitlines(), ""]
+    ]
+    start = next((i for i, line in enumerate(lines) if line.startswith("# ")), None)
+    if start is None:
+        return "", ""
+    rest = "\n".join(lines[start + 1 :]).strip()
+    return lines[start][2:].strip(), " ".join(rest.split("\n\n")[0].split())
+
+
+class MathRenderer(IPythonRenderer):
+    """nbconvert's Markdown renderer, loading nothing: formulas become MathML, drawn by the browser."""
+
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        if url.startswith(("http:", "https:")):
+            return html.escape(text)  # a badge, say: its text, rather than a picture from elsewhere
+        return super().image(text, url, title)
+
+    def inline_math(self, body: str) -> str:
+        return _mathml(body, "inline")
+
+    def block_math(self, body: str) -> str:
+        return _mathml(body, "block")
+
+
+def _mathml(formula: str, display: str) -> str:
+    try:
+        return latex2mathml.converter.convert(formula, display=display)
+    except LATEX_ERRORS:
+        return f"<code>{html.escape(formula)}</code>"  # shown as written rather than not at all
+
+
+def _markdown(source: str) -> str:
+    return MarkdownWithMath(renderer=MathRenderer(escape=False, exclude_anchor_links=True)).render(source)
+
+
+def _done(result: Result) -> str:
+    lines = (html.escape(figures_text({key: value})) for key, value in result.figures.items())
+    figures = "".join(f"<div>{line}</div>" for line in lines)
+    if not result.problems:
+        return _row(result.name, result.notebook, f"{result.seconds:.0f}", figures, link=True)
+    row = _row(
+        result.name, result.notebook, f"{result.seconds:.0f}", '<span class="failed">failed</span>', link=True
+    )
+    problems = "".join(f"<div>{html.escape(problem)}</div>" for problem in result.problems)
+    return f'{row}\n<tr class="more"><td class="problems failed" colspan="4">{problems}</td></tr>'
+
+
+def _row(name: str, notebook: NotebookNode, seconds: str = "", figures: str = "", link: bool = False) -> str:
+    title, promise = title_and_promise(notebook)
+    title = html.escape(title or name)
+    title = f'<a href="{name}.html">{title}</a>' if link else title
+    first = f'<td>{title}</td><td>{_markdown(promise)}</td><td class="seconds">{seconds}</td>'
+    return f'<tr>{first}<td class="figures">{figures}</td></tr>'

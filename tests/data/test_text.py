@@ -1,0 +1,45 @@
+"""Stretches of a text: disjoint parts, windows behind a BOS token."""
+
+import pytest
+import torch
+
+from supertf.data.reading import read_ids
+from supertf.data.text import Text, read_tokens
+from supertf.data.tokenizer import load_tokenizer
+from supertf.errors import UserError
+
+STORY = "It was a line of a book, and then another. " * 9  # 387 bytes
+
+
+@pytest.fixture
+def book(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text(STORY)
+    return str(path)
+
+
+@pytest.mark.parametrize("bos_id", [None, 256])
+def test_parts_follow_each_other_and_share_no_token(book, bos_id):
+    tokenizer = load_tokenizer("bytes")
+    tokenizer.bos_id = bos_id
+    first, second, third = read_tokens(book, tokenizer, windows=(3, 2, 1), length=16)
+    assert len(first) == 3 * 16 + (bos_id is None)  # one more, the last target
+    assert len(second) == 2 * (16 - (bos_id is not None))
+    ids = torch.cat([first.ids, second.ids, third.ids])
+    assert torch.equal(ids, torch.from_numpy(read_ids(book, tokenizer, len(ids))))
+    windows = second.windows()
+    assert windows.shape == (2, 16)
+    if bos_id is None:
+        assert torch.equal(windows.flatten(), second.ids)
+    else:
+        assert (windows[:, 0] == bos_id).all() and torch.equal(windows[:, 1:].flatten(), second.ids)
+
+
+def test_one_number_of_windows_gives_one_text(book):
+    text = read_tokens(book, load_tokenizer("bytes"), windows=2, length=8)
+    assert isinstance(text, Text) and (len(text), text.length, text.name) == (17, 8, book)
+
+
+def test_a_text_that_is_too_short_is_refused_in_one_line(book):
+    with pytest.raises(UserError, match=r"has 388 tokens, and 3201 are to be held out and 320 others"):
+        read_tokens(book, load_tokenizer("bytes"), windows=(200, 20), length=16)

@@ -1,0 +1,75 @@
+"""Executed notebooks: what counts as a problem, which solution replaces a stub, what is stored."""
+
+import base64
+import io
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from a_notebook import a_notebook
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from PIL import Image
+
+from supertf.errors import UserError
+from supertf.lab.book.executed import cleaned, problems, solved, with_palette
+from supertf.lab.notebook import CHECK_MIME, FIGURES_MIME
+
+
+def executed(*outputs, **cell):
+    figures = new_output("display_data", {FIGURES_MIME: {"name": "x", "figures": [["a", 1]]}})
+    code = new_code_cell("body()", execution_count=1, outputs=[*outputs, figures])
+    code.update(cell)
+    return new_notebook(cells=[code])
+
+
+ERROR = new_output("error", ename="ValueError", evalue="no", traceback=[])
+FAILED_CHECK = new_output("display_data", {CHECK_MIME: {"name": "one", "status": "failed"}})
+
+
+@pytest.mark.parametrize(
+    ("notebook_", "problem"),
+    [
+        (executed(ERROR), "ValueError: no"),
+        (executed(execution_count=None), "was not executed"),
+        (executed(outputs=[]), "no headline figures"),
+        (executed(FAILED_CHECK), "the check 'one' says failed"),
+        (new_notebook(), "no code cells"),
+    ],
+)
+def test_problems_that_stopped_nothing_are_found(notebook_, problem):
+    assert any(problem in found for found in problems(notebook_, {"passed", "unsolved"}))
+
+
+def test_an_expected_error_is_no_problem():
+    assert problems(executed(ERROR, metadata={"tags": ["raises-exception"]}), {"passed"}) == []
+
+
+def test_a_stub_without_solution_is_named():
+    for cut in (slice(0, 4), slice(0, 3)):
+        with pytest.raises(UserError, match=r"def double\(x\).*no <details>"):
+            solved(new_notebook(cells=a_notebook("x").cells[cut]))
+
+
+def test_cleaning_keeps_folded_cells_and_the_wish_for_a_gpu():
+    folded = a_notebook("x")
+    folded.metadata |= {"accelerator": "GPU", "papermill": {}, "widgets": {}}
+    folded.cells[1].metadata |= {"cellView": "form", "jupyter": {"source_hidden": True}, "execution": {}}
+    clean = cleaned(folded)
+    assert set(clean.metadata) == {"accelerator", "kernelspec", "language_info"}
+    assert set(clean.cells[1].metadata) == {"tags", "cellView", "jupyter"}
+
+
+def test_cleaning_makes_pictures_smaller_and_not_different():
+    buffer = io.BytesIO()
+    hinting = matplotlib.rcParamsDefault["text.hinting"]  # whatever a test before has set
+    with plt.rc_context({"text.hinting": hinting}):
+        figure, ax = plt.subplots()
+        ax.plot([1, 3, 2])
+        figure.savefig(buffer, format="png")
+        plt.close(figure)
+    before = base64.b64encode(buffer.getvalue()).decode()
+    after = with_palette(before)
+    assert len(after) < len(before) / 2
+    pixels = [Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB") for png in (before, after)]
+    assert np.abs(np.subtract(*(np.asarray(image, dtype=float) for image in pixels))).max() < 12
