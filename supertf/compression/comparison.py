@@ -161,8 +161,8 @@ def compare(
         batch_size: windows at a time.
 
     Returns:
-        A `Comparison`: a table where it is printed, rows by name, `to_dict()`. `lab.plot_comparison` draws
-        it.
+        A `Comparison`: a table where it is printed, rows by name, `to_dict()`;
+        `plots_pruning.compared_models` of `supertf.lab` draws it.
 
     Raises:
         UserError: a loss that is no finite number, a weight outside the model, a plan for other matrices.

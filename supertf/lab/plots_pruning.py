@@ -1,6 +1,7 @@
 """Figures about pruning and quantizing: what stays, what it costs, what is gained."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -37,6 +38,35 @@ def compared_rows(
     ax.set_ylim(len(rows) - 0.4, -0.6)
     plain_ticks(ax, "x")
     ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def compared_models(models: Sequence[Mapping[str, Any]]) -> Figure:
+    """Models side by side: times the perplexity of the first, on a logarithmic axis, and megabytes.
+
+    Args:
+        models: with name, ratio, bytes and sparsity, as `Comparison.to_dict()["models"]` has them.
+    """
+    figure, axes = new_figure(height=1.0 + 0.42 * len(models), columns=2)
+    rows, colors = range(len(models)), [GREY, *[BLUE] * (len(models) - 1)]
+    axes[0].scatter([one["ratio"] for one in models], rows, s=60, color=colors)
+    axes[0].axvline(1, color=GREY, linewidth=1)
+    axes[0].set(xscale="log", xlabel="times the perplexity")
+    plain_ticks(axes[0])
+    axes[1].barh(rows, [one["bytes"] / 1e6 for one in models], color=colors, height=0.5)
+    axes[1].set(xlabel="MB of weights")
+    for row, one in enumerate(models):
+        if one["sparsity"] > 0.001:
+            axes[1].annotate(
+                f"{one['sparsity']:.0%} zero",
+                (0, row),
+                (6, 0),
+                textcoords="offset points",
+                va="center",
+                color="white",
+            )
+    for ax in axes:
+        ax.set(yticks=rows, yticklabels=[one["name"] for one in models], ylim=(len(models) - 0.4, -0.6))
     return figure
 
 

@@ -15,6 +15,21 @@ def test_compared_rows_put_every_value_in_its_row_and_say_what_is_beyond_the_lim
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(rows)
 
 
+def test_compared_models_show_every_ratio_and_size():
+    models = [
+        {"name": "dense", "ratio": 1.0, "bytes": 5e8, "sparsity": 0.0},
+        {"name": "wanda", "ratio": 1.9, "bytes": 5e8, "sparsity": 0.5},
+        {"name": "int4", "ratio": 1.3, "bytes": 1e8, "sparsity": 0.0},
+    ]
+    figure = plots.compared_models(models)
+    figure.canvas.draw()
+    ratios, sizes = figure.axes
+    assert ratios.collections[0].get_offsets().tolist() == [[1.0, 0], [1.9, 1], [1.3, 2]]
+    assert [bar.get_width() for bar in sizes.patches] == [500, 500, 100]
+    assert [text.get_text() for text in sizes.texts] == ["50% zero"]
+    assert [label.get_text() for label in sizes.get_yticklabels()] == ["dense", "wanda", "int4"]
+
+
 def test_speed_and_quality_crosses_out_points_without_their_super_weights():
     groups = {"a": [(1.2, 1.1, True, "20 %"), (1.4, 9.0, False, "50 %")], "b": [(1.0, 2.0, False, "10 %")]}
     figure = plots.speed_and_quality(groups, worst=4)
