@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from supertf.cli.main import command, main
 from supertf.cli.printing import print_result, print_table
@@ -263,6 +264,7 @@ def test_json_has_no_infinity_and_no_nan(capsys):
 def test_a_table_in_a_file_is_whole_and_one_on_a_terminal_folds_texts_but_no_number(
     capsys, monkeypatch, columns
 ):
+    monkeypatch.setattr(Console, "_environ", os.environ)  # which datasets' map replaces by a copy
     monkeypatch.setenv("COLUMNS", columns)
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
