@@ -58,7 +58,7 @@ def bench(
     except KeyboardInterrupt:
         result["interrupted"] = True
         raise
-    finally:  # what was measured is told, whatever ended the rest
+    finally:  # what was measured is printed, whatever ended the rest
         if len(result) > 1:
             print_result(result if json else flatten(result), json)
     return 0

@@ -57,10 +57,10 @@ def list_experiments(json: Json = False) -> int:
     if json:
         print_result(listed, as_json=True)
         return 0
-    for name, told in listed.items():
-        took = "" if told["recorded_seconds"] is None else f" in {told['recorded_seconds']:.0f} s"
-        print(f"{name}: {told['question']}")
-        print(f"  {len(told['variants'])} variants x {len(told['seeds'])} seeds, {told['recorded']}{took}")
+    for name, entry in listed.items():
+        took = "" if entry["recorded_seconds"] is None else f" in {entry['recorded_seconds']:.0f} s"
+        print(f"{name}: {entry['question']}")
+        print(f"  {len(entry['variants'])} variants x {len(entry['seeds'])} seeds, {entry['recorded']}{took}")
     return 0
 
 

@@ -139,13 +139,13 @@ def run(args: SimpleNamespace) -> int:
         else:
             other = smaller(side.model, plan) if family == "structured" else None
     work = {"static": static, "structured": structured, "dynamic": dynamic}[family]
-    found, by_matrix, fates, told = work(args, side, plan, other)
+    found, by_matrix, fates, more = work(args, side, plan, other)
     weights = [{**known, **fate} for known, fate in zip(side.weights(), fates, strict=True)]
     result = {
         **side.result("pruned", {"method": args.method, **plan.settings}, found),
         "unit": "inputs" if family == "dynamic" else "weights",
         "sparsity": summed(by_matrix.values())["share"],
-        **told,
+        **more,
         "by_kind": {
             kind: {"matrices": len(some), **summed(some)} for kind, some in by_kind(by_matrix).items()
         },
@@ -191,8 +191,8 @@ def structured(args: SimpleNamespace, side: "SideBySide", plan: "Pruning", small
     found = side.compare("pruned", small)
     if args.save:
         side.save(small)
-    told = {"parameters_left": small.num_parameters()}
-    return found, removed(plan), list(map(fate_dict, plan.fates)), told
+    more = {"parameters_left": small.num_parameters()}
+    return found, removed(plan), list(map(fate_dict, plan.fates)), more
 
 
 def dynamic(

@@ -284,7 +284,7 @@ def print_tail(result: dict[str, Any], name: str) -> None:
     text, config = result["text"], result["config"]
     print(f"\n{text['prompt']!r} goes on")
     print_table(["", "text"], [[one, repr(text[one])] for one in ("dense", name)])
-    told = (f"{step} {seconds:.1f}" for step, seconds in result["seconds"].items())
-    print(f"\nseconds: {'; '.join(told)}")
+    steps = (f"{step} {seconds:.1f}" for step, seconds in result["seconds"].items())
+    print(f"\nseconds: {'; '.join(steps)}")
     if result["saved"]:
         print(f"saved in {result['saved']}" + ("; its texts begin with --bos True" if config["bos"] else ""))

@@ -135,8 +135,8 @@ def in_order(passes: list["Round"]) -> list[dict[str, Any]]:
     found: dict[Coordinate, dict[str, Any]] = {}
     for index, one in enumerate(passes, 1):
         for spike in one.candidates:
-            told = {**spike_dict(spike), "round": index, "removed": spike.coordinate in removed}
-            found.setdefault(spike.coordinate, told)
+            entry = {**spike_dict(spike), "round": index, "removed": spike.coordinate in removed}
+            found.setdefault(spike.coordinate, entry)
     return list(found.values())
 
 

@@ -109,8 +109,8 @@ def check_cells(check: "Check") -> list[str]:
     spike += f", rank {check.rank}" if check.rank else ""
     proof = check.proof
     ratios = [number(one.ratio) for one in (proof.candidate, proof.random, proof.largest)]
-    told = {True: ", as claimed", False: ", not as claimed", None: ""}[check.confirmed]
-    return [claimed, number(proof.weight), value, spike, *ratios, check.verdict + told]
+    entry = {True: ", as claimed", False: ", not as claimed", None: ""}[check.confirmed]
+    return [claimed, number(proof.weight), value, spike, *ratios, check.verdict + entry]
 
 
 def list_published(as_json: bool) -> int:
@@ -120,7 +120,9 @@ def list_published(as_json: bool) -> int:
 
     entries = published()
     checked = {
-        (model, one["coordinate"]): one for model, told in recorded_checks().items() for one in told["checks"]
+        (model, one["coordinate"]): one
+        for model, entry in recorded_checks().items()
+        for one in entry["checks"]
     }
     here = {model: is_here(model) for model in dict.fromkeys(one.model for one in entries)}
     listed = [
@@ -133,28 +135,28 @@ def list_published(as_json: bool) -> int:
     print_table(
         ["model", "weight", "claimed", "published effect", "status"],
         (
-            [told["model"], told["coordinate"], told["claimed"] or "open", effect(told), status(told)]
-            for told in listed
+            [entry["model"], entry["coordinate"], entry["claimed"] or "open", effect(entry), status(entry)]
+            for entry in listed
         ),
     )
     print_notes(entries)
-    verified = sum(told["verified"] is not None for told in listed)
+    verified = sum(entry["verified"] is not None for entry in listed)
     print(f"\n{verified} of {len(listed)} verified by this lab (recorded), the others are only cited")
     for model in (model for model, there in here.items() if there):
         print(f"here to check: supertf superweights verify {LOADED_AS.get(model, model)}")
     return 0
 
 
-def effect(told: dict[str, Any]) -> str:
+def effect(entry: dict[str, Any]) -> str:
     """A published effect in a few words."""
-    if told["measure"] is None:
+    if entry["measure"] is None:
         return ""
-    return f"{told['measure']} {told['before']:g} -> {told['after']:g}"
+    return f"{entry['measure']} {entry['before']:g} -> {entry['after']:g}"
 
 
-def status(told: dict[str, Any]) -> str:
+def status(entry: dict[str, Any]) -> str:
     """What this lab knows of a published coordinate."""
-    one = told["verified"]
+    one = entry["verified"]
     if one is None:
         return "only cited"
     ratio = "" if one["ratio"] is None else f", perplexity x {one['ratio']:.4g}"

@@ -55,8 +55,8 @@ class Row:
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         fates = [{**vars(fate), "coordinate": show(fate.coordinate)} for fate in self.fates]
-        told = {name: value for name, value in vars(self).items() if name != "skipped"}
-        return {**told, "fates": fates}
+        fields = {name: value for name, value in vars(self).items() if name != "skipped"}
+        return {**fields, "fates": fates}
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ class Comparison(Tabular):
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        told = {name: getattr(self, name) for name in ("text", "tokens", "length", "prompt")}
-        return {**told, "models": [row.to_dict() for row in self.found]}
+        fields = {name: getattr(self, name) for name in ("text", "tokens", "length", "prompt")}
+        return {**fields, "models": [row.to_dict() for row in self.found]}
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,10 @@ class Fates(Tabular):
     def rows(self) -> Iterable[Sequence[Any]]:
         """A line for each weight."""
         for same in zip(*(row.fates for row in self.found), strict=True):
-            yield [show(same[0].coordinate), *map(told, same)]
+            yield [show(same[0].coordinate), *map(in_a_word, same)]
 
 
-def told(fate: Fate) -> str:
+def in_a_word(fate: Fate) -> str:
     """What became of a weight, in a word."""
     if fate.dropped is not None:
         return f"input dropped, {100 * fate.dropped:.1f} % of tokens"

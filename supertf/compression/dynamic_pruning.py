@@ -139,7 +139,7 @@ def plan_dynamic(
         check_sizes(method, widths, sizes)
     protect = list(protect)
     held: dict[str, Tensor] = {}
-    for name, channel in deciding(model, method, protect):
+    for name, channel in cuts_of(model, method, protect):
         if name in widths:
             none = torch.zeros(widths[name], dtype=torch.bool, device=model.device)
             held.setdefault(name, none)[channel] = True
@@ -201,7 +201,7 @@ def check_channels(name: str, cut: Cut, what: str) -> None:
         raise UserError(f"{name} is cut along axes other than its channels: none of these can be {what}")
 
 
-def deciding(model: nn.Module, method: str, coordinates: Iterable[Coordinate]) -> list[tuple[str, int]]:
+def cuts_of(model: nn.Module, method: str, coordinates: Iterable[Coordinate]) -> list[tuple[str, int]]:
     """The name of the cut that decides over each weight's input, if there is one, and the channel."""
     projections, found = output_projections(model), []
     for coordinate in coordinates:
@@ -236,7 +236,7 @@ def dynamically_pruned(
     with claimed(model, pruning) as modules, contextlib.ExitStack() as hooks:
         watch = list(dict.fromkeys(watch))
         watched: dict[str, list[tuple[Coordinate, int]]] = {}
-        for coordinate, (name, channel) in zip(watch, deciding(model, pruning.method, watch), strict=True):
+        for coordinate, (name, channel) in zip(watch, cuts_of(model, pruning.method, watch), strict=True):
             watched.setdefault(name, []).append((coordinate, channel))
             if name in pruning.cuts:
                 check_channels(name, pruning.cuts[name], "watched")

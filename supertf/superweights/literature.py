@@ -66,9 +66,9 @@ def published(model: str | None = None, path: Path = LIST) -> list[Published]:
 
 def entry(fields: dict[str, Any], sources: dict[str, str]) -> Published:
     """One entry of the list; `UserError` when it is not well formed."""
-    told = {**fields, "coordinate": parse(fields["coordinate"])}
-    told["sources"] = tuple(sources[name] for name in fields["sources"])
-    one = Published(**told)
+    read = {**fields, "coordinate": parse(fields["coordinate"])}
+    read["sources"] = tuple(sources[name] for name in fields["sources"])
+    one = Published(**read)
     effect = (one.measure, one.before, one.after)
     if not one.sources or one.claimed not in (None, *VERDICTS) or (None in effect and any(effect)):
         raise UserError(f"the entry {fields} lacks a source, or a verdict or effect of the known form")
