@@ -54,8 +54,8 @@ def prune(
         str,
         Option(
             **one_of(FAMILY),
-            help="removes weights (random to sparsegpt), MLP channels or attention heads, or drops inputs "
-            "token by token (inputs, gate, top)",
+            help=f"removes weights ({', '.join(of_family('static'))}), MLP channels or attention heads, or "
+            "drops inputs token by token (inputs, gate, top)",
         ),
     ] = "wanda",
     sparsity: Annotated[float | None, Option(help="the share that goes, 0 to 1 (default: 0.5)")] = None,

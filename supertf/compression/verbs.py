@@ -30,9 +30,15 @@ def prune(model: Model, method: str | Pruning, **options: Any) -> Model:
 
     Args:
         model: any causal language model that `load` reads; channels and heads need the lab's `GPT`.
-        method: "random", "magnitude", "wanda" or "sparsegpt" make single weights zero; "channels" and
-            "heads" leave whole ones out, so that the copy is smaller. Or a plan of `plan_pruning`.
-        **options: as `plan_pruning` takes them.
+        method: a static one ("random", "magnitude", "wanda", "sparsegpt"; see `METHODS`) makes single
+            weights zero; "channels" and "heads" leave whole ones out, so that the copy is smaller. Or a plan
+            of `plan_pruning`.
+        sparsity: the share that goes, 0 to 1; or pattern="2:4", which keeps 2 of every 4 inputs.
+        calibration: a text that is not evaluated, for methods that need one: a `Text` or token ids.
+        protect: single weights that keep their values, as `find_super_weights` gives them, or text such as
+            "11[507, 1229]"; none by default.
+        matrices: kinds such as ["mlp.c_proj"]; by default all but embeddings and head.
+        **options: scope, score and seed, as `plan_pruning` takes them.
 
     Raises:
         UserError: as `plan_pruning` does, on methods that drop other inputs for every token, which no copy
@@ -176,9 +182,11 @@ def quantize(model: Model, scheme: Scheme | str | Quantization, **options: Any) 
 
     Args:
         scheme: such as "int4 block=64 clip=error", see `Scheme`; or a plan of `plan_quantization`.
-        **options: as `plan_quantization` takes them; protect: weights that keep their values and do not
-            stretch their block's levels; calibration: a `Text`, token ids, or of `calibrate`, for
-            clip=output.
+        protect: single weights that keep their values and do not stretch their block's levels, as
+            `find_super_weights` gives them; none by default.
+        calibration: a `Text` or token ids that are not evaluated, for clip=output.
+        matrices: kinds such as ["mlp.c_proj"]; by default all but embeddings and head.
+        **options: as `plan_quantization` takes them.
 
     Raises:
         UserError: as `plan_quantization` does, and on weights that are packed, pruned or quantized already.
