@@ -133,7 +133,7 @@ class AttentionScale(nn.Module):
             factor = self.p.to(wide)[n - 1][:, None, :, None]  # (B or 1, 1, T, 1)
         elif self.kind == "logn":
             factor = (log_n / self.log_ctx).clamp(min=1.0)
-        else:
+        else:  # ssmax, ssmax_fixed and ssmax_bias: s log n (+ b)
             factor = self.s.to(wide)[:, None, None] * log_n  # (B or 1, H, T, 1)
             if self.kind == "ssmax_bias":
                 factor = factor + self.b.to(wide)[:, None, None]

@@ -175,7 +175,7 @@ def ablate(
     base = measured(model, loss)
     bar = tqdm(steps, desc=f"removing {show(coordinate)} and controls", disable=not progress, leave=False)
     candidate, random, largest, row_largest, row, *single = (
-        without(model, coordinates, loss, base, label) for coordinates, label in bar
+        without(model, removed, loss, base, label) for removed, label in bar
     )
     value = float(projections[layer].row(out)[into])
     return Proof(coordinate, value, base, candidate, random, single, largest, row_largest, row)
