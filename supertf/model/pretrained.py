@@ -240,7 +240,7 @@ def read_expanded(path: Path) -> tuple[GPTConfig, State]:
     config, state = read_gguf(path)
     size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     if shutil.disk_usage(path.parent).free > 2 * size:
-        about = {"source": source, "config": config.to_dict(), "crc32": crc32(state)}
+        about = {"source": source, "config": config.to_dict(), "crc32": crc32(config, state)}
         with contextlib.suppress(UserError):  # not writable: the next process expands the file again
             write_tensors(copy, state, {"supertf": json.dumps(about)})
     return config, state
@@ -256,14 +256,15 @@ def read_copy(copy: Path, source: dict[str, Any]) -> tuple[GPTConfig, State] | N
             if about["source"] != source:
                 return None
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return (GPTConfig.from_dict(about["config"]), state) if about["crc32"] == crc32(state) else None
+        config = GPTConfig.from_dict(about["config"])
+        return (config, state) if about["crc32"] == crc32(config, state) else None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, UserError):
         return None
 
 
-def crc32(state: State) -> int:
-    """Checksum over the names and bytes of all tensors."""
-    total = 0
+def crc32(config: GPTConfig, state: State) -> int:
+    """Checksum over a config, and the names and bytes of all tensors."""
+    total = zlib.crc32(json.dumps(config.to_dict()).encode())
     for name in sorted(state):
         total = zlib.crc32(name.encode(), total)
         total = zlib.crc32(state[name].contiguous().numpy().reshape(-1).view("uint8"), total)

@@ -77,6 +77,13 @@ def test_a_damaged_copy_is_noticed_and_made_anew(kept, data):
     assert equal(read_expanded(path), expected)
 
 
+def test_a_setting_that_was_damaged_is_noticed_too(kept):
+    path, expected, content = kept
+    copy_of(path).unlink()
+    copy_of(path).write_bytes(content.replace(rb"rope_base\": 10000.0", rb"rope_base\": 30000.0"))
+    assert copy_of(path).read_bytes() != content and equal(read_expanded(path), expected)
+
+
 def test_changing_the_loaded_weights_leaves_the_copy_as_it_is(tmp_path):
     path = source(tmp_path)
     read_expanded(path)
