@@ -48,12 +48,8 @@ def fast_rows(modules: Iterable[nn.Module]) -> contextlib.AbstractContextManager
 
 def one_float32_row_on_cpu(x: Tensor) -> bool:
     """Whether x (..., C) is a single row that no gradient is wanted for."""
-    return (
-        x.numel() == x.shape[-1]
-        and x.dtype == torch.float32
-        and x.device.type == "cpu"
-        and not torch.is_grad_enabled()
-    )
+    row = x.numel() == x.shape[-1] and x.dtype == torch.float32 and x.is_cpu
+    return row and not torch.is_grad_enabled()
 
 
 def linear_one_row(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
