@@ -1,7 +1,7 @@
 """Train a decoder: `train` is the whole loop, from a config and two token files to a model.
 
 It is written with Hugging Face `accelerate`, which places the model, runs mixed precision, adds up
-gradients over micro-batches and processes (`torchrun --nproc_per_node 2 -m supertf.cli.main train ...`) and
+gradients over micro-batches and processes (`torchrun --nproc_per_node 2 -m supertf.cli train ...`) and
 talks to trackers; what a step does stays in sight.
 """
 
