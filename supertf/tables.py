@@ -21,7 +21,7 @@ def number(value: float | None) -> str:
 def is_number(cell: str) -> bool:
     """Whether a table's cell is a number, or empty."""
     try:
-        return not cell or float(cell.rstrip("%").replace(",", "")) is not None
+        return not cell or float(cell) is not None
     except ValueError:
         return False
 

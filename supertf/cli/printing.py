@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from supertf.tables import is_number
+
 LONG = 40  # characters: columns of more are folded where a table is too wide
 
 
@@ -56,16 +58,3 @@ def print_table(names: list[str], rows: Iterable[Sequence[Any]]) -> None:
         console.print(table)
     for line in capture.get().splitlines():
         print(line.rstrip())
-
-
-def is_number(cell: str) -> bool:
-    """Whether a table's cell is a number, or empty."""
-    try:
-        return not cell or float(cell) is not None
-    except ValueError:
-        return False
-
-
-def number(value: float) -> str:
-    """Four digits, and no exponent before a million."""
-    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"

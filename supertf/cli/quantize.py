@@ -143,8 +143,9 @@ def unprotected(
 
 def print_quantized(result: dict[str, Any]) -> None:
     """The result for people."""
-    from supertf.cli.printing import number, print_table
+    from supertf.cli.printing import print_table
     from supertf.cli.side_by_side import print_head, print_tail, print_weights
+    from supertf.tables import number
 
     weights, size = result["watched"], result["bytes"]
     print_head(result, result["config"]["scheme"], "quantized")

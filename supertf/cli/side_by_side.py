@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 from tqdm.auto import tqdm
 
-from supertf.cli.printing import number, print_table
+from supertf.cli.printing import print_table
 from supertf.cli.subject import Subject
 from supertf.compression import Comparison, Variant, compare
 from supertf.data import Text, read_tokens, save_tokenizer
@@ -34,6 +34,7 @@ from supertf.model import (
     show,
 )
 from supertf.superweights import PROMPT, Spike, candidates, find_spikes, published, recorded_checks
+from supertf.tables import number
 
 
 class SideBySide:

@@ -21,9 +21,10 @@ from supertf.cli.options import (
     boolean,
 )
 from supertf.cli.parsing import Command, Group
-from supertf.cli.printing import number, print_result, print_table
+from supertf.cli.printing import print_result, print_table
 from supertf.cli.superweights_verify import ablation_dict, verify
 from supertf.errors import UserError
+from supertf.tables import number
 
 if TYPE_CHECKING:
     from supertf.analysis import Peak
@@ -191,17 +192,10 @@ def ablate(
         return 0
     print(f"{model} on {text['tokens']} tokens of {data}, windows of {text['length']}")
     for proof in proofs:
-        name, candidate = show(proof.coordinate), proof.candidate
+        name = show(proof.coordinate)
         print(f"\n{name} = {number(proof.weight)}")
-        removed = (candidate, proof.random, proof.largest, proof.row_largest, proof.row, *proof.each)
-        print_table(
-            ["removed", "perplexity", "ratio"],
-            [
-                ["nothing", number(perplexity_of(proof.base)), "1"],
-                *([one.label, number(perplexity_of(one.loss)), number(one.ratio)] for one in removed),
-            ],
-        )
-        print(f"{name} is {proof.verdict}: {candidate.ratio:.4g} times the perplexity")
+        print_table(proof.columns(), proof.rows())
+        print(f"{name} is {proof.verdict}: {proof.candidate.ratio:.4g} times the perplexity")
     return 0
 
 

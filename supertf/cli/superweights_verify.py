@@ -18,9 +18,10 @@ from supertf.cli.options import (
     TextLength,
     Tokenizer,
 )
-from supertf.cli.printing import number, print_result, print_table
+from supertf.cli.printing import print_result, print_table
 from supertf.errors import UserError
 from supertf.files import write_json
+from supertf.tables import number
 
 if TYPE_CHECKING:
     from supertf.superweights import Ablation, Check, Published

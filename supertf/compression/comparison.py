@@ -21,7 +21,15 @@ from supertf.compression.quantization import Quantization
 from supertf.compression.verbs import LENGTH, pruned, quantized
 from supertf.data import Text, unused_ids
 from supertf.errors import UserError
-from supertf.model import Coordinate, check_coordinate, generate, matrices, output_projections, show
+from supertf.model import (
+    Coordinate,
+    Projection,
+    check_coordinate,
+    generate,
+    matrices,
+    output_projections,
+    show,
+)
 from supertf.superweights import coordinates, measured, ratio
 from supertf.tables import Tabular, number
 
@@ -132,7 +140,7 @@ def in_a_word(fate: Fate) -> str:
     if fate.dropped is not None:
         return f"input dropped, {100 * fate.dropped:.1f} % of tokens"
     if fate.after is None:
-        return "gone with its column"
+        return "no column like its own"
     return number(fate.after)
 
 
@@ -201,7 +209,10 @@ def measure_variant(
 ) -> Row:
     """One row of `compare`, which says what is taken; base: the model's own loss, None where this is it."""
     text, watch = as_text(model, text), coordinates(watch)
-    before = {one: value_of(model, one) for one in watch}
+    whole = output_projections(model)
+    for one in watch:
+        check_coordinate(whole, one)
+    before = {one: whole[one[0]].weight[one[1:]].item() for one in watch}
     other, context = running(model, variant, watch)
 
     def loss(of: nn.Module) -> float:
@@ -213,7 +224,8 @@ def measure_variant(
         measuring = time.perf_counter() - started
         skipped = copy.deepcopy(found) if isinstance(found, Skipped) else None  # of this text alone
         zero = sparsity_of(other) if skipped is None else share(skipped)
-        fates = tuple(fate_of(model, other, one, before[one], skipped) for one in watch)
+        now = output_projections(other)
+        fates = tuple(fate_of(whole, now, one, before[one], skipped) for one in watch)
         started = time.perf_counter()
         said = None if tokenizer is None else continued(other, tokenizer, prompt, max_new_tokens)
         seconds = {"loss": measuring, "text": time.perf_counter() - started}
@@ -253,17 +265,9 @@ def is_cut(model: nn.Module, plan: DynamicPruning, weight: Coordinate) -> bool:
     return plan.method == "gate" or (cut is not None and cut.axes is None)
 
 
-def value_of(model: nn.Module, weight: Coordinate) -> float:
-    """The value of W[out, in] of one layer's output projection."""
-    layer, out, into = weight
-    projections = output_projections(model)
-    check_coordinate(projections, weight)
-    return projections[layer].weight[out, into].item()
-
-
 def fate_of(
-    model: nn.Module,
-    other: nn.Module,
+    whole: list[Projection],
+    now: list[Projection],
     weight: Coordinate,
     before: float,
     skipped: Skipped | None,
@@ -273,9 +277,9 @@ def fate_of(
     if skipped is not None:
         dropped, tokens = skipped.watched.get(weight, (0, 0))
         return Fate(weight, before, before, dropped=dropped / tokens if tokens else None)
-    whole, after = (output_projections(one)[layer].weight for one in (model, other))
-    if after.shape != whole.shape:  # a smaller model: the weight is there if its whole column is
-        there = (after == whole[:, into, None].to(after)).all(0).any()
+    old, after = whole[layer].weight, now[layer].weight
+    if after.shape != old.shape:  # a smaller model: the weight is there if its whole column is, as it was
+        there = bool((after == old[:, into, None].to(after)).all(0).any())
         return Fate(weight, before, before if there else None, removed=not there)
     value = after[out, into].item()
     return Fate(weight, before, value, removed=value == 0 and before != 0)

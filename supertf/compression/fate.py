@@ -9,11 +9,11 @@ from supertf.model import Coordinate
 class Fate:
     """One weight before and after.
 
-    after: its value then; None where its matrix has no such weight any more. removed: whether it was pruned.
-    protected: whether it was to keep its value. dropped: share of the tokens for which its input was dropped,
-    of dynamic pruning. rank, group, going: of static and structured pruning, protection aside: how many of
-    the `group` that it is compared with go before it, and how many are to go; None where its matrix is not
-    pruned.
+    after: its value then; None where its matrix is smaller and has no column like its own (also where columns
+    were fitted anew). removed: whether it was pruned. protected: whether it was to keep its value. dropped:
+    share of the tokens for which its input was dropped, of dynamic pruning. rank, group, going: of static and
+    structured pruning, protection aside: how many of the `group` that it is compared with go before it, and
+    how many are to go; None where its matrix is not pruned.
     """
 
     coordinate: Coordinate

@@ -12,7 +12,6 @@ from .task_training import train_on_task as train_on_task
 
 # isort: split
 # what other rooms also need
-from .interrupt import StopRequest as StopRequest
 from .loop import open_data as open_data
 from .optimizer import learning_rate as learning_rate
 from .optimizer import make_optimizer as make_optimizer

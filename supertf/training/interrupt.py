@@ -1,6 +1,5 @@
 """Ctrl-C at a convenient moment."""
 
-import os
 import signal
 import threading
 from types import FrameType
@@ -8,15 +7,10 @@ from typing import Any
 
 
 class StopRequest:
-    """Turns the first Ctrl-C or SIGTERM inside a `with` block into `requested`; the second acts as usual.
+    """Turns the first Ctrl-C or SIGTERM inside a `with` block into `requested`; the second acts as usual."""
 
-    Args:
-        notice: then written to stderr, where the stop takes a while and people would wonder.
-    """
-
-    def __init__(self, notice: str = "") -> None:
+    def __init__(self) -> None:
         self.requested = False
-        self.notice = notice
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -32,5 +26,3 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         self.__exit__()
-        if self.notice:
-            os.write(2, f"\n{self.notice}\n".encode())  # print may be in the middle of another line's buffer
