@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from supertf.compression.input_quantiles import input_sizes
-from supertf.compression.recovery import recover
+from supertf.compression.pruning.input_quantiles import input_sizes
+from supertf.compression.pruning.recovery import recover
 from supertf.data.tokenizer import load_tokenizer
 from supertf.model.config import GPTConfig
 from supertf.model.context_changes import INPUTS, ROUNDING, WEIGHTS, ForAWhile, changes

@@ -15,14 +15,14 @@ from supertf.analysis.attention_statistics import attention_stats, sink_rate
 from supertf.analysis.losses import perplexity
 from supertf.analysis.position_probe import probe_positions
 from supertf.analysis.residual_stream import residual_stats
-from supertf.compression.activation_quantization import quantized_activations
 from supertf.compression.calibration import calibrate
-from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
-from supertf.compression.input_quantiles import input_sizes, principal_axes
-from supertf.compression.pruning_plan import plan_static
-from supertf.compression.quantization import plan_quantization
-from supertf.compression.refitting import refit
-from supertf.compression.structured import plan_structured, smaller
+from supertf.compression.pruning.dynamic import dynamically_pruned, plan_dynamic
+from supertf.compression.pruning.input_quantiles import input_sizes, principal_axes
+from supertf.compression.pruning.refitting import refit
+from supertf.compression.pruning.static import plan_static
+from supertf.compression.pruning.structured import plan_structured, smaller
+from supertf.compression.quantization.activations import quantized_activations
+from supertf.compression.quantization.plan import plan_quantization
 from supertf.compression.verbs import prune, quantized
 from supertf.data.tasks import Task
 from supertf.experiments.measure_growth import loss

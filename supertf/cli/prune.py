@@ -161,7 +161,7 @@ def run(args: SimpleNamespace) -> int:
 
 def check_options(args: SimpleNamespace) -> None:
     """`UserError` on options that the method does not have, before anything is loaded."""
-    from supertf.compression import check_sparsity, groups
+    from supertf.compression import check_sparsity, resolve_scope
 
     for option, methods in ONLY_FOR.items():
         if getattr(args, option) is not None and args.method not in methods:
@@ -170,7 +170,7 @@ def check_options(args: SimpleNamespace) -> None:
         scored = f" by {args.score}" if args.score else ""
         raise UserError(f"{args.method}{scored} needs no calibration: leave out --calibration_windows")
     if args.pattern is not None:
-        groups(args.method, args.sparsity, args.scope, args.pattern)
+        resolve_scope(args.method, args.sparsity, args.scope, args.pattern)
     elif args.sparsity is not None:
         check_sparsity(args.sparsity)
 
@@ -230,11 +230,11 @@ def refitted(
 ) -> "GPT":
     """The model with output projections fitted anew, if the options ask for it: those behind what was cut
     out, or the MLPs'."""
-    from supertf.compression import KINDS, refit
+    from supertf.compression import UNITS, refit
 
     if not args.refit_windows:
         return model
-    kind = KINDS["heads" if args.method == "heads" else "channels"][1]
+    kind = UNITS["heads" if args.method == "heads" else "channels"][1]
     with side.step("refitting"):
         return refit(model, side.refitting.windows().flatten(), plan, side.model, side.length, [kind])
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from supertf.data import check_vocabulary
 from supertf.device import float64_device
 from supertf.errors import UserError
-from supertf.model import HEAD, kind, matrices
+from supertf.model import HEAD, Projection, kind, matrices
 
 
 @dataclass(frozen=True)
@@ -100,3 +100,20 @@ def adder(
             products[name] = (x.T @ x).float()
 
     return add
+
+
+def check_calibration(
+    method: str, needs: str, found: dict[str, Projection], calibration: Calibration | None
+) -> None:
+    """`UserError` unless the calibration has what the method needs of every matrix."""
+    if calibration is None:
+        raise UserError(f"{method} needs a calibration: give `calibrate(model, ids)` of a short text")
+    if needs == "products" and not calibration.products:
+        raise UserError(f"{method} needs a calibration with products: `calibrate(model, ids, hessians=True)`")
+    for name, matrix in found.items():
+        inputs = len(calibration.squares.get(name, ()))
+        if inputs != matrix.weight.shape[1]:
+            raise UserError(
+                f"the calibration has {inputs} inputs of {name}, which has {matrix.weight.shape[1]}: "
+                "calibrate this model, with the same kinds of matrices"
+            )

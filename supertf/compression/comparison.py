@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from supertf.analysis import perplexity
-from supertf.compression.dynamic_pruning import DynamicPruning, Skipped
 from supertf.compression.fate import Fate
-from supertf.compression.pruning import Pruning
-from supertf.compression.quantization import Quantization
+from supertf.compression.pruning.dynamic import DynamicPruning, Skipped
+from supertf.compression.pruning.static import Pruning
+from supertf.compression.quantization.plan import Quantization
 from supertf.compression.verbs import LENGTH, pruned, quantized
 from supertf.data import Text, unused_ids
 from supertf.errors import UserError

@@ -111,6 +111,18 @@ def fitting(model: nn.Module, replacement: Replacement) -> dict[str, Projection]
     return fits
 
 
+def check_matrices(model: nn.Module, found: dict[str, Projection], m: int | None) -> None:
+    """`UserError` on one that cannot be changed, is damaged, or does not divide into groups of m."""
+    check_editable(model, found.values())
+    for name, matrix in found.items():
+        total = matrix.weight.sum(dtype=torch.float32)  # finite only if every weight is; it may overflow
+        if not total.isfinite() and not matrix.weight.isfinite().all():
+            raise UserError(f"{name} has weights that are not finite: the model is damaged")
+        inputs = matrix.weight.shape[1]
+        if m and inputs % m:
+            raise UserError(f"{name} has {inputs} inputs, which do not divide into groups of {m}")
+
+
 def install(matrix: Projection, own: Tensor, replacement: Replacement) -> None:
     """Give the matrix a changed copy of its own parameter, which stays as it is."""
     matrix.module.weight.data = own.clone()

@@ -7,15 +7,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from supertf.compression.calibration import Calibration, calibrate
-from supertf.compression.dynamic_pruning import DynamicPruning, Skipped, dynamically_pruned, plan_dynamic
-from supertf.compression.input_quantiles import InputSizes, input_sizes
 from supertf.compression.methods import FAMILY, METHODS, needs_text
-from supertf.compression.pruning import Pruning
-from supertf.compression.pruning_plan import plan_static
-from supertf.compression.quantization import Quantization, plan_quantization
+from supertf.compression.pruning.dynamic import DynamicPruning, Skipped, dynamically_pruned, plan_dynamic
+from supertf.compression.pruning.input_quantiles import InputSizes, input_sizes
+from supertf.compression.pruning.static import Pruning, plan_static
+from supertf.compression.pruning.structured import UNITS, check_class, plan_structured, smaller
+from supertf.compression.quantization.plan import Quantization, plan_quantization
+from supertf.compression.quantization.rounding import Scheme
 from supertf.compression.replaced_weights import Model, replaced_copy, replaced_weights
-from supertf.compression.rounding import Scheme
-from supertf.compression.structured import KINDS, check_class, plan_structured, smaller
 from supertf.data import Text
 from supertf.errors import UserError
 from supertf.superweights import coordinates
@@ -55,7 +54,7 @@ def prune(model: Model, method: str | Pruning, **options: Any) -> Model:
             f"{plan.method} drops other inputs for every token, which no copy can hold: use "
             "`with pruned(model, ...)`"
         )
-    return smaller(model, plan) if plan.method in KINDS else replaced_copy(model, plan.replacement())
+    return smaller(model, plan) if plan.method in UNITS else replaced_copy(model, plan.replacement())
 
 
 @contextlib.contextmanager
@@ -165,7 +164,7 @@ def calibration_for(
     needs = METHODS[method].needs
     if needs in ("inputs", "gate"):
         return input_sizes(model, ids, length, needs, matrices)
-    kinds = KINDS[method][1:] if method in KINDS else matrices
+    kinds = UNITS[method][1:] if method in UNITS else matrices
     return calibrate(model, ids, length, needs == "products", kinds)
 
 

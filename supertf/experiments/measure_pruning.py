@@ -11,7 +11,7 @@ import torch
 
 from supertf.analysis import perplexity
 from supertf.compression import (
-    KINDS,
+    UNITS,
     DynamicPruning,
     Pruning,
     Row,
@@ -122,7 +122,7 @@ def pruned_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]
             else:
                 found[shield] = {**point(plan, measured(plan)), "same": False}
             bare = bare or plan
-            if shield == "super" and isinstance(plan, Pruning) and settings["method"] not in KINDS:
+            if shield == "super" and isinstance(plan, Pruning) and settings["method"] not in UNITS:
                 with pruned(model, plan), scaled_weights(model, weights, 0.0):
                     found["lost"] = perplexity(model, evaluation, length, batch_size=4).perplexity
         points.append({"sparsity": sparsity, **found})

@@ -16,7 +16,7 @@ from supertf.bench import train as bench_train
 from supertf.bench.train import SHAPES, flops_per_token
 from supertf.cli.bench import BENCHMARKS
 from supertf.cli.main import main
-from supertf.compression.packed import PACKINGS, missing_kernel
+from supertf.compression.speed.packed import PACKINGS, missing_kernel
 from supertf.errors import UserError
 from supertf.model.config import GPTConfig
 from supertf.model.gpt import GPT

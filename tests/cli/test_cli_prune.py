@@ -6,8 +6,8 @@ from families import SMALL, hugging_face
 
 from supertf.analysis.losses import perplexity
 from supertf.compression.calibration import calibrate
-from supertf.compression.pruning_plan import plan_static
-from supertf.compression.refitting import refit
+from supertf.compression.pruning.refitting import refit
+from supertf.compression.pruning.static import plan_static
 from supertf.compression.verbs import pruned
 from supertf.model.generation import generate
 from supertf.model.hf_model import load

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from supertf.analysis.losses import perplexity
-from supertf.compression.quantization import plan_quantization
+from supertf.compression.quantization.plan import plan_quantization
 from supertf.compression.verbs import quantized
 from supertf.model.hf_model import load
 from supertf.model.pretrained import load_model

@@ -9,8 +9,8 @@ from planted import byte_model
 
 from supertf.analysis.losses import perplexity
 from supertf.compression.comparison import compare
-from supertf.compression.dynamic_pruning import dynamically_pruned
-from supertf.compression.quantization import plan_quantization
+from supertf.compression.pruning.dynamic import dynamically_pruned
+from supertf.compression.quantization.plan import plan_quantization
 from supertf.compression.verbs import plan_pruning, prune, pruned, quantize, quantized
 from supertf.data.text import Text
 from supertf.data.tokenizer import load_tokenizer

@@ -6,10 +6,10 @@ import pytest
 from planted import byte_model, saved
 
 from supertf.analysis.losses import perplexity
-from supertf.compression.activation_quantization import quantized_activations, super_activations
 from supertf.compression.calibration import calibrate
-from supertf.compression.quantization import plan_quantization
-from supertf.compression.rounding import Scheme
+from supertf.compression.quantization.activations import quantized_activations, super_activations
+from supertf.compression.quantization.plan import plan_quantization
+from supertf.compression.quantization.rounding import Scheme
 from supertf.compression.verbs import quantized
 from supertf.data.tokenizer import load_tokenizer
 from supertf.experiments.catalogue import EXPERIMENTS

@@ -9,8 +9,8 @@ from planted import CONFIG, planted_model, saved
 
 from supertf.analysis.losses import perplexity
 from supertf.compression.calibration import calibrate
-from supertf.compression.recovery import recover
-from supertf.compression.structured import plan_structured, smaller
+from supertf.compression.pruning.recovery import recover
+from supertf.compression.pruning.structured import plan_structured, smaller
 from supertf.compression.verbs import pruned
 from supertf.data.tokenizer import load_tokenizer
 from supertf.experiments.catalogue import EXPERIMENTS

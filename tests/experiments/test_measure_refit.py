@@ -9,10 +9,10 @@ from planted import CONFIG, planted_model, saved
 
 from supertf.analysis.losses import perplexity
 from supertf.compression.calibration import calibrate
-from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
-from supertf.compression.input_quantiles import input_sizes
-from supertf.compression.refitting import refit
-from supertf.compression.structured import plan_structured, smaller
+from supertf.compression.pruning.dynamic import dynamically_pruned, plan_dynamic
+from supertf.compression.pruning.input_quantiles import input_sizes
+from supertf.compression.pruning.refitting import refit
+from supertf.compression.pruning.structured import plan_structured, smaller
 from supertf.data.tokenizer import load_tokenizer
 from supertf.experiments.catalogue import EXPERIMENTS
 from supertf.experiments.measure_proofs import APART

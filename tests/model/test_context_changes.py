@@ -8,13 +8,13 @@ import pytest
 import torch
 from planted import PROMPT, TEXT, held, learned_model, sizes_by_method
 
-from supertf.compression.activation_quantization import quantized_activations
 from supertf.compression.calibration import calibrate
-from supertf.compression.dynamic_pruning import dynamically_pruned, plan_dynamic
-from supertf.compression.pruning_plan import plan_static
-from supertf.compression.quantization import plan_quantization
-from supertf.compression.skipped_columns import skipping
-from supertf.compression.two_step_head import rough_head, svd_softmax
+from supertf.compression.pruning.dynamic import dynamically_pruned, plan_dynamic
+from supertf.compression.pruning.static import plan_static
+from supertf.compression.quantization.activations import quantized_activations
+from supertf.compression.quantization.plan import plan_quantization
+from supertf.compression.speed.skipped_columns import skipping
+from supertf.compression.speed.two_step_head import rough_head, svd_softmax
 from supertf.compression.verbs import pruned, quantized
 from supertf.errors import UserError
 from supertf.superweights.edit import scaled_weights

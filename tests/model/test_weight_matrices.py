@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from planted import CONFIG, planted_model
 from torch import nn
 
-from supertf.compression.pruning_plan import plan_static
+from supertf.compression.pruning.static import plan_static
 from supertf.compression.verbs import pruned
 from supertf.errors import UserError
 from supertf.model.gpt import GPT

@@ -7,7 +7,7 @@ import torch
 from tiny import T, tiny_config, tiny_settings, tiny_tokens
 from torch.nn import functional as F
 
-from supertf.compression.recovery import recover
+from supertf.compression.pruning.recovery import recover
 from supertf.model.config import preset
 from supertf.model.gpt import GPT
 from supertf.training import sliced_loss as module

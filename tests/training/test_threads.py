@@ -71,7 +71,7 @@ def test_training_on_a_task_is_small_work(two_threads, monkeypatch):
 def test_numba_leaves_pytorch_its_number_of_threads_when_it_starts_its_own():
     code = """
 import numba, torch
-from supertf.compression.skipping_kernels import limited_threads
+from supertf.compression.speed.kernels import limited_threads
 with limited_threads():
     print(torch.get_num_threads(), numba.get_num_threads())
 print(torch.get_num_threads())

@@ -1,0 +1,213 @@
+"""Static pruning: which weights a method removes, the same for all tokens.
+
+They are the lowest of its `scores`, in groups that are compared; SparseGPT scores by the error left after the
+weights to the right have made up for it: see `sparsegpt`. A `Pruning` is a plan, which `plan_pruning` makes;
+`pruned` applies it and puts every weight back bit for bit; `prune` gives a pruned model.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from supertf.compression.calibration import Calibration, check_calibration
+from supertf.compression.fate import Fate
+from supertf.compression.methods import METHODS, of_family
+from supertf.compression.pruning import scores
+from supertf.compression.pruning.groups import (
+    check_sparsity,
+    how_many,
+    lowest,
+    lowest_of,
+    parse_pattern,
+    rank,
+)
+from supertf.compression.pruning.sparsegpt import BLOCK, sparsegpt
+from supertf.compression.replaced_weights import Replacement, check_matrices
+from supertf.errors import UserError
+from supertf.model import Coordinate, kind, marks, matrices, output_projections, places
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """A plan: which weights of which matrices become zero, and what the others become.
+
+    settings: what was asked for. removed: by matrix name, (out, in) bool, True where removed. changed:
+    by matrix name, the new values of the whole matrix, from methods that also change the weights they keep.
+    fates: of the weights that were watched. To undo it, leave the context of `pruned`.
+    """
+
+    method: str
+    settings: dict[str, Any]
+    removed: dict[str, Tensor]
+    changed: dict[str, Tensor] = field(default_factory=dict)
+    fates: tuple[Fate, ...] = ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Weights removed, by matrix."""
+        return {name: int(mask.sum()) for name, mask in self.removed.items()}
+
+    @property
+    def sparsities(self) -> dict[str, float]:
+        """Share of the weights removed, by matrix."""
+        return {name: count / self.removed[name].numel() for name, count in self.counts.items()}
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the weights removed, of all matrices that were pruned."""
+        return sum(self.counts.values()) / sum(mask.numel() for mask in self.removed.values())
+
+    def replacement(self) -> Replacement:
+        """The plan as new weights of the matrices that it prunes."""
+
+        def write(name: str, weight: Tensor) -> None:
+            if name in self.changed:
+                weight.copy_(self.changed[name])
+            weight.masked_fill_(self.removed[name].to(weight.device), 0.0)
+
+        shapes = {name: tuple(mask.shape) for name, mask in self.removed.items()}
+        return Replacement("prune", shapes, write)
+
+
+@torch.no_grad()
+def plan_static(
+    model: nn.Module,
+    method: str,
+    sparsity: float | None = None,
+    calibration: Calibration | None = None,
+    protect: Iterable[Coordinate] = (),
+    watch: Iterable[Coordinate] = (),
+    scope: str | None = None,
+    pattern: str | None = None,
+    seed: int = 0,
+    kinds: Iterable[str] | None = None,
+    progress: bool = True,
+) -> Pruning:
+    """Choose the weights that `method` removes; the model is not touched.
+
+    sparsity: the share that goes of every group of weights that are compared, to the nearest whole number,
+    halves upwards; of equal scores the first go. scope: the group, a "matrix", a "row" or all of them
+    ("global"), see `methods.METHODS` for each method's own; SparseGPT's is a block of 128 columns. pattern:
+    in place of sparsity and scope, "n:m" keeps n of every m consecutive inputs of a row. protect: (layer,
+    out, in) of the MLPs' output projections: weights that keep their values; the next of their groups go in
+    their place.
+    watch: weights whose `Fate` is wanted. kinds: which matrices, see `matrices`. calibration: of the same
+    model; wanda and sparsegpt need one. seed: for random.
+
+    Raises `UserError` on an unknown method, scope or kind, a sparsity outside 0 to 1, a pattern that does not
+    divide a matrix, a coordinate outside the model, a calibration that is missing or of other matrices, and
+    weights that are not finite, not in memory or shared with another part of the model.
+    """
+    found = matrices(model, kinds)
+    scope, sparsity, m = resolve_scope(method, sparsity, scope, pattern)
+    check_matrices(model, found, m)
+    needs = METHODS[method].needs
+    if needs:
+        check_calibration(method, needs, found, calibration)
+    protect, watch = list(protect), list(watch)
+    protected, watched = marks(model, protect), places(model, watch)
+
+    removed: dict[str, Tensor] = {}
+    changed: dict[str, Tensor] = {}
+    scored: dict[str, Tensor] = {}
+    wanted = found if scope == "global" else {name for name, _, _ in watched}
+    generator = torch.Generator().manual_seed(seed)
+    for name, matrix in tqdm(found.items(), desc=f"planning {method}", disable=not progress, leave=False):
+        weight, held = matrix.weight.detach(), protected.get(name)
+        if method == "sparsegpt":
+            result = sparsegpt(weight, calibration.products[name], sparsity, m, held)
+            score, removed[name], changed[name] = result.scores, result.removed, result.weight
+        else:
+            score = getattr(scores, method)(weight, calibration.norms(name) if needs else None, generator)
+            if scope != "global":
+                removed[name] = lowest_of(score, m or group_size(scope, weight), sparsity, held)
+        if name in wanted:
+            scored[name] = score
+    if scope == "global":
+        removed = lowest_of_all(scored, sparsity, protected)
+    fates = []
+    projections = output_projections(model)
+    for coordinate, (name, out, into) in zip(watch, watched, strict=True):
+        weight = projections[coordinate[0]].weight.detach()
+        before = weight[out, into].item()
+        if name in found:
+            group, index = group_of(scored, name, out, into, scope, m)
+            gone, going = bool(removed[name][out, into]), how_many(sparsity, len(group))
+            after = 0.0 if gone else changed.get(name, weight)[out, into].item()
+            turn = (rank(group, index), len(group), going)
+            fates.append(Fate(coordinate, before, after, gone, coordinate in protect, None, *turn))
+        else:
+            fates.append(Fate(coordinate, before, before, protected=coordinate in protect))
+    settings = {
+        "sparsity": sparsity,
+        "scope": scope,
+        "pattern": pattern,
+        "seed": seed if method == "random" else None,
+        "matrices": list(dict.fromkeys(map(kind, found))),
+        "protect": protect,
+        "calibration_tokens": calibration.tokens if needs else None,
+    }
+    return Pruning(method, settings, removed, changed, tuple(fates))
+
+
+def resolve_scope(
+    method: str, sparsity: float | None, scope: str | None, pattern: str | None
+) -> tuple[str | None, float, int | None]:
+    """Scope, sparsity and the m of an N:M pattern, with the method's own scope filled in, or `UserError`."""
+    if method not in of_family("static"):
+        raise UserError(f"unknown pruning method {method!r}; choose from {', '.join(of_family('static'))}")
+    scopes = METHODS[method].scopes
+    if scope is not None and scope not in scopes:
+        raise UserError(f"scope {scope!r}; {method} compares weights by {' or '.join(scopes)}")
+    if pattern is None and sparsity is None:
+        raise UserError("give a sparsity, such as 0.5, or a pattern, such as 2:4")
+    if pattern is None:
+        check_sparsity(sparsity)
+        return scope or scopes[0], sparsity, None
+    kept, m = parse_pattern(pattern)
+    if scope is not None or sparsity not in (None, 1 - kept / m):
+        raise UserError(
+            f"pattern {pattern} with sparsity {sparsity} and scope {scope}: a pattern is both, leave them out"
+        )
+    return None, 1 - kept / m, m
+
+
+def group_size(scope: str, weight: Tensor) -> int:
+    """Weights that are compared with one another, within a matrix."""
+    return weight.shape[1] if scope == "row" else weight.numel()
+
+
+def lowest_of_all(
+    scores: dict[str, Tensor], sparsity: float, protected: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """The masks of weights to remove when those of all matrices are compared."""
+    held = torch.cat(
+        [
+            protected.get(name, torch.zeros_like(one, dtype=torch.bool)).flatten()
+            for name, one in scores.items()
+        ]
+    )
+    together = torch.cat([one.flatten() for one in scores.values()])
+    mask = lowest(together[None], how_many(sparsity, len(together)), held[None])[0]
+    parts = mask.split([one.numel() for one in scores.values()])
+    return {name: part.view(one.shape) for (name, one), part in zip(scores.items(), parts, strict=True)}
+
+
+def group_of(
+    scores: dict[str, Tensor], name: str, out: int, into: int, scope: str | None, m: int | None
+) -> tuple[Tensor, int]:
+    """The scores of the group that one weight is compared in, (size,), and the weight's index among them."""
+    score = scores[name]
+    index = out * score.shape[1] + into
+    if scope == "global":
+        before = sum(one.numel() for one in list(scores.values())[: list(scores).index(name)])
+        return torch.cat([one.flatten() for one in scores.values()]), before + index
+    if scope == "columns":
+        block = score.split(BLOCK, dim=1)[into // BLOCK]
+        return block.flatten(), out * block.shape[1] + into % BLOCK
+    size = m or group_size(scope, score)
+    return score.flatten().split(size)[index // size], index % size

@@ -1,0 +1,1 @@
+"""What pruning and quantizing save: kernels that skip what does not count, or read fewer bytes."""
