@@ -10,7 +10,7 @@ from torch import Tensor
 
 from supertf.data import check_vocabulary
 from supertf.errors import UserError
-from supertf.model import GPT
+from supertf.model import LanguageModel
 
 CHUNK = 2048  # tokens that loss_by_position reads at once, of a model with a cache
 
@@ -26,7 +26,7 @@ class Perplexity:
 
 @torch.inference_mode()
 def perplexity(
-    model: GPT,
+    model: LanguageModel,
     ids: Sequence[int] | Tensor,
     length: int,
     stride: int | None = None,
@@ -84,7 +84,7 @@ def perplexity(
 
 @torch.inference_mode()
 def loss_by_position(
-    model: GPT,
+    model: LanguageModel,
     ids: Sequence[int] | Tensor,
     length: int,
     batch_size: int = 4,
@@ -126,7 +126,7 @@ def loss_by_position(
     return (total / len(starts)).float()
 
 
-def check_ids(model: GPT, ids: Sequence[int] | Tensor, length: int, bos_id: int | None) -> Tensor:
+def check_ids(model: LanguageModel, ids: Sequence[int] | Tensor, length: int, bos_id: int | None) -> Tensor:
     """The ids as an int64 tensor (N,), or `UserError`."""
     ids = torch.as_tensor(ids, dtype=torch.int64)
     if length < 1:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from supertf.data import check_vocabulary
 from supertf.device import float64_device
 from supertf.errors import UserError
-from supertf.model import HEAD, Projection, kind, matrices
+from supertf.model import HEAD, LanguageModel, Projection, kind, matrices
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Calibration:
 
 @torch.no_grad()
 def calibrate(
-    model: nn.Module,
+    model: LanguageModel,
     ids: Sequence[int] | Tensor,
     length: int = 512,
     hessians: bool = False,
@@ -61,7 +61,7 @@ def calibrate(
     return Calibration(windows.numel(), squares, products)
 
 
-def windows_of(model: nn.Module, ids: Sequence[int] | Tensor, length: int) -> Tensor:
+def windows_of(model: LanguageModel, ids: Sequence[int] | Tensor, length: int) -> Tensor:
     """A calibration text (N,) as windows side by side, (N / length, 1, length); see `calibrate`."""
     ids = torch.as_tensor(ids, dtype=torch.int64)
     check_vocabulary(ids, model.config.vocab_size, "the calibration text")

@@ -23,6 +23,7 @@ from supertf.data import Text, unused_ids
 from supertf.errors import UserError
 from supertf.model import (
     Coordinate,
+    LanguageModel,
     Projection,
     check_coordinate,
     generate,
@@ -145,7 +146,7 @@ def in_a_word(fate: Fate) -> str:
 
 
 def compare(
-    model: nn.Module,
+    model: LanguageModel,
     others: Mapping[str, Variant],
     text: Text | Sequence[int] | Tensor,
     *,
@@ -196,7 +197,7 @@ def compare(
 
 
 def measure_variant(
-    model: nn.Module,
+    model: LanguageModel,
     variant: Variant,
     text: Text | Sequence[int] | Tensor,
     name: str = "variant",
@@ -215,7 +216,7 @@ def measure_variant(
     before = {one: whole[one[0]].weight[one[1:]].item() for one in watch}
     other, context = running(model, variant, watch)
 
-    def loss(of: nn.Module) -> float:
+    def loss(of: LanguageModel) -> float:
         return perplexity(of, text.ids, text.length, batch_size=batch_size, bos_id=text.bos_id).loss
 
     with context as found:
@@ -234,7 +235,7 @@ def measure_variant(
     return Row(name, value, ratio(value, 0.0), times, zero, size, said, fates, skipped, seconds)
 
 
-def as_text(model: nn.Module, text: Text | Sequence[int] | Tensor) -> Text:
+def as_text(model: LanguageModel, text: Text | Sequence[int] | Tensor) -> Text:
     """Plain token ids as a text in windows of 512, or of the model's context if that is shorter."""
     if isinstance(text, Text):
         return text
@@ -242,7 +243,7 @@ def as_text(model: nn.Module, text: Text | Sequence[int] | Tensor) -> Text:
 
 
 def running(
-    model: nn.Module, variant: Variant, watch: list[Coordinate]
+    model: LanguageModel, variant: Variant, watch: list[Coordinate]
 ) -> tuple[nn.Module, AbstractContextManager[Any]]:
     """The model of a variant, and the context in which it runs."""
     if isinstance(variant, nn.Module):
@@ -259,7 +260,7 @@ def running(
     )
 
 
-def is_cut(model: nn.Module, plan: DynamicPruning, weight: Coordinate) -> bool:
+def is_cut(model: LanguageModel, plan: DynamicPruning, weight: Coordinate) -> bool:
     """Whether the plan drops inputs of a weight's matrix, channel by channel."""
     cut = plan.cuts.get(output_projections(model)[weight[0]].name)
     return plan.method == "gate" or (cut is not None and cut.axes is None)
@@ -285,7 +286,7 @@ def fate_of(
     return Fate(weight, before, value, removed=value == 0 and before != 0)
 
 
-def sparsity_of(model: nn.Module) -> float:
+def sparsity_of(model: LanguageModel) -> float:
     """Share of the weights of the layers' matrices that are zero."""
     found = matrices(model).values()
     zeros = sum(int((matrix.weight == 0).sum()) for matrix in found)
@@ -297,7 +298,7 @@ def share(skipped: Skipped) -> float:
     return sum(skipped.dropped.values()) / max(1, sum(skipped.seen.values()))
 
 
-def bytes_of(model: nn.Module, variant: Variant) -> float:
+def bytes_of(model: LanguageModel, variant: Variant) -> float:
     """What the parameters take; those that a plan rounds, in its few bits."""
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     if isinstance(variant, Quantization):
@@ -305,7 +306,7 @@ def bytes_of(model: nn.Module, variant: Variant) -> float:
     return size
 
 
-def continued(model: nn.Module, tokenizer: Any, prompt: str, tokens: int) -> str:
+def continued(model: LanguageModel, tokenizer: Any, prompt: str, tokens: int) -> str:
     """How a model continues a prompt, greedily."""
     ids = tokenizer.encode_prompt(prompt)
     new = generate(model, ids, tokens, exclude=unused_ids(tokenizer, model.config.vocab_size))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from supertf.errors import UserError
-from supertf.model import WEIGHTS, Projection, changed, changes, heads, matrices
+from supertf.model import WEIGHTS, LanguageModel, Projection, changed, changes, heads, matrices
 from supertf.superweights import EDITED, check_editable
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -44,7 +44,7 @@ class Replacement:
 
 
 @contextlib.contextmanager
-def replaced_weights(model: nn.Module, replacement: Replacement) -> Iterator[None]:
+def replaced_weights(model: LanguageModel, replacement: Replacement) -> Iterator[None]:
     """Run the model with its weights replaced while the context lasts.
 
     On leaving, also through an exception, the very tensors of before are back in place. Raises `UserError` on
@@ -89,7 +89,7 @@ def replaced_copy(model: Model, replacement: Replacement) -> Model:
     return changed
 
 
-def fitting(model: nn.Module, replacement: Replacement) -> dict[str, Projection]:
+def fitting(model: LanguageModel, replacement: Replacement) -> dict[str, Projection]:
     """The matrices that a replacement is for; `UserError` unless they fit it and can be changed now."""
     known = matrices(model) | heads(model)
     fits = {name: known[name] for name in replacement.shapes if name in known}
@@ -111,7 +111,7 @@ def fitting(model: nn.Module, replacement: Replacement) -> dict[str, Projection]
     return fits
 
 
-def check_matrices(model: nn.Module, found: dict[str, Projection], m: int | None) -> None:
+def check_matrices(model: LanguageModel, found: dict[str, Projection], m: int | None) -> None:
     """`UserError` on one that cannot be changed, is damaged, or does not divide into groups of m."""
     check_editable(model, found.values())
     for name, matrix in found.items():

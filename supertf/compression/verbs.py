@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from supertf.compression.calibration import Calibration, calibrate
 from supertf.compression.methods import FAMILY, METHODS, needs_text
@@ -17,6 +17,7 @@ from supertf.compression.quantization.rounding import Scheme
 from supertf.compression.replaced_weights import Model, replaced_copy, replaced_weights
 from supertf.data import Text
 from supertf.errors import UserError
+from supertf.model import LanguageModel
 from supertf.superweights import coordinates
 
 LENGTH = 512  # tokens of a window, where a text does not say
@@ -59,7 +60,7 @@ def prune(model: Model, method: str | Pruning, **options: Any) -> Model:
 
 @contextlib.contextmanager
 def pruned(
-    model: nn.Module, method: str | Pruning | DynamicPruning, *, watch: Any = (), **options: Any
+    model: LanguageModel, method: str | Pruning | DynamicPruning, *, watch: Any = (), **options: Any
 ) -> Iterator[Skipped | None]:
     """Run the model pruned while the context lasts; on leaving, also through an exception, it is as before.
 
@@ -90,7 +91,7 @@ def pruned(
 
 
 def plan_pruning(
-    model: nn.Module,
+    model: LanguageModel,
     method: str,
     *,
     sparsity: float | Mapping[str, float] | None = None,
@@ -142,7 +143,7 @@ def plan_pruning(
 
 
 def calibration_for(
-    model: nn.Module,
+    model: LanguageModel,
     method: str,
     text: Read,
     matrices: Iterable[str] | None = None,
@@ -198,7 +199,7 @@ def quantize(model: Model, scheme: Scheme | str | Quantization, **options: Any) 
 
 
 @contextlib.contextmanager
-def quantized(model: nn.Module, scheme: Scheme | str | Quantization, **options: Any) -> Iterator[None]:
+def quantized(model: LanguageModel, scheme: Scheme | str | Quantization, **options: Any) -> Iterator[None]:
     """Run the model with quantized weights while the context lasts; on leaving it is as before, bit for bit.
 
     Args:
@@ -218,7 +219,7 @@ def quantized(model: nn.Module, scheme: Scheme | str | Quantization, **options: 
 
 
 def quantization_of(
-    model: nn.Module, scheme: Scheme | str | Quantization, options: dict[str, Any]
+    model: LanguageModel, scheme: Scheme | str | Quantization, options: dict[str, Any]
 ) -> Quantization:
     """The plan of a scheme, or the plan that was given."""
     if isinstance(scheme, Quantization):

@@ -15,6 +15,7 @@ from .tokenizer import save_tokenizer as save_tokenizer
 
 # isort: split
 # what other rooms also need
+from .byte_pairs import BytePairEncoding as BytePairEncoding
 from .byte_pairs import valid_unicode as valid_unicode
 from .corpus import describe as describe
 from .corpus import hub_trouble as hub_trouble

@@ -27,7 +27,7 @@ def bpe_encoding(
     merges: list[tuple[str, str]],
     pattern: str,
     special_tokens: dict[str, int],
-) -> tiktoken.Encoding:
+) -> "BytePairEncoding":
     """A byte-level BPE in GPT-2's spelling (each byte one printable character) as a tiktoken encoding.
 
     tiktoken stores no merge list: of the neighbours whose concatenation is a token it merges those with
@@ -72,7 +72,7 @@ def bpe_encoding(
     return BytePairEncoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=special_tokens)
 
 
-def train_bpe(documents: Iterable[str], vocab_size: int, name: str | None = None) -> tiktoken.Encoding:
+def train_bpe(documents: Iterable[str], vocab_size: int, name: str | None = None) -> "BytePairEncoding":
     """Train a byte-level BPE on `documents` with Hugging Face `tokenizers`, split as GPT-2 splits.
 
     Args:
@@ -222,7 +222,7 @@ def describe(encoding: tiktoken.Encoding) -> dict[str, Any]:
     )
 
 
-def from_description(spec: Any, where: str) -> tiktoken.Encoding:
+def from_description(spec: Any, where: str) -> "BytePairEncoding":
     """The encoding that `describe` described; `UserError` (naming `where`) when it is damaged."""
     problem = f"{where} does not hold a tokenizer written by supertf, or was changed since; write it again"
     if not isinstance(spec, dict) or spec.get("format") != FORMAT or not is_sealed(spec):

@@ -27,7 +27,7 @@ SMOLLM2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?
 CONTROL = 3  # GGUF's mark for special tokens
 
 
-def load_tokenizer(name: str | Path) -> tiktoken.Encoding:
+def load_tokenizer(name: str | Path) -> BytePairEncoding:
     """Load a tokenizer by its name or from a file.
 
     Args:
@@ -56,7 +56,7 @@ def tokenizer_spec(encoding: tiktoken.Encoding) -> str | dict[str, Any]:
     return encoding.name if encoding.name in BUILT_IN else describe(encoding)
 
 
-def tokenizer_from_spec(spec: str | dict[str, Any], where: str = "the manifest") -> tiktoken.Encoding:
+def tokenizer_from_spec(spec: str | dict[str, Any], where: str = "the manifest") -> BytePairEncoding:
     """The encoding that `tokenizer_spec` described; `UserError` (naming `where`) when it is damaged."""
     if isinstance(spec, str):
         return load_tokenizer(spec)
@@ -105,7 +105,7 @@ def check_vocabulary(ids: "Sequence[int] | torch.Tensor", vocab_size: int, what:
         )
 
 
-def read_tokenizer(path: Path) -> tiktoken.Encoding:
+def read_tokenizer(path: Path) -> BytePairEncoding:
     """`gguf_tokenizer` of a file, from a copy kept beside it, since reading the file takes a second or two.
 
     The copy is made anew when it is absent, damaged, or not made from this very file by this very code.
@@ -122,7 +122,7 @@ def read_tokenizer(path: Path) -> tiktoken.Encoding:
     return encoding
 
 
-def gguf_tokenizer(path: Path) -> tiktoken.Encoding:
+def gguf_tokenizer(path: Path) -> BytePairEncoding:
     """The tokenizer in a GGUF file; `UserError` unless it splits text as SmolLM2's does."""
     import gguf
 
@@ -141,11 +141,11 @@ def gguf_tokenizer(path: Path) -> tiktoken.Encoding:
     return bpe_encoding("smollm2-135m", vocab, pairs, SMOLLM2_PATTERN, special)
 
 
-def _smollm2() -> tiktoken.Encoding:
+def _smollm2() -> BytePairEncoding:
     return read_tokenizer(smollm2_path())
 
 
-def _bytes() -> tiktoken.Encoding:
+def _bytes() -> BytePairEncoding:
     ranks = {bytes([byte]): byte for byte in range(256)}
     # no merges, so where the text is split does not matter; pieces of 256 keep tiktoken's work linear
     return BytePairEncoding(
@@ -153,7 +153,7 @@ def _bytes() -> tiktoken.Encoding:
     )
 
 
-def _gpt2() -> tiktoken.Encoding:
+def _gpt2() -> BytePairEncoding:
     """GPT-2's encoding, from our cache when fetched there, else from tiktoken's own cache or the network."""
     before = os.environ.get("TIKTOKEN_CACHE_DIR")
     if before is None or is_present("gpt2-vocabulary"):

@@ -6,7 +6,7 @@ from typing import Any
 from supertf.errors import UserError
 from supertf.experiments.description import Experiment
 from supertf.experiments.measure_smollm2 import text
-from supertf.model import GPT, HFModel, Tokenizer, load, parse
+from supertf.model import LanguageModel, Tokenizer, load, parse
 from supertf.superweights import ablate, restoration, scaling_curve, text_loss
 
 APART = 16_384  # tokens from one text's beginning to the next one's: other pages of the documentation
@@ -84,6 +84,6 @@ def proof(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict
 
 
 @functools.lru_cache(maxsize=1)  # proofs change the model for a while and leave it as it was
-def loaded(name: str) -> tuple[GPT | HFModel, Tokenizer]:
+def loaded(name: str) -> tuple[LanguageModel, Tokenizer]:
     """The model and its tokenizer, read once for all cells of a process."""
     return load(name)

@@ -25,7 +25,7 @@ from supertf.data import Text
 from supertf.experiments.description import Experiment
 from supertf.experiments.measure_proofs import APART, ROW_507, loaded
 from supertf.experiments.measure_smollm2 import text
-from supertf.model import GPT, Coordinate, HFModel, output_projections, parse
+from supertf.model import Coordinate, LanguageModel, output_projections, parse
 from supertf.superweights import scaled_weights
 
 PROMPT = "The capital of France is"
@@ -152,7 +152,7 @@ def alike(plan: Pruning | DynamicPruning, other: Pruning | DynamicPruning) -> bo
     return all(torch.equal(ours[name], theirs[name]) for ours, theirs in parts for name in ours)
 
 
-def random_beside(model: GPT | HFModel, weights: list[Coordinate], seed: int) -> list[Coordinate]:
+def random_beside(model: LanguageModel, weights: list[Coordinate], seed: int) -> list[Coordinate]:
     """As many random weights, of the same matrices."""
     generator = torch.Generator().manual_seed(seed)
     projections = output_projections(model)

@@ -27,7 +27,7 @@ from supertf.compression import (
 from supertf.experiments.description import Experiment
 from supertf.experiments.measure_proofs import APART, ROW_507, loaded
 from supertf.experiments.measure_smollm2 import text
-from supertf.model import GPT, Coordinate, HFModel, matrices, output_projections, parse
+from supertf.model import Coordinate, LanguageModel, matrices, output_projections, parse
 from supertf.superweights import random_weights
 
 AWAY = 5  # texts between the one that is evaluated and the one that calibrates
@@ -158,12 +158,12 @@ def kept(found: Quantization) -> dict[str, Any]:
     }
 
 
-def random_beside(model: GPT | HFModel, weights: list[Coordinate], seed: int) -> list[Coordinate]:
+def random_beside(model: LanguageModel, weights: list[Coordinate], seed: int) -> list[Coordinate]:
     """As many random weights, of the same matrices."""
     return [random_weights(model, weight, 1, seed + number)[0] for number, weight in enumerate(weights)]
 
 
-def columns(model: GPT | HFModel, weight: Coordinate, seed: int) -> dict[str, list[Coordinate]]:
+def columns(model: LanguageModel, weight: Coordinate, seed: int) -> dict[str, list[Coordinate]]:
     """The weight's whole column, and a random other one of its matrix."""
     layer, _, into = weight
     rows, width = output_projections(model)[layer].weight.shape
@@ -174,7 +174,7 @@ def columns(model: GPT | HFModel, weight: Coordinate, seed: int) -> dict[str, li
 
 
 def spared_channels(
-    model: GPT | HFModel, weights: dict[str, list[Coordinate]], seed: int
+    model: LanguageModel, weights: dict[str, list[Coordinate]], seed: int
 ) -> dict[str, dict[str, list[int]]]:
     """By shield, the input channels that are spared, by matrix; random are as many as the set's."""
     spared = {name: super_activations(model, weights[name]) for name in ("super", "set")}
@@ -188,7 +188,7 @@ def spared_channels(
 
 
 @functools.lru_cache(maxsize=2)  # like the rest below: shared by the cells of a process
-def in_dtype(name: str, dtype: str) -> GPT | HFModel:
+def in_dtype(name: str, dtype: str) -> LanguageModel:
     """The model that evaluates."""
     model, _ = loaded(name)
     return model if dtype == "float32" else copy.deepcopy(model).to(getattr(torch, dtype))

@@ -42,6 +42,8 @@ from .hf_model import Tokenizer as Tokenizer
 from .hf_model import load as load
 from .hf_model import load_hf_model as load_hf_model
 from .hf_tokenizer import HFTokenizer as HFTokenizer
+from .language_model import LanguageModel as LanguageModel
+from .language_model import Output as Output
 from .mlp_outputs import additions as additions
 from .positions import alibi_slopes as alibi_slopes
 from .pretrained import build as build

@@ -11,10 +11,11 @@ from supertf.device import check_finite
 from supertf.errors import UserError
 from supertf.model.fast import fast_rows
 from supertf.model.gpt import GPT
+from supertf.model.language_model import LanguageModel
 
 
 def stream(
-    model: GPT,
+    model: LanguageModel,
     prompt: list[int],
     max_new_tokens: int,
     *,
@@ -35,7 +36,7 @@ def stream(
 
 @torch.inference_mode()
 def _stream(
-    model: GPT,
+    model: LanguageModel,
     text: list[int],
     max_new_tokens: int,
     settings: tuple[float, int | None, float | None, torch.Generator],
@@ -60,7 +61,7 @@ def _stream(
         yield token
 
 
-def generate(model: GPT, prompt: list[int], max_new_tokens: int, **settings: Any) -> list[int]:
+def generate(model: LanguageModel, prompt: list[int], max_new_tokens: int, **settings: Any) -> list[int]:
     """Continue a prompt token by token; `stream` yields the same tokens one by one.
 
     Args:
@@ -116,7 +117,7 @@ def choose(
 
 
 def check(
-    model: GPT,
+    model: LanguageModel,
     prompt: list[int],
     max_new_tokens: int,
     temperature: float,

@@ -13,7 +13,6 @@ What only saves time is not here: `generation` swaps in the layers of `fast`, tr
 
 import dataclasses
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from supertf.errors import UserError
 from supertf.model.attention import CausalSelfAttention, Layout, layout
 from supertf.model.config import GPTConfig
+from supertf.model.language_model import LanguageModel, Output
 from supertf.model.positions import rotary_angles, sinusoidal
 
 
@@ -111,22 +111,7 @@ class KVCache:
         return self.layers[0].length
 
 
-@dataclass
-class Output:
-    """What a forward pass gives.
-
-    Attributes:
-        logits: (B, T, V); None where targets were given.
-        loss: with targets, the mean cross-entropy in nats, a scalar.
-        attentions: with output_attentions, probabilities (B, H, T, S), one tensor per layer.
-    """
-
-    logits: Tensor | None
-    loss: Tensor | None = None
-    attentions: tuple[Tensor, ...] | None = None
-
-
-class GPT(nn.Module):
+class GPT(LanguageModel):
     """A decoder-only transformer with fresh random weights; `load_model` reads trained ones.
 
     Args:

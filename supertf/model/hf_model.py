@@ -18,9 +18,9 @@ from supertf.errors import Note, UserError
 from supertf.files import read_json
 from supertf.model.checkpoint import locate, trained_with_bos
 from supertf.model.gguf_files import llama_config, read_header
-from supertf.model.gpt import GPT, Output
 from supertf.model.hf_library import LOADING_ERRORS, first_line, gguf_options, quiet_transformers
 from supertf.model.hf_tokenizer import Tokenizer, named_tokenizer, tokenizer_of
+from supertf.model.language_model import LanguageModel, Output
 from supertf.model.pretrained import (
     CONFIG,
     MODEL_TYPE,
@@ -48,7 +48,7 @@ class HFConfig:
     length_limit: int | None
 
 
-class HFModel(nn.Module):
+class HFModel(LanguageModel):
     """A transformers causal language model, called as `GPT` is: logits, losses, a cache."""
 
     def __init__(self, model: nn.Module):
@@ -261,7 +261,7 @@ def load(
     dtype: torch.dtype | None = None,
     tokenizer: str | Path | None = None,
     stream: bool = False,
-) -> tuple[GPT | HFModel, Tokenizer]:
+) -> tuple[LanguageModel, Tokenizer]:
     """A model in evaluation mode and its tokenizer, by this lab's loader where it can, else by transformers.
 
     The lab's own reads smollm2-135m, folders and runs of this lab, and GPT-2, Llama and Mistral checkpoints

@@ -5,9 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import tiktoken
-
-from supertf.data import gguf_tokenizer, load_tokenizer, valid_unicode
+from supertf.data import BytePairEncoding, gguf_tokenizer, load_tokenizer, valid_unicode
 from supertf.errors import Note, UserError
 from supertf.files import read_json
 from supertf.model.checkpoint import locate
@@ -76,10 +74,10 @@ class HFTokenizer:
         return self.tokenizer.eos_token_id
 
 
-Tokenizer = tiktoken.Encoding | HFTokenizer
+Tokenizer = BytePairEncoding | HFTokenizer
 
 
-def load_tokenizer_of(name: str | Path) -> tiktoken.Encoding | None:
+def load_tokenizer_of(name: str | Path) -> BytePairEncoding | None:
     """The tokenizer that a model carries, if it is one that this lab reads; else None.
 
     Checkpoints and saved copies have a file beside the weights, SmolLM2's GGUF files a vocabulary inside.
@@ -94,7 +92,7 @@ def load_tokenizer_of(name: str | Path) -> tiktoken.Encoding | None:
     return load_tokenizer(saved) if saved.is_file() and "format" in read_json(saved) else None
 
 
-def guess_tokenizer(name: str | Path, vocab_size: int) -> tiktoken.Encoding | None:
+def guess_tokenizer(name: str | Path, vocab_size: int) -> BytePairEncoding | None:
     """The last resort for a model that carries no tokenizer, said in a `Note`.
 
     GPT-2's and SmolLM2's are those of models that have "gpt2" or "smollm2" in their name and a vocabulary

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from supertf.analysis import perplexity
 from supertf.data import Text
 from supertf.device import check_finite
 from supertf.errors import UserError
-from supertf.model import Coordinate, check_coordinate, output_projections, show
+from supertf.model import Coordinate, LanguageModel, check_coordinate, output_projections, show
 from supertf.superweights.edit import check_editable, coordinates, scaled_weights
 from supertf.tables import Tabular, number
 
-Loss = Callable[[nn.Module], float]  # nats per token, the same for the same model
+Loss = Callable[[LanguageModel], float]  # nats per token, the same for the same model
 SUPER = 2.0  # at least this many times the perplexity
 HARMFUL = 1.01
 
@@ -52,7 +52,7 @@ class Ablation:
 
 
 def without(
-    model: nn.Module, coordinates: Sequence[Coordinate], loss: Loss, base: float, label: str | None = None
+    model: LanguageModel, coordinates: Sequence[Coordinate], loss: Loss, base: float, label: str | None = None
 ) -> Ablation:
     """Remove weights together and measure; base: the loss of the model as it is."""
     with scaled_weights(model, coordinates):
@@ -61,7 +61,7 @@ def without(
     return Ablation(label, tuple(coordinates), value, ratio(value, base))
 
 
-def measured(model: nn.Module, loss: Loss, state: str = "of the unchanged model") -> float:
+def measured(model: LanguageModel, loss: Loss, state: str = "of the unchanged model") -> float:
     """loss(model); `UserError` when it is not a number, which no ratio could compare."""
     value = loss(model)
     check_finite(value, f"the loss {state}")
@@ -122,7 +122,7 @@ class Proof(Tabular):
 
 @torch.no_grad()
 def ablate(
-    model: nn.Module,
+    model: LanguageModel,
     weight: Any,
     text: Text | Sequence[int] | Tensor | Loss,
     controls: int = 20,
@@ -181,7 +181,9 @@ def ablate(
     return Proof(coordinate, value, base, candidate, random, single, largest, row_largest, row)
 
 
-def random_weights(model: nn.Module, coordinate: Coordinate, count: int, seed: int = 0) -> list[Coordinate]:
+def random_weights(
+    model: LanguageModel, coordinate: Coordinate, count: int, seed: int = 0
+) -> list[Coordinate]:
     """`count` different weights of a candidate's matrix, drawn evenly and without the candidate."""
     layer, out, into = coordinate
     rows, columns = output_projections(model)[layer].weight.shape
@@ -197,7 +199,7 @@ def random_weights(model: nn.Module, coordinate: Coordinate, count: int, seed: i
 
 
 @torch.no_grad()
-def largest_elsewhere(model: nn.Module, out: int, count: int) -> list[Coordinate]:
+def largest_elsewhere(model: LanguageModel, out: int, count: int) -> list[Coordinate]:
     """The largest weights, by magnitude, of all output projections but those that write to channel `out`.
 
     Row `out` is left out in every layer: the rows feed the same channel of the residual stream.
@@ -218,7 +220,7 @@ def largest_elsewhere(model: nn.Module, out: int, count: int) -> list[Coordinate
 
 
 @torch.no_grad()
-def largest_of_row(model: nn.Module, coordinate: Coordinate) -> Coordinate:
+def largest_of_row(model: LanguageModel, coordinate: Coordinate) -> Coordinate:
     """The largest other weight, by magnitude, of the candidate's row."""
     layer, out, into = coordinate
     sizes = output_projections(model)[layer].row(out).abs().float()
@@ -226,7 +228,7 @@ def largest_of_row(model: nn.Module, coordinate: Coordinate) -> Coordinate:
     return layer, out, int(sizes.argmax())
 
 
-def whole_row(model: nn.Module, coordinate: Coordinate) -> list[Coordinate]:
+def whole_row(model: LanguageModel, coordinate: Coordinate) -> list[Coordinate]:
     """Every weight of the candidate's row, the candidate included."""
     layer, out, _ = coordinate
     return [(layer, out, into) for into in range(output_projections(model)[layer].weight.shape[1])]

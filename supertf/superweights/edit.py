@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from supertf.errors import UserError
 from supertf.model import (
     WEIGHTS,
     Coordinate,
+    LanguageModel,
     OtherProduct,
     Projection,
     changed,
@@ -24,7 +25,7 @@ EDITED = "edited"
 
 @contextlib.contextmanager
 def scaled_weights(
-    model: nn.Module, coordinates: Iterable[Coordinate], factor: float = 0.0
+    model: LanguageModel, coordinates: Iterable[Coordinate], factor: float = 0.0
 ) -> Iterator[None]:
     """Multiply weights (layer, out, in) by `factor`, 0 to remove them, while the context lasts.
 
@@ -74,7 +75,7 @@ def is_coordinate(weight: Any) -> bool:
     return isinstance(weight, tuple) and len(weight) == 3 and all(isinstance(part, int) for part in weight)
 
 
-def check_editable(model: nn.Module, projections: Iterable[Projection]) -> None:
+def check_editable(model: LanguageModel, projections: Iterable[Projection]) -> None:
     """`UserError` when changing one of these matrices would not work, or would change more than it."""
     names: dict[int, list[str]] = {}  # of parameters, by where their numbers are
     for name, parameter in model.named_parameters(remove_duplicate=False):

@@ -21,7 +21,15 @@ from tqdm.auto import tqdm
 from supertf.analysis import Peak, SinkRate, attention_stats, peak, sink_rate
 from supertf.data import check_vocabulary
 from supertf.errors import UserError
-from supertf.model import GPT, Coordinate, Hook, block_name, check_coordinate, output_projections
+from supertf.model import (
+    GPT,
+    Coordinate,
+    Hook,
+    LanguageModel,
+    block_name,
+    check_coordinate,
+    output_projections,
+)
 from supertf.superweights.ablation import Loss, measured, ratio
 from supertf.superweights.edit import scaled_weights
 from supertf.superweights.find import check_prompt
@@ -46,7 +54,7 @@ class Scaled:
 
 
 def scaling_curve(
-    model: nn.Module,
+    model: LanguageModel,
     coordinates: Iterable[Coordinate],
     factors: Iterable[float],
     loss: Loss,
@@ -69,7 +77,7 @@ def scaling_curve(
 
 
 @contextlib.contextmanager
-def restored_activations(model: nn.Module, coordinates: Iterable[Coordinate]) -> Iterator[None]:
+def restored_activations(model: LanguageModel, coordinates: Iterable[Coordinate]) -> Iterator[None]:
     """Remove weights, but keep the super activations they make (the paper's Table 1, "Prune SW, +SA").
 
     In each window of a forward pass, the token where the removed weight's input channel is largest gets the
@@ -136,7 +144,7 @@ class Restoration:
         return (self.removed - self.restored) / damage if damage > 0 else None
 
 
-def restoration(model: nn.Module, coordinates: Iterable[Coordinate], loss: Loss) -> Restoration:
+def restoration(model: LanguageModel, coordinates: Iterable[Coordinate], loss: Loss) -> Restoration:
     """The three rows of the paper's Table 1 in losses; raises `UserError` as `scaled_weights` does."""
     coordinates = list(coordinates)
     base = measured(model, loss)
@@ -147,7 +155,7 @@ def restoration(model: nn.Module, coordinates: Iterable[Coordinate], loss: Loss)
     return Restoration(base, removed, restored)
 
 
-def activation_path(model: nn.Module, ids: Sequence[int]) -> list[Peak]:
+def activation_path(model: LanguageModel, ids: Sequence[int]) -> list[Peak]:
     """The residual stream's entry of largest magnitude before the first block and after each in turn.
 
     ids: one text, token and channel of each `Peak` are counted in it. The last entry is what the final norm
@@ -190,7 +198,7 @@ class NextTokens:
 
 @torch.inference_mode()
 def next_tokens(
-    model: nn.Module,
+    model: LanguageModel,
     prompts: Iterable[Sequence[int]],
     unigram: Tensor,
     groups: Mapping[str, Collection[int]] | None = None,
@@ -265,7 +273,7 @@ def token_groups(tokenizer: "Tokenizer") -> dict[str, list[int]]:
     return groups
 
 
-def attention_sinks(model: nn.Module, ids: Sequence[int] | Tensor, length: int = 64) -> SinkRate:
+def attention_sinks(model: LanguageModel, ids: Sequence[int] | Tensor, length: int = 64) -> SinkRate:
     """How much attention rests on the first token of windows side by side, see `attention_stats.sink_rate`.
 
     Raises `UserError` on a text shorter than one window, and on a Hugging Face model, whose attention

@@ -21,7 +21,15 @@ from torch import Tensor, nn
 from supertf.analysis import Peak, peaks
 from supertf.data import check_vocabulary
 from supertf.errors import UserError
-from supertf.model import Coordinate, Projection, additions, check_coordinate, output_projections, show
+from supertf.model import (
+    Coordinate,
+    LanguageModel,
+    Projection,
+    additions,
+    check_coordinate,
+    output_projections,
+    show,
+)
 from supertf.tables import Tabular, number
 
 PROMPT = "Apple Inc. is a worldwide tech company."  # the paper's
@@ -73,7 +81,7 @@ class Spike:
         return min(self.input.ratio, self.added.ratio)
 
 
-def find_spikes(model: nn.Module, prompt: list[int], removed: Iterable[Coordinate] = ()) -> list[Spike]:
+def find_spikes(model: LanguageModel, prompt: list[int], removed: Iterable[Coordinate] = ()) -> list[Spike]:
     """One `Spike` per layer from one forward pass over a prompt, whose activations are reduced as they come.
 
     The pass ends with the last MLP: the logits are not needed.
@@ -239,7 +247,7 @@ class Round:
 
 
 def search(
-    model: nn.Module,
+    model: LanguageModel,
     prompt: list[int],
     threshold: float | None = THRESHOLD,
     ratio: float | None = None,
@@ -308,7 +316,7 @@ class SuperWeights(Tabular):
 
 
 def find_super_weights(
-    model: nn.Module,
+    model: LanguageModel,
     tokenizer: Any,
     prompt: str = PROMPT,
     *,
@@ -339,7 +347,7 @@ def find_super_weights(
     return SuperWeights(tuple(search(model, ids, threshold, ratio, rounds)))
 
 
-def check_prompt(model: nn.Module, prompt: list[int]) -> None:
+def check_prompt(model: LanguageModel, prompt: list[int]) -> None:
     """`UserError` unless the model can read the prompt."""
     check_vocabulary(prompt, model.config.vocab_size, "the prompt")
     if len(prompt) > model.config.n_ctx:

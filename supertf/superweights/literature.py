@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from tqdm.auto import tqdm
 
 from supertf.data import is_present
 from supertf.errors import UserError
 from supertf.files import read_json
-from supertf.model import Coordinate, output_projections, parse, show
+from supertf.model import Coordinate, LanguageModel, output_projections, parse, show
 from supertf.superweights.ablation import Loss, Proof, ablate
 from supertf.superweights.find import search
 
@@ -144,7 +143,7 @@ class Check:
 
 
 def verify(
-    model: nn.Module,
+    model: LanguageModel,
     prompt: list[int],
     entries: Iterable[Published],
     loss: Loss,

@@ -9,17 +9,26 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from supertf.errors import UserError
-from supertf.model import Coordinate, Projection, additions, check_coordinate, output_projections
+from supertf.model import (
+    Coordinate,
+    LanguageModel,
+    Projection,
+    additions,
+    check_coordinate,
+    output_projections,
+)
 from supertf.superweights.ablation import Ablation, Loss, measured, without
 from supertf.superweights.find import check_prompt
 
 
 @torch.inference_mode()
-def row_pool(model: nn.Module, layer: int, out: int, prompt: list[int], size: int = 16) -> list[Coordinate]:
+def row_pool(
+    model: LanguageModel, layer: int, out: int, prompt: list[int], size: int = 16
+) -> list[Coordinate]:
     """The weights of W[out, :] with the largest contributions |W[out, k] x_k|, largest first.
 
     x is the projection's input at the token of the prompt where most is added to channel `out` of the
@@ -45,7 +54,7 @@ def row_pool(model: nn.Module, layer: int, out: int, prompt: list[int], size: in
 
 
 def greedy_set(
-    model: nn.Module, pool: Sequence[Coordinate], loss: Loss, size: int = 3, progress: bool = True
+    model: LanguageModel, pool: Sequence[Coordinate], loss: Loss, size: int = 3, progress: bool = True
 ) -> list[Ablation]:
     """Grow a set from a pool by the weight that raises the loss most, `size` times.
 
@@ -74,7 +83,7 @@ def greedy_set(
 
 
 def random_sets(
-    model: nn.Module,
+    model: LanguageModel,
     pool: Sequence[Coordinate],
     loss: Loss,
     size: int = 3,
@@ -115,7 +124,7 @@ class Pair:
 
 
 def pair_interactions(
-    model: nn.Module, coordinates: Iterable[Coordinate], loss: Loss, progress: bool = True
+    model: LanguageModel, coordinates: Iterable[Coordinate], loss: Loss, progress: bool = True
 ) -> list[Pair]:
     """Every pair of the weights, in order. Raises `UserError` on fewer than two different weights."""
     coordinates = list(dict.fromkeys(coordinates))

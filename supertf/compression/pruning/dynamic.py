@@ -29,6 +29,7 @@ from supertf.model import (
     INPUTS,
     Coordinate,
     Hook,
+    LanguageModel,
     Projection,
     changed,
     changes,
@@ -115,7 +116,7 @@ class Skipped:
 
 
 def plan_dynamic(
-    model: nn.Module,
+    model: LanguageModel,
     method: str,
     sparsity: float | Mapping[str, float],
     sizes: InputSizes | None = None,
@@ -161,7 +162,7 @@ def plan_dynamic(
 
 
 def shares_of(
-    model: nn.Module, method: str, sparsity: float | Mapping[str, float], kinds: Iterable[str] | None
+    model: LanguageModel, method: str, sparsity: float | Mapping[str, float], kinds: Iterable[str] | None
 ) -> dict[str, float]:
     """The share to drop of the inputs of every matrix that is pruned, or `UserError`."""
     if method == "gate" and kinds is not None:
@@ -201,7 +202,7 @@ def check_channels(name: str, cut: Cut, what: str) -> None:
         raise UserError(f"{name} is cut along axes other than its channels: none of these can be {what}")
 
 
-def cuts_of(model: nn.Module, method: str, coordinates: Iterable[Coordinate]) -> list[tuple[str, int]]:
+def cuts_of(model: LanguageModel, method: str, coordinates: Iterable[Coordinate]) -> list[tuple[str, int]]:
     """The name of the cut that decides over each weight's input, if there is one, and the channel."""
     projections, found = output_projections(model), []
     for coordinate in coordinates:
@@ -225,7 +226,7 @@ def weight_of(module: nn.Module) -> Tensor:
 
 @contextlib.contextmanager
 def dynamically_pruned(
-    model: nn.Module, pruning: DynamicPruning, watch: Iterable[Coordinate] = ()
+    model: LanguageModel, pruning: DynamicPruning, watch: Iterable[Coordinate] = ()
 ) -> Iterator[Skipped]:
     """Run the model with the small inputs of its matrices at zero, and count them, while the context lasts.
 
@@ -252,7 +253,7 @@ def dynamically_pruned(
 
 
 @contextlib.contextmanager
-def claimed(model: nn.Module, pruning: DynamicPruning) -> Iterator[dict[str, nn.Module]]:
+def claimed(model: LanguageModel, pruning: DynamicPruning) -> Iterator[dict[str, nn.Module]]:
     """The modules of a plan by name, which no other plan can have meanwhile."""
     known = gates(model) if pruning.method == "gate" else dict(model.named_modules())
     for name, cut in pruning.cuts.items():
@@ -266,7 +267,7 @@ def claimed(model: nn.Module, pruning: DynamicPruning) -> Iterator[dict[str, nn.
         yield modules
 
 
-def weights_met(model: nn.Module, pruning: DynamicPruning) -> tuple[dict[str, int], dict[str, int]]:
+def weights_met(model: LanguageModel, pruning: DynamicPruning) -> tuple[dict[str, int], dict[str, int]]:
     """How many weights an input of each matrix meets, and how many of them are spared where it is dropped."""
     if pruning.method == "gate":  # a gate's own row is always read; those of the up and down projections not
         width = model.config.n_embd

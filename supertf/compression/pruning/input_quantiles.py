@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from supertf.compression.calibration import Calibration, check_finite, windows_of
 from supertf.device import in_float64
 from supertf.errors import UserError
-from supertf.model import GPT, HEAD, kind, matrices
+from supertf.model import GPT, HEAD, LanguageModel, kind, matrices
 
 STEPS = 1000  # quantiles that are kept
 
@@ -50,7 +50,7 @@ class InputSizes:
 
 @torch.no_grad()
 def input_sizes(
-    model: nn.Module,
+    model: LanguageModel,
     ids: Sequence[int] | Tensor,
     length: int = 256,
     of: str = "inputs",
@@ -98,7 +98,7 @@ def input_sizes(
     return InputSizes(of, windows.numel(), widths, quantiles, axes)
 
 
-def gates(model: nn.Module) -> dict[str, nn.Module]:
+def gates(model: LanguageModel) -> dict[str, nn.Module]:
     """The c_fc of every layer by name; `UserError` unless they are SwiGLU's."""
     if not isinstance(model, GPT) or model.config.mlp != "swiglu":
         raise UserError("gate thresholds need a SwiGLU model of this lab: use method inputs for others")

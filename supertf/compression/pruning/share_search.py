@@ -11,20 +11,20 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from supertf.analysis import perplexity
 from supertf.compression.pruning.dynamic import dynamically_pruned, plan_dynamic
 from supertf.compression.pruning.input_quantiles import InputSizes
 from supertf.errors import UserError
-from supertf.model import kind, matrices
+from supertf.model import LanguageModel, kind, matrices
 
 Costs = dict[str, dict[float, float]]  # by kind and share, in nats per token
 
 
 def kind_costs(
-    model: nn.Module,
+    model: LanguageModel,
     sizes: InputSizes,
     ids: Sequence[int] | Tensor,
     shares: Iterable[float],
@@ -48,7 +48,7 @@ def kind_costs(
 
 
 def most_spared(
-    model: nn.Module, costs: Mapping[str, Mapping[float, float]], budget: float
+    model: LanguageModel, costs: Mapping[str, Mapping[float, float]], budget: float
 ) -> dict[str, float]:
     """The share for each kind, of those measured, that spare the most weights while costs add up to at most
     `budget` nats per token; a cost below 0 counts as 0, since what a short text seems to gain is chance.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from supertf.compression.calibration import Calibration, check_calibration
@@ -28,7 +28,7 @@ from supertf.compression.pruning.groups import (
 from supertf.compression.pruning.sparsegpt import BLOCK, sparsegpt
 from supertf.compression.replaced_weights import Replacement, check_matrices
 from supertf.errors import UserError
-from supertf.model import Coordinate, kind, marks, matrices, output_projections, places
+from supertf.model import Coordinate, LanguageModel, kind, marks, matrices, output_projections, places
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Pruning:
 
 @torch.no_grad()
 def plan_static(
-    model: nn.Module,
+    model: LanguageModel,
     method: str,
     sparsity: float | None = None,
     calibration: Calibration | None = None,

@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from supertf.compression.calibration import Calibration, check_calibration
@@ -24,7 +24,18 @@ from supertf.compression.pruning.groups import check_sparsity, how_many, lowest,
 from supertf.compression.pruning.static import Pruning
 from supertf.compression.replaced_weights import check_matrices, replaced_copy
 from supertf.errors import UserError
-from supertf.model import GPT, Coordinate, GPTConfig, Projection, alibi_slopes, build, matrices, places, show
+from supertf.model import (
+    GPT,
+    Coordinate,
+    GPTConfig,
+    LanguageModel,
+    Projection,
+    alibi_slopes,
+    build,
+    matrices,
+    places,
+    show,
+)
 
 UNITS = {"channels": ("mlp.c_fc", "mlp.c_proj"), "heads": ("attn.c_attn", "attn.c_proj")}  # into, out of
 SCORES = ("activation", "magnitude", "random")
@@ -275,7 +286,7 @@ def rounded(kept: int, multiple: int, size: int) -> int:
     return min(size, multiple * int(kept / multiple + 0.5))
 
 
-def names(model: nn.Module, what: str) -> set[str]:
+def names(model: LanguageModel, what: str) -> set[str]:
     """The matrices that a plan of these units is about; none in a model of another class."""
     if not isinstance(model, GPT):
         return set()

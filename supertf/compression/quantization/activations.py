@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from supertf.errors import UserError
-from supertf.model import ROUNDING, Coordinate, Hook, changed, changes, kind, matrices, places
+from supertf.model import ROUNDING, Coordinate, Hook, LanguageModel, changed, changes, kind, matrices, places
 
 STREAM = re.compile(  # kinds of matrices that read the residual stream, through a norm
     r"(?:.*\.)?(?:c_attn|q_proj|k_proj|v_proj|qkv_proj|query_key_value|Wqkv"
@@ -29,7 +29,7 @@ STREAM = re.compile(  # kinds of matrices that read the residual stream, through
 
 @contextlib.contextmanager
 def quantized_activations(
-    model: nn.Module,
+    model: LanguageModel,
     bits: int = 8,
     restore: Mapping[str, Sequence[int]] | None = None,
     kinds: Iterable[str] | None = None,
@@ -92,7 +92,7 @@ def quantize_tokens(x: Tensor, bits: int = 8, restore: Sequence[int] = ()) -> Te
 
 
 def super_activations(
-    model: nn.Module, coordinates: Iterable[Coordinate], where: str = "both"
+    model: LanguageModel, coordinates: Iterable[Coordinate], where: str = "both"
 ) -> dict[str, list[int]]:
     """Where super weights (layer, out, in) make inputs of matrices spike: channels by matrix name.
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from supertf.compression.calibration import Calibration
 from supertf.compression.fate import Fate
 from supertf.compression.quantization.rounding import Scheme, block_count, check_block, round_to_nearest
 from supertf.compression.replaced_weights import Replacement, check_matrices
-from supertf.model import Coordinate, kind, marks, output_projections, places
+from supertf.model import Coordinate, LanguageModel, kind, marks, output_projections, places
 from supertf.model import matrices as find_matrices
 from supertf.superweights import coordinates
 
@@ -63,7 +63,7 @@ class Quantization:
 
 @torch.no_grad()
 def plan_quantization(
-    model: nn.Module,
+    model: LanguageModel,
     scheme: Scheme | str,
     protect: Any = (),
     watch: Any = (),
@@ -114,7 +114,7 @@ def plan_quantization(
 
 
 def holding_out(
-    model: nn.Module,
+    model: LanguageModel,
     bare: Quantization,
     protect: Any,
     watch: Any = (),
