@@ -8,6 +8,12 @@ from supertf.errors import UserError
 from supertf.files import atomic_path
 
 ADDRESS = re.compile(r'^(Repository = "https://github\.com/)([^"]+)(")$', re.MULTILINE)
+# In badges, in install lines, and where the README says how to cite the lab.
+PREFIXES = (
+    "https://colab.research.google.com/github/",
+    "git+https://github.com/",
+    r"\url{https://github.com/",
+)
 
 
 def repository(root: Path) -> str:
@@ -26,7 +32,7 @@ def badge_url(repo: str, notebook: str) -> str:
 
 
 def set_repository(new: str, root: Path) -> list[Path]:
-    """Write `new` ("owner/name") into pyproject.toml, the README's and notebooks' badges and install lines.
+    """Write `new` ("owner/name") into pyproject.toml, the badges, install lines and the README's citation.
 
     Returns the files that changed. Other links, such as the citation of the original project, stay.
     """
@@ -37,8 +43,8 @@ def set_repository(new: str, root: Path) -> list[Path]:
     edits = {pyproject: ADDRESS.sub(rf"\g<1>{new}\g<3>", pyproject.read_text(encoding="utf-8"))}
     for path in [root / "README.md", *sorted((root / "notebooks").glob("*.ipynb"))]:
         text = path.read_text(encoding="utf-8")
-        for prefix in ("https://colab.research.google.com/github/", "git+https://github.com/"):
-            text = re.sub(re.escape(prefix + old) + r"(?![\w-])", prefix + new, text)
+        for prefix in PREFIXES:
+            text = re.sub(f"({re.escape(prefix)}){re.escape(old)}(?![\\w-])", rf"\g<1>{new}", text)
         edits[path] = text
     changed = [path for path, text in edits.items() if text != path.read_text(encoding="utf-8")]
     for path in changed:
