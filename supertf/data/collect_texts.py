@@ -60,7 +60,7 @@ def library_docs(wheel: Path) -> Iterator[tuple[str, str]]:
             found = [ast.get_docstring(node) for node in nodes if isinstance(node, DOCUMENTED)]
             new = [text for text in dict.fromkeys(found) if text and text not in seen]
             seen.update(new)
-            yield "\n\n\n".join(new), f"SymPy 1.14.0 (BSD-3-Clause), {member}"
+            yield "\n\n\n".join(new), f"SymPy 1.14.0, {member} (BSD-3-Clause)"
 
 
 def readmes() -> Iterator[tuple[str, str]]:

@@ -55,7 +55,7 @@ def assign_roles(documents: Sequence[str], encode: Callable[[str], list[int]]) -
             if tokens < size and len(its_runs) and seen.isdisjoint(its_runs):
                 found.append(Assigned(text, role, part))
                 own.update(its_runs)
-                tokens += len(its_runs) + RUN
+                tokens += len(its_runs) + RUN - 1
             else:
                 later.append((text, its_runs))
         seen |= own
@@ -63,7 +63,9 @@ def assign_roles(documents: Sequence[str], encode: Callable[[str], list[int]]) -
     trained: set[int] = set()
     for text, its_runs in waiting:
         known = sum(one in trained for one in its_runs)
-        if its_runs and seen.isdisjoint(its_runs) and 2 * known < len(its_runs):  # no copy of another document
+        if (
+            its_runs and seen.isdisjoint(its_runs) and 2 * known < len(its_runs)
+        ):  # no copy of another document
             found.append(Assigned(text, "train"))
             trained.update(its_runs)
     return found

@@ -8,6 +8,7 @@ import functools
 import gzip
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,7 @@ TEXTS = {
         "technical documentation with code",
         "docstrings of SymPy 1.14.0",
         "BSD-3-Clause",
-        "58c43d77ff85ca970fb27d62d395c2119da4bc6be38cd0db6948d44c1eabb969",
+        "b49e9e0cbab3523e3266a98180fbcfccde8406b5b4c26a41ccebfa7cbb2c37ea",
     ),
     "readmes": Shipped(
         "prose about software, in Markdown and reStructuredText",
@@ -72,20 +73,23 @@ def shipped(name: str) -> tuple[Assigned, ...]:
 def split_name(name: str) -> tuple[str, str | None, int | None]:
     """A text's name, role and part: "prose:evaluate:3" is the fourth of the texts of prose to be scored.
 
+    Of a file or a hub's dataset, what follows the colon is a role only if there is one of that name.
+
     Raises:
-        UserError: an unknown role, or a part that there is none of.
+        UserError: an unknown role of a shipped text, or a part that there is none of.
     """
-    base, *rest = name.split(":")
-    if len(rest) == 0:
-        return base, None, None
-    role, *part = rest
-    if role not in ROLES:
-        raise UserError(f"{name}: {base} has no role {role!r}; choose from {', '.join(ROLES)}")
-    if not part:
+    match = re.fullmatch(rf"(.+?):({'|'.join(ROLES)})(?::(.*))?", name)
+    if match is None:
+        base, colon, role = name.partition(":")
+        if colon and base in TEXTS:
+            raise UserError(f"{name}: {base} has no role {role!r}; choose from {', '.join(ROLES)}")
+        return name, None, None
+    base, role, part = match.groups()
+    if part is None:
         return base, role, None
-    if role != "evaluate" or len(part) > 1 or not part[0].isdigit() or int(part[0]) >= PARTS:
+    if role != "evaluate" or not part.isdecimal() or int(part) >= PARTS:
         raise UserError(f"{name}: expected a text to score, {base}:evaluate:0 to {base}:evaluate:{PARTS - 1}")
-    return base, role, int(part[0])
+    return base, role, int(part)
 
 
 def chosen(documents: tuple[Assigned, ...], role: str | None, part: int | None) -> list[str]:
