@@ -83,7 +83,7 @@ def runs(ids: Sequence[int]) -> list[int]:
 
 
 def overlap(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many runs of 20 tokens of `second` are also in `first`; token ids (N,) and (M,) of one tokenizer."""
+    """How many runs of 20 tokens of `second` are also in `first`; token ids (N,), (M,) of one tokenizer."""
     known = set(runs(first))
     return sum(one in known for one in runs(second))
 

@@ -75,8 +75,8 @@ def test_overlap_counts_runs_of_the_second_that_the_first_has():
 
 def test_hashes_of_runs_tell_order_and_position_apart():
     base = list(range(RUN))
-    others = [base[:i] + [base[i] + 1] + base[i + 1 :] for i in range(RUN)]
-    others += [base[:i] + [base[i + 1], base[i]] + base[i + 2 :] for i in range(RUN - 1)]
+    others = [[*base[:i], base[i] + 1, *base[i + 1 :]] for i in range(RUN)]
+    others += [[*base[:i], base[i + 1], base[i], *base[i + 2 :]] for i in range(RUN - 1)]
     hashes = [runs(one)[0] for one in [base, *others]]
     assert len(set(hashes)) == len(hashes)
 
