@@ -13,6 +13,7 @@ import os
 import platform
 import random
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -29,11 +30,6 @@ from supertf.data.token_files import FORMAT, TokenFile, check_enough, check_wind
 from supertf.data.tokenizer import tokenizer_spec
 from supertf.errors import UserError
 from supertf.files import disk_errors, seal, write_json
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs into one folder are not kept apart there
-    fcntl = None
 
 SPLITS = ("train", "validation")
 STAGING = ".supertf-data"
@@ -153,7 +149,9 @@ def staging_folder(out_dir: Path) -> Iterator[Path]:
     try:
         with writing(out_dir):
             folder.mkdir(parents=True, exist_ok=True)
-            if fcntl is not None:
+            if sys.platform != "win32":  # there two runs into one folder are not kept apart
+                import fcntl
+
                 lock = os.open(folder, os.O_RDONLY)
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
