@@ -20,9 +20,9 @@ from supertf.superweights.ablation import (
     largest_elsewhere,
     largest_of_row,
     random_weights,
+    removal,
     text_loss,
     whole_row,
-    without,
 )
 
 TEXT = torch.randint(CONFIG.vocab_size, (60,), generator=torch.Generator().manual_seed(1)).tolist()
@@ -111,7 +111,7 @@ def test_the_loss_of_a_text_is_that_of_evaluate_and_removal_is_that_of_a_model_w
     pruned.h[1].mlp.c_proj.weight.data[7, 21] = 0.0
     loss = text_loss(TEXT, 16, batch_size=2, bos_id=0)
     assert loss(model) == perplexity(model, TEXT, 16, batch_size=2, bos_id=0).loss
-    found = without(model, [(1, 7, 21)], loss, loss(model))
+    found = removal(model, [(1, 7, 21)], loss, loss(model))
     assert found.loss == loss(pruned) != loss(model)
     assert found.ratio == pytest.approx(math.exp(loss(pruned)) / math.exp(loss(model)))
     assert found.label == "1[7, 21]"

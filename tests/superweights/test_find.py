@@ -75,8 +75,7 @@ def test_behind_a_norm_the_spike_is_that_of_the_stream(family):
     assert found.coordinate == (1, 7, 21) and found.share == pytest.approx(1.0, abs=0.01)
     assert abs(found.input.value) < 50 and abs(found.output.value) < 5
     assert abs(found.added.value) > 300 and found.gain > 50
-    rounds = search(model, PROMPT)
-    assert [done.removed for done in rounds] == [(1, 7, 21), None]
+    assert [done.removed for done in search(model, PROMPT).rounds] == [(1, 7, 21), None]
     small = planted(family, (1, 7, 21), gain=2.0)  # 900 and 2,700, of which the stream gets 8
     assert candidates(find_spikes(small, PROMPT)) == []
 
@@ -185,7 +184,7 @@ def test_two_planted_weights_come_one_after_the_other_then_the_spikes_are_gone(f
     plant(model, (0, 9, 5), weight=2.0)  # a second weight that reads the same channel
     model.to(dtype)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    rounds = search(model, PROMPT)
+    rounds = search(model, PROMPT).rounds
     assert [done.removed for done in rounds] == [(0, 3, 5), (0, 9, 5), None]
     assert rounds[-1].candidates == [] and len(rounds[-1].spikes) == 3
     for name, tensor in model.state_dict().items():
@@ -210,9 +209,9 @@ def test_a_weight_taken_out_of_the_pass_is_as_good_as_a_zero_in_the_matrix(famil
 
 def test_rounds_that_end_before_the_spikes_do_are_visible():
     model = planted("Llama", (0, 3, 5), (2, 4, 4))
-    rounds = search(model, PROMPT, rounds=1)
-    assert len(rounds) == 1 and rounds[0].removed is not None
-    assert [done.removed is None for done in search(model, PROMPT, rounds=8)][-1]
+    found = search(model, PROMPT, rounds=1)
+    assert len(found.rounds) == 1 and found.removed and not found.spikes_gone
+    assert search(model, PROMPT, rounds=8).spikes_gone
     with pytest.raises(UserError, match="rounds is 0"):
         search(model, PROMPT, rounds=0)
 
@@ -258,7 +257,7 @@ def test_a_matrix_tied_to_another_cannot_be_edited_but_searched():
         scaled_weights(model, [(1, 7, 21)]),
     ):
         pass
-    assert search(model, PROMPT)[0].removed == (1, 7, 21)
+    assert search(model, PROMPT).removed[0] == (1, 7, 21)
 
 
 class Allocated(TorchDispatchMode):

@@ -104,11 +104,11 @@ def test_a_check_tells_found_from_not_found_and_super_from_inert():
         planted_model(), PROMPT, entries, loss, controls=2, progress=False
     )
     assert (planted.round, planted.rank, planted.verdict, planted.confirmed) == (1, 1, "super", True)
-    assert planted.proof.weight == 3.0 and planted.same_value
-    assert planted.proof.candidate.ratio == pytest.approx(2.71828, rel=1e-5)
+    assert planted.ablation.weight == 3.0 and planted.same_value
+    assert planted.ablation.candidate.ratio == pytest.approx(2.71828, rel=1e-5)
     assert (neighbour.verdict, neighbour.confirmed, neighbour.same_value) == ("inert", False, False)
     assert (inert.verdict, inert.confirmed, inert.same_value) == ("inert", True, None)
-    assert (swapped.verdict, swapped.confirmed, swapped.proof) == ("outside", False, None)
+    assert (swapped.verdict, swapped.confirmed, swapped.ablation) == ("outside", False, None)
     assert (deeper.verdict, deeper.confirmed) == ("outside", None)
     json.dumps([one.to_dict() for one in (planted, neighbour, inert, swapped, deeper)])
 
