@@ -69,7 +69,7 @@ class Origin(TypedDict):
     license: str
 
 
-def describe(data_name: str) -> Origin:
+def origin(data_name: str) -> Origin:
     """The `Origin` of a corpus, by the name that `iter_documents` takes."""
     if data_name in PYTHON_DOCS:
         stdlib_only = data_name != PYTHON_DOCS[0]
@@ -126,11 +126,13 @@ def _hub_dataset(data_name: str) -> tuple[str, str | None]:
 
 
 def _hub_documents(name: str, configuration: str | None, text_column: str | None) -> Iterator[str]:
-    """The rows of a dataset on the hub, streamed by `datasets`: its "train" split, else its first."""
+    """The rows of a dataset on the hub, streamed by `datasets`: its "train" split, else the first by name."""
     import datasets
     import pyarrow
+    from huggingface_hub.errors import HTTPError
 
-    failures = (OSError, ValueError, TypeError, pyarrow.ArrowException, datasets.exceptions.DatasetsError)
+    refused = (HTTPError, datasets.exceptions.DatasetsError, pyarrow.ArrowException)
+    failures = (OSError, ValueError, TypeError, *refused)
     stream = None
     try:
         stream = datasets.load_dataset(name, configuration, streaming=True)

@@ -54,7 +54,7 @@ def parts(stdlib_only: bool = False) -> dict[str, str]:
     """Name and version of what the corpus is made of: Python and the packages installed here."""
     found = {"python": platform.python_version()}
     for name in () if stdlib_only else PACKAGES:
-        if _origin(name) is not None:
+        if _first_source(name) is not None:
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 found[name] = importlib.metadata.version(name)
     return found
@@ -77,7 +77,7 @@ def licenses(stdlib_only: bool = False) -> str:
     return "; ".join(stated)
 
 
-def _origin(name: str) -> str | None:
+def _first_source(name: str) -> str | None:
     """The first source file of a top-level package, found without importing it; None if not installed."""
     spec = importlib.util.find_spec(name)
     return None if spec is None else spec.origin
@@ -88,9 +88,9 @@ def _extract(name: str, path: Path, progress: bool) -> None:
     if name == "python":
         root, package = Path(sysconfig.get_path("stdlib")), ""
     else:
-        origin = _origin(name)
-        assert origin is not None  # it is one of `parts`
-        root, package = Path(origin).parent, name
+        first = _first_source(name)
+        assert first is not None  # it is one of `parts`
+        root, package = Path(first).parent, name
     sources = sorted(
         (source.relative_to(root) for source in root.rglob("*.py")), key=lambda source: source.parts
     )
