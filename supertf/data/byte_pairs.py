@@ -136,7 +136,8 @@ class BytePairEncoding(tiktoken.Encoding):
     Characters it has no bytes for are dropped, half a surrogate pair is U+FFFD, and white space of any
     length is encoded (tiktoken aborts on each of them somewhere).
 
-    bos_id: the token that begins every text of the model that it came with, None where nothing does.
+    Attributes:
+        bos_id: the token that begins every text of the model that it came with, None where nothing does.
     """
 
     bos_id: int | None = None

@@ -14,7 +14,6 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from supertf.data import is_present
-from supertf.errors import UserError
 from supertf.files import read_json
 from supertf.model import Coordinate, LanguageModel, output_projections, parse, show
 from supertf.superweights.ablation import Ablation, Loss, ablate
@@ -22,7 +21,6 @@ from supertf.superweights.find import SuperWeights, search
 
 LIST = Path(__file__).with_name("published.json")
 CHECKS = Path(__file__).with_name("published_checks.json")
-VERDICTS = ("super", "harmful", "inert")  # `Ablation.verdict`'s
 LOADED_AS = {"HuggingFaceTB/SmolLM2-135M-Instruct": "smollm2-135m"}  # this lab's own name for a hub id
 
 
@@ -56,33 +54,21 @@ class Published:
         return {**vars(self), "coordinate": show(self.coordinate), "sources": list(self.sources)}
 
 
-def published(model: str | None = None, path: Path = LIST) -> list[Published]:
+def published(model: str | None = None) -> list[Published]:
     """All published coordinates, or those of one model.
 
     Args:
         model: a hub id, its last part, a folder called so, or this lab's own name; None for all.
-        path: of the list.
-
-    Raises:
-        UserError: the list is damaged.
     """
-    values = read_json(path)
-    try:
-        entries = [entry(fields, values["sources"]) for fields in values["entries"]]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is no list of published super weights: {error!r}") from error
-    return [one for one in entries if model is None or same_model(model, one.model)]
-
-
-def entry(fields: dict[str, Any], sources: dict[str, str]) -> Published:
-    """One entry of the list; `UserError` when it is not well formed."""
-    read = {**fields, "coordinate": parse(fields["coordinate"])}
-    read["sources"] = tuple(sources[name] for name in fields["sources"])
-    one = Published(**read)
-    effect = (one.measure, one.before, one.after)
-    if not one.sources or one.claimed not in (None, *VERDICTS) or (None in effect and any(effect)):
-        raise UserError(f"the entry {fields} lacks a source, or a verdict or effect of the known form")
-    return one
+    listed = read_json(LIST)
+    found = []
+    for fields in listed["entries"]:
+        if model is None or same_model(model, fields["model"]):
+            sources = tuple(listed["sources"][name] for name in fields["sources"])
+            found.append(
+                Published(**{**fields, "coordinate": parse(fields["coordinate"]), "sources": sources})
+            )
+    return found
 
 
 def same_model(name: str, hub_id: str) -> bool:
@@ -206,6 +192,6 @@ def first_shown(found: SuperWeights, coordinate: Coordinate) -> tuple[int | None
     return None, None
 
 
-def recorded_checks(path: Path = CHECKS) -> dict[str, dict[str, Any]]:
+def recorded_checks() -> dict[str, dict[str, Any]]:
     """What this lab measured of the list: {hub id: {"checks": [...], "config": ..., "versions": ...}}."""
-    return read_json(path) if path.exists() else {}
+    return read_json(CHECKS)

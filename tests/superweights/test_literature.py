@@ -5,7 +5,6 @@ import json
 import pytest
 from planted import PROMPT, planted_model, zeroed
 
-from supertf.errors import UserError
 from supertf.model.weight_matrices import parse, show
 from supertf.superweights.literature import Published, is_here, published, recorded_checks, same_model, verify
 
@@ -43,6 +42,9 @@ def test_every_coordinate_lies_inside_its_model_with_out_before_in():
 def test_every_entry_has_a_source_and_an_effect_in_the_direction_of_its_claim():
     for one in published():
         assert one.sources and all(len(source) > 10 for source in one.sources)
+        assert one.claimed in (None, "super", "harmful", "inert")
+        effect = (one.measure, one.before, one.after)
+        assert None not in effect or not any(effect)
         if one.measure and "accuracy" in one.measure:
             assert one.claimed == "super" and one.after < 0.5 * one.before
         elif one.measure:
@@ -68,27 +70,6 @@ def test_a_model_is_known_by_its_hub_id_its_last_part_a_folder_or_the_labs_own_n
     assert [show(one.coordinate) for one in published("smollm2-135m")] == ["11[507, 1229]", "28[507, 678]"]
     assert published("smollm2-1.7b") and not published("gpt2-medium")
     assert not same_model("smollm2-135m", "HuggingFaceTB/SmolLM2-1.7B")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"coordinate": "507, 1229"},
-        {"sources": []},
-        {"sources": ["unknown"]},
-        {"claimed": "fatal"},
-        {"before": 5.0},
-        {"surplus": 1},
-    ],
-)
-def test_a_list_with_a_damaged_entry_is_refused(tmp_path, change):
-    fields = {"model": "a/b", "coordinate": "1[2, 3]", "sources": ["paper"], "claimed": "super"}
-    file = tmp_path / "list.json"
-    file.write_text(json.dumps({"sources": {"paper": "A paper"}, "entries": [fields]}))
-    assert published(path=file) == [Published("a/b", (1, 2, 3), ("A paper",), "super")]
-    file.write_text(json.dumps({"sources": {"paper": "A paper"}, "entries": [{**fields, **change}]}))
-    with pytest.raises(UserError):
-        published(path=file)
 
 
 def test_a_check_tells_found_from_not_found_and_super_from_inert():
