@@ -87,7 +87,8 @@ def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware (AVX512 or AMX on x86, BF16 on ARM)."""
     import torch
 
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # a recent addition to torch
+    ask = getattr(torch.cpu, "get_capabilities", dict)  # a recent addition to torch
+    capabilities: dict[str, object] = ask()
     return any(capabilities.get(unit) for unit in ("avx512_bf16", "amx_bf16", "bf16"))
 
 

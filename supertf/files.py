@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import importlib.metadata
+import inspect
 import json
 import os
 import tempfile
@@ -110,7 +111,7 @@ def sha256(path: str | Path) -> str:
 def made_from(path: Path, *modules: ModuleType) -> dict[str, Any]:
     """What a copy is made of and by: a file, known by its size and time, and the code that reads it."""
     stat = path.stat()
-    code = {module.__name__: sha256(module.__file__) for module in modules}
+    code = {module.__name__: sha256(inspect.getfile(module)) for module in modules}
     made_by = {"gguf": importlib.metadata.version("gguf"), **code}
     return {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns, **made_by}
 

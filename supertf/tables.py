@@ -94,7 +94,8 @@ def as_text(shown: "RenderableType") -> str:
     from rich.console import Console
 
     out = io.StringIO()
-    plain = {"color_system": None, "highlight": False, "markup": False, "force_jupyter": False}
-    console = Console(file=out, width=10_000, **plain)
+    console = Console(
+        file=out, width=10_000, color_system=None, highlight=False, markup=False, force_jupyter=False
+    )
     console.print(shown)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

@@ -1,14 +1,13 @@
 """Tiny random models of every family whose super weights can be found, with a weight planted in one layer."""
 
 import torch
-from planted import CONFIG
+from planted import CONFIG, PROMPT
 
 from supertf.model.gpt import GPT
 from supertf.model.hf_model import HFModel
 from supertf.model.weight_matrices import Coordinate, block_name, output_projections
 
 LAYERS, WIDTH, INNER = 3, 16, 40
-PROMPT = [3, 1, 4, 1, 5]
 SMALL = {
     "vocab_size": 50,
     "hidden_size": WIDTH,

@@ -8,13 +8,14 @@ grows with T and never with T x T; asking for a few queries only costs O(T) time
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from supertf.analysis.residual_stream import hidden_states, token_layout
 from supertf.errors import UserError
-from supertf.model import GPT, Layout
+from supertf.model import GPT, Block, Layout
 
 BLOCK_ELEMENTS = 2**22  # logits held at once: 16 MiB in float32
 FAR_BELOW = -1e30  # the logit of a key that is not seen: exp is 0, and so is its product with 0
@@ -89,11 +90,12 @@ def attention_stats(
     for layer, x in zip(range(wanted[-1] + 1), hidden_states(model, idx, where), strict=False):
         if layer not in wanted:
             continue
-        block = model.h[layer]
-        q, k, _ = block.attn.queries_keys_values(block.ln_1(x), where)
-        bias = block.attn.alibi_bias if block.attn.alibi else None
+        block = cast(Block, model.h[layer])
+        attn = block.attn
+        q, k, _ = attn.queries_keys_values(block.ln_1(x), where)
+        bias = attn.alibi_bias if attn.alibi else None
         stats = blockwise_stats(
-            q[:, :, rows], k, where, rows, needles, bias=bias, zero_key=block.attn.zero_key, layer=layer
+            q[:, :, rows], k, where, rows, needles, bias=bias, zero_key=attn.zero_key, layer=layer
         )
         found.append(stats)
     return found

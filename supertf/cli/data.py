@@ -50,7 +50,7 @@ def data(
 ) -> int:
     """Turn text into token files."""
     command = command_line("data", **{name: value for name, value in locals().items() if name != "json"})
-    from supertf.data import describe, iter_documents, prepare
+    from supertf.data import iter_documents, origin, prepare
 
     start = time.perf_counter()
     documents = functools.partial(iter_documents, data_name, sample_size, text_column)
@@ -66,7 +66,7 @@ def data(
         stride=stride or min(256, max_length),
         batch_size=batch_size,
         command=command,
-        **describe(data_name),
+        **origin(data_name),
     )
     seconds = time.perf_counter() - start
     megabytes = (train.manifest["text_bytes"] + validation.manifest["text_bytes"]) / 1e6

@@ -22,7 +22,7 @@ from supertf.cli.options import (
 )
 from supertf.cli.parsing import Command, Group
 from supertf.cli.printing import print_result, print_table
-from supertf.cli.superweights_verify import ablation_dict, verify
+from supertf.cli.superweights_verify import removal_dict, verify
 from supertf.errors import UserError
 from supertf.tables import number
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from supertf.analysis import Peak
     from supertf.cli.subject import Subject
     from supertf.model import Coordinate
-    from supertf.superweights import Proof, Round, Spike
+    from supertf.superweights import Ablation, Spike
 
 FACTORS = [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3]
 
@@ -70,33 +70,40 @@ def find(
 ) -> int:
     """List candidates. They lie behind a spike before and after their layer's down projection."""
     from supertf.cli.subject import Subject
+    from supertf.model import show
     from supertf.superweights import PROMPT, THRESHOLD, search
 
     prompt = PROMPT if prompt is None else prompt
     threshold = THRESHOLD if threshold is None and ratio is None else threshold
     subject = Subject(model, tokenizer, bos, device, stream)
     ids = subject.encode(prompt)
-    passes = search(subject.model, ids, threshold, ratio, rounds)
-    found = in_order(passes)
-    gone = passes[-1].removed is None
+    found = search(subject.model, ids, threshold, ratio, rounds)
+    first_pass = found.rounds[0].spikes
     rule = {"threshold": threshold, "ratio": ratio, "rounds": rounds}
     if json:
         result = {
             **subject.config(prompt=prompt, tokens=len(ids), **rule, stream=stream),
             "seconds": subject.seconds(),
-            "passes": len(passes),
-            "spikes_gone": gone,
-            "candidates": found,
-            "layers": [spike_dict(spike) for spike in passes[0].spikes],
+            "passes": len(found.rounds),
+            "spikes_gone": found.spikes_gone,
+            "candidates": [
+                {
+                    **spike_dict(spike),
+                    "round": found.round_of(spike),
+                    "removed": spike.coordinate in found.removed,
+                }
+                for spike in found
+            ],
+            "layers": [spike_dict(spike) for spike in first_pass],
         }
         print_result(result, as_json=True)
         return 0
     print(f"{model}, {len(ids)} tokens: {prompt!r}")
     # where no norm follows, what is added to the stream is the output
-    sides = ["input", "output"] + ["added"] * any(one.added != one.output for one in passes[0].spikes)
+    sides = ["input", "output"] + ["added"] * any(one.added != one.output for one in first_pass)
     added = ", and what the residual stream takes of it" if "added" in sides else ""
     print(f"first pass, largest entries before and after each layer's down projection{added}:")
-    first = {one["layer"]: one["coordinate"] for one in found if one["round"] == 1}
+    first = {spike.layer: show(spike.coordinate) for spike in found.rounds[0].candidates}
     print_table(
         ["layer", *(name for side in sides for name in (side, "token", "channel", "ratio")), "candidate"],
         (
@@ -105,7 +112,7 @@ def find(
                 *(cell for side in sides for cell in peak_cells(getattr(spike, side))),
                 first.get(spike.layer, ""),
             )
-            for spike in passes[0].spikes
+            for spike in first_pass
         ),
     )
     rules = [f"magnitude above {threshold:g}"] if threshold is not None else []
@@ -115,30 +122,20 @@ def find(
         ["weight", "value", *sides, "share", "round", "taken out"],
         (
             (
-                one["coordinate"],
-                number(one["weight"]),
-                *(number(one[side]["value"]) for side in sides),
-                f"{one['share']:.3f}",
-                one["round"],
-                "yes" if one["removed"] else "no",
+                show(spike.coordinate),
+                number(spike.weight),
+                *(number(getattr(spike, side).value) for side in sides),
+                f"{spike.share:.3f}",
+                found.round_of(spike),
+                "yes" if spike.coordinate in found.removed else "no",
             )
-            for one in found
+            for spike in found
         ),
     )
-    print(f"after {len(passes)} passes {'no spike is left' if gone else 'spikes are left'}")
+    gone = "no spike is left" if found.spikes_gone else "spikes are left"
+    print(f"after {len(found.rounds)} passes {gone}")
     print("a candidate is no verdict: supertf superweights ablate")
     return 0
-
-
-def in_order(passes: list["Round"]) -> list[dict[str, Any]]:
-    """Every candidate of a search where it first appears, pass by pass and the strongest first."""
-    removed = {one.removed for one in passes}
-    found: dict[Coordinate, dict[str, Any]] = {}
-    for index, one in enumerate(passes, 1):
-        for spike in one.candidates:
-            entry = {**spike_dict(spike), "round": index, "removed": spike.coordinate in removed}
-            found.setdefault(spike.coordinate, entry)
-    return list(found.values())
 
 
 def spike_dict(spike: "Spike") -> dict[str, Any]:
@@ -184,38 +181,38 @@ def ablate(
     subject = Subject(model, tokenizer, bos, device)
     weights = chosen(subject, weight, prompt)
     loss, text = subject.loss(data, length, max_tokens)
-    proofs = [ablate_one(subject.model, one, loss, controls, seed, each=True) for one in weights]
+    ablations = [ablate_one(subject.model, one, loss, controls, seed, each=True) for one in weights]
     if json:
         config = subject.config(controls=controls, seed=seed, **text)
-        results = [proof_dict(one) for one in proofs]
+        results = [ablation_dict(one) for one in ablations]
         print_result({**config, "seconds": subject.seconds(), "weights": results}, as_json=True)
         return 0
     print(f"{model} on {text['tokens']} tokens of {data}, windows of {text['length']}")
-    for proof in proofs:
-        name = show(proof.coordinate)
-        print(f"\n{name} = {number(proof.weight)}")
-        print_table(proof.columns(), proof.rows())
-        print(f"{name} is {proof.verdict}: {proof.candidate.ratio:.4g} times the perplexity")
+    for one in ablations:
+        name = show(one.coordinate)
+        print(f"\n{name} = {number(one.weight)}")
+        print_table(one.columns(), one.rows())
+        print(f"{name} is {one.verdict}: {one.candidate.ratio:.4g} times the perplexity")
     return 0
 
 
-def proof_dict(proof: "Proof") -> dict[str, Any]:
-    """A `Proof` as JSON."""
+def ablation_dict(one: "Ablation") -> dict[str, Any]:
+    """An `Ablation` as JSON."""
     from supertf.model import show
 
     return {
-        "coordinate": show(proof.coordinate),
-        "weight": proof.weight,
-        "verdict": proof.verdict,
-        "ratio": proof.candidate.ratio,
-        "base": {"loss": proof.base, "perplexity": perplexity_of(proof.base)},
-        "candidate": ablation_dict(proof.candidate),
+        "coordinate": show(one.coordinate),
+        "weight": one.weight,
+        "verdict": one.verdict,
+        "ratio": one.candidate.ratio,
+        "base": {"loss": one.base, "perplexity": perplexity_of(one.base)},
+        "candidate": removal_dict(one.candidate),
         "controls": {
-            "random": ablation_dict(proof.random),
-            "random_each": [ablation_dict(one) for one in proof.each],
-            "largest": ablation_dict(proof.largest),
-            "row_largest": ablation_dict(proof.row_largest),
-            "row": ablation_dict(proof.row),
+            "random": removal_dict(one.random),
+            "random_each": [removal_dict(control) for control in one.each],
+            "largest": removal_dict(one.largest),
+            "row_largest": removal_dict(one.row_largest),
+            "row": removal_dict(one.row),
         },
     }
 

@@ -24,7 +24,7 @@ from supertf.files import write_json
 from supertf.tables import number
 
 if TYPE_CHECKING:
-    from supertf.superweights import Ablation, Check, Published
+    from supertf.superweights import Check, Published, Removal
 
 
 def verify(
@@ -51,7 +51,7 @@ def verify(
     """List the published super weights, or check those of a model."""
     from supertf.cli.subject import Subject
     from supertf.model import show
-    from supertf.superweights import CHECKS, PROMPT, recorded_checks, without
+    from supertf.superweights import CHECKS, PROMPT, recorded_checks, removal
     from supertf.superweights import published as published_of
     from supertf.superweights import verify as verify_all
 
@@ -68,17 +68,17 @@ def verify(
     ids = subject.encode(prompt)
     loss, text = subject.loss(data, length, max_tokens)
     checks = verify_all(subject.model, ids, entries, loss, controls, seed)
-    claimed = [one for one in checks if one.proof and one.published.claimed == "super"]
+    claimed = [one.ablation for one in checks if one.ablation and one.published.claimed == "super"]
     together = None
     if len(claimed) > 1:
-        coordinates = [one.published.coordinate for one in claimed]
-        together = without(subject.model, coordinates, loss, claimed[0].proof.base)
+        coordinates = [one.coordinate for one in claimed]
+        together = removal(subject.model, coordinates, loss, claimed[0].base)
     result = {
         **subject.config(prompt=prompt, controls=controls, seed=seed, **text),
         "seconds": subject.seconds(),
         "published": known,
         "checks": [one.to_dict() for one in checks],
-        "together": None if together is None else ablation_dict(together),
+        "together": None if together is None else removal_dict(together),
     }
     if record:
         command = f"supertf superweights verify {subject.name} --record"
@@ -104,14 +104,14 @@ def check_cells(check: "Check") -> list[str]:
     """A row of the table of checks, behind the coordinate."""
     value = "" if check.published.value is None else number(check.published.value)
     claimed = check.published.claimed or "open"
-    if check.proof is None:
+    found = check.ablation
+    if found is None:
         return [claimed, "", value, "", "", "", "", "outside the model"]
     spike = f"pass {check.round}" if check.round else "none"
     spike += f", rank {check.rank}" if check.rank else ""
-    proof = check.proof
-    ratios = [number(one.ratio) for one in (proof.candidate, proof.random, proof.largest)]
+    ratios = [number(one.ratio) for one in (found.candidate, found.random, found.largest)]
     entry = {True: ", as claimed", False: ", not as claimed", None: ""}[check.confirmed]
-    return [claimed, number(proof.weight), value, spike, *ratios, check.verdict + entry]
+    return [claimed, number(found.weight), value, spike, *ratios, check.verdict + entry]
 
 
 def list_published(as_json: bool) -> int:
@@ -178,8 +178,8 @@ def print_notes(entries: "Iterable[Published]") -> None:
         print(f"  {model} {', '.join(coordinates)}: {note}")
 
 
-def ablation_dict(one: "Ablation") -> dict[str, Any]:
-    """An `Ablation` as JSON."""
+def removal_dict(one: "Removal") -> dict[str, Any]:
+    """A `Removal` as JSON."""
     from supertf.model import show
 
     weights = [show(coordinate) for coordinate in one.coordinates]

@@ -17,8 +17,8 @@ from .tokenizer import save_tokenizer as save_tokenizer
 # what other rooms also need
 from .byte_pairs import BytePairEncoding as BytePairEncoding
 from .byte_pairs import valid_unicode as valid_unicode
-from .corpus import describe as describe
 from .corpus import hub_trouble as hub_trouble
+from .corpus import origin as origin
 from .downloads import WHEELS as WHEELS
 from .downloads import is_present as is_present
 from .downloads import places as places

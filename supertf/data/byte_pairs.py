@@ -46,18 +46,19 @@ def bpe_encoding(
         UserError: the vocabulary cannot be expressed this way; the message says why.
     """
     ids = {token: index for token, index in vocab.items() if token not in special_tokens}
-    made = [ids.get(left + right) for left, right in merges]
-    if None in made:
-        left, right = merges[made.index(None)]
-        raise UserError(
-            f"tokenizer {name}: the merge of {left!r} and {right!r} gives no token of the vocabulary"
-        )
-    for i in range(1, len(made)):
-        if made[i] <= made[i - 1]:
+    before = -1
+    for i, (left, right) in enumerate(merges):
+        made = ids.get(left + right)
+        if made is None:
             raise UserError(
-                f"tokenizer {name}: merge {i} makes token {made[i]} after token {made[i - 1]}; tiktoken "
-                "merges the lowest id first, so ids must grow in merge order"
+                f"tokenizer {name}: the merge of {left!r} and {right!r} gives no token of the vocabulary"
             )
+        if made <= before:
+            raise UserError(
+                f"tokenizer {name}: merge {i} makes token {made} after token {before}; tiktoken merges the "
+                "lowest id first, so ids must grow in merge order"
+            )
+        before = made
     unmade = {token for token in ids if len(token) > 1} - {left + right for left, right in merges}
     if unmade:
         raise UserError(
@@ -135,7 +136,8 @@ class BytePairEncoding(tiktoken.Encoding):
     Characters it has no bytes for are dropped, half a surrogate pair is U+FFFD, and white space of any
     length is encoded (tiktoken aborts on each of them somewhere).
 
-    bos_id: the token that begins every text of the model that it came with, None where nothing does.
+    Attributes:
+        bos_id: the token that begins every text of the model that it came with, None where nothing does.
     """
 
     bos_id: int | None = None

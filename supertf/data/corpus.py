@@ -8,8 +8,9 @@ import re
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TypedDict
 
 from tqdm.auto import tqdm
 
@@ -61,8 +62,15 @@ def iter_documents(
         yield from itertools.islice(documents, sample_size)
 
 
-def describe(data_name: str) -> dict[str, str]:
-    """The `source` and `license` of a corpus (see `iter_documents`), for the manifest of a token file."""
+class Origin(TypedDict):
+    """Where a text comes from and under which licence, as the manifest of a token file says it."""
+
+    source: str
+    license: str
+
+
+def origin(data_name: str) -> Origin:
+    """The `Origin` of a corpus, by the name that `iter_documents` takes."""
     if data_name in PYTHON_DOCS:
         stdlib_only = data_name != PYTHON_DOCS[0]
         names = ", ".join(f"{name} {version}" for name, version in python_docs.parts(stdlib_only).items())
@@ -89,7 +97,7 @@ def hub_trouble(timeout: float = 5.0) -> str | None:
         return f"no answer from {url}: {getattr(error, 'reason', error)}"
 
 
-def _documents(data_name: str, text_column: str | None, progress: bool) -> Iterator[str]:
+def _documents(data_name: str, text_column: str | None, progress: bool) -> Generator[str, None, None]:
     if data_name in PYTHON_DOCS:
         yield from python_docs.documents(data_name != PYTHON_DOCS[0], progress)
     elif os.path.exists(data_name):
@@ -118,11 +126,13 @@ def _hub_dataset(data_name: str) -> tuple[str, str | None]:
 
 
 def _hub_documents(name: str, configuration: str | None, text_column: str | None) -> Iterator[str]:
-    """The rows of a dataset on the hub, streamed by `datasets`: its "train" split, else its first."""
+    """The rows of a dataset on the hub, streamed by `datasets`: its "train" split, else the first by name."""
     import datasets
     import pyarrow
+    from huggingface_hub.errors import HTTPError
 
-    failures = (OSError, ValueError, TypeError, pyarrow.ArrowException, datasets.exceptions.DatasetsError)
+    refused = (HTTPError, datasets.exceptions.DatasetsError, pyarrow.ArrowException)
+    failures = (OSError, ValueError, TypeError, *refused)
     stream = None
     try:
         stream = datasets.load_dataset(name, configuration, streaming=True)

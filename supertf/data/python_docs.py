@@ -54,8 +54,7 @@ def parts(stdlib_only: bool = False) -> dict[str, str]:
     """Name and version of what the corpus is made of: Python and the packages installed here."""
     found = {"python": platform.python_version()}
     for name in () if stdlib_only else PACKAGES:
-        spec = importlib.util.find_spec(name)  # finds a top-level package without importing it
-        if spec is not None and spec.origin is not None:
+        if _first_source(name) is not None:
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 found[name] = importlib.metadata.version(name)
     return found
@@ -69,7 +68,8 @@ def licenses(stdlib_only: bool = False) -> str:
             stated.append("python: PSF-2.0")
             continue
         metadata = importlib.metadata.metadata(name)
-        text = metadata.get("License-Expression") or metadata.get("License") or ""
+        names = ("License-Expression", "License")
+        text = next((text for name in names for text in metadata.get_all(name) or [] if text), "")
         if not text or "\n" in text.strip():  # some packages put the whole licence there
             kinds = [kind for kind in metadata.get_all("Classifier") or [] if kind.startswith("License ::")]
             text = kinds[0].split(" :: ")[-1] if kinds else "see its distribution"
@@ -77,12 +77,20 @@ def licenses(stdlib_only: bool = False) -> str:
     return "; ".join(stated)
 
 
+def _first_source(name: str) -> str | None:
+    """The first source file of a top-level package, found without importing it; None if not installed."""
+    spec = importlib.util.find_spec(name)
+    return None if spec is None else spec.origin
+
+
 def _extract(name: str, path: Path, progress: bool) -> None:
     """Write the documents of one part to `path`, one JSON string per line."""
     if name == "python":
         root, package = Path(sysconfig.get_path("stdlib")), ""
     else:
-        root, package = Path(importlib.util.find_spec(name).origin).parent, name
+        first = _first_source(name)
+        assert first is not None  # it is one of `parts`
+        root, package = Path(first).parent, name
     sources = sorted(
         (source.relative_to(root) for source in root.rglob("*.py")), key=lambda source: source.parts
     )
@@ -112,7 +120,7 @@ def _docstrings(path: Path, module: str, seen: set[str]) -> str:
         return ""
     found = []
 
-    def visit(node: ast.AST, name: str) -> None:
+    def visit(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> None:
         text = ast.get_docstring(node)
         if text and text not in seen:
             seen.add(text)

@@ -1,12 +1,15 @@
 """Texts by name, as token ids: the beginning of any text, and the lab's own training text."""
 
+import contextlib
 import platform
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import tiktoken
 
 from supertf.data.byte_pairs import train_bpe
-from supertf.data.corpus import describe, iter_documents
+from supertf.data.corpus import iter_documents, origin
 from supertf.data.token_files import TokenFile
 from supertf.data.token_writer import prepare
 from supertf.data.tokenizer import tokenizer_spec
@@ -50,12 +53,19 @@ def read_ids(data: str, tokenizer: tiktoken.Encoding, max_tokens: int) -> np.nda
 def lab_tokens(vocab_size: int) -> tuple[TokenFile, TokenFile]:
     """Training and validation tokens of Python's documentation, made once and kept in the cache.
 
+    Several processes may ask for them at the same time, as an experiment's do: what the first one has made
+    is used by all.
+
     Args:
         vocab_size: of the BPE that is trained on the same text; 257 are the bytes and `<|endoftext|>`.
     """
     folder = cache_dir() / "lab-tokens" / f"python-{platform.python_version()}-vocabulary-{vocab_size}"
-    paths = folder / "train.bin", folder / "validation.bin"
-    if not all(path.exists() for path in paths):
+    if not folder.exists():
         documents = list(iter_documents(CORPUS, progress=False))
-        prepare(documents, train_bpe(documents, vocab_size), folder, progress=False, **describe(CORPUS))
-    return TokenFile(paths[0]), TokenFile(paths[1])
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as own:
+            made = Path(own, folder.name)
+            prepare(documents, train_bpe(documents, vocab_size), made, progress=False, **origin(CORPUS))
+            with contextlib.suppress(OSError):  # another process was faster
+                made.rename(folder)
+    return TokenFile(folder / "train.bin"), TokenFile(folder / "validation.bin")

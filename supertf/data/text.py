@@ -13,9 +13,13 @@ from supertf.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """Token ids (N,) int64 of a text, to be read in windows of `length` tokens.
+    """A text as token ids, to be read in windows.
 
-    bos_id: begins every window, None where nothing does. name: of the text, for tables.
+    Attributes:
+        ids: (N,) int64.
+        length: tokens of a window, the BOS token included.
+        bos_id: begins every window, None where nothing does.
+        name: of the text, for tables.
     """
 
     ids: Tensor

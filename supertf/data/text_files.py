@@ -204,13 +204,15 @@ def _json_documents(path: Path, text_column: str | None) -> Iterator[str]:
 def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
     """The rows, numbered by line or by place in the list."""
     lines = ((number, line) for number, line in enumerate(_lines(path), start=1) if line.strip())
-    first = next(lines, (0, ""))
-    lines = itertools.chain([first], lines)
+    first = next(lines, None)
+    if first is None:
+        return
+    rows = itertools.chain([first], lines)
     if first[1].lstrip().startswith("[") or first[1].strip() == "{":
-        whole = _parse("".join(line for _, line in lines), str(path))
+        whole = _parse("".join(line for _, line in rows), str(path))
         yield from enumerate(whole if isinstance(whole, list) else [whole], start=1)
-    elif first[1]:
-        for number, line in lines:
+    else:
+        for number, line in rows:
             yield number, _parse(line, f"row {number} of {path}")
 
 
@@ -270,7 +272,7 @@ def _open_zstandard(path: Path) -> IO[bytes]:
     return pyarrow.input_stream(path, compression="zstd")
 
 
-OPENERS: dict[str, Callable[[Path], IO[bytes]]] = {
+OPENERS: dict[str, Callable[[Path], IO[bytes] | gzip.GzipFile]] = {
     ".gz": gzip.open,
     ".bz2": bz2.open,
     ".xz": lzma.open,

@@ -173,7 +173,7 @@ def batches(
 
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; expected at least 1")
-    epoch, order = -1, None
+    epoch, order = -1, np.empty(0, dtype=np.int64)  # of no epoch yet
     for first in itertools.count(start, batch_size):
         rows = []
         for position in range(first, first + batch_size):

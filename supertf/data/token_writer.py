@@ -13,6 +13,7 @@ import os
 import platform
 import random
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -29,11 +30,6 @@ from supertf.data.token_files import FORMAT, TokenFile, check_enough, check_wind
 from supertf.data.tokenizer import tokenizer_spec
 from supertf.errors import UserError
 from supertf.files import disk_errors, seal, write_json
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs into one folder are not kept apart there
-    fcntl = None
 
 SPLITS = ("train", "validation")
 STAGING = ".supertf-data"
@@ -149,25 +145,22 @@ def staging_folder(out_dir: Path) -> Iterator[Path]:
     with the process.
     """
     folder = out_dir / STAGING
-    lock = None
-    try:
+    with contextlib.ExitStack() as stack:
         with writing(out_dir):
             folder.mkdir(parents=True, exist_ok=True)
-            if fcntl is not None:
+            if sys.platform != "win32":  # there two runs into one folder are not kept apart
+                import fcntl
+
                 lock = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, lock)
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise UserError(f"another `supertf data` is writing to {out_dir}; wait for it") from None
             for leftover in folder.iterdir():
                 leftover.unlink()
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        if lock is not None:
-            os.close(lock)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
 
 
 class TokenWriter:
@@ -236,13 +229,9 @@ def _encode(tokenizer: tiktoken.Encoding, dtype: np.dtype, text: str) -> tuple[n
 
     A document that mentions `<|endoftext|>` is text like any other: the special id is never read out of it.
     """
-    try:
-        text_bytes = len(text.encode())
-    except UnicodeEncodeError:
-        text = valid_unicode(text)
-        text_bytes = len(text.encode())
+    text = valid_unicode(text)
     ids = tokenizer.encode_to_numpy(text, disallowed_special=())
-    return np.append(ids, np.uint32(tokenizer.eot_token)).astype(dtype), text_bytes
+    return np.append(ids, np.uint32(tokenizer.eot_token)).astype(dtype), len(text.encode())
 
 
 def _spaced(share: float, offset: float) -> Iterator[bool]:

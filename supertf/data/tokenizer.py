@@ -132,8 +132,7 @@ def gguf_tokenizer(path: Path) -> BytePairEncoding:
         if splits is None or splits.contents() != "smollm":
             raise UserError(f"{path} holds a tokenizer that does not split texts as SmolLM2's does")
         tokens, kinds, merges = (
-            reader.get_field(f"tokenizer.ggml.{name}").contents()
-            for name in ("tokens", "token_type", "merges")
+            reader.fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "token_type", "merges")
         )
     vocab = {token: i for i, token in enumerate(tokens) if kinds[i] != CONTROL}
     special = {token: i for i, token in enumerate(tokens) if kinds[i] == CONTROL}

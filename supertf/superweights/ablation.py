@@ -29,7 +29,15 @@ HARMFUL = 1.01
 def text_loss(
     ids: Sequence[int] | Tensor, length: int = 256, batch_size: int = 8, bos_id: int | None = None
 ) -> Loss:
-    """A measure of models: mean loss in nats on one text's windows, see `analysis.losses.perplexity`."""
+    """A measure of models: mean loss in nats per token on one text's windows.
+
+    Args:
+        ids: token ids of the text, (N,).
+        length, batch_size, bos_id: as `supertf.perplexity` takes them.
+
+    Returns:
+        A function of a model.
+    """
     return lambda model: perplexity(model, ids, length, batch_size=batch_size, bos_id=bos_id).loss
 
 
@@ -39,10 +47,14 @@ def loss_on(text: Text | Sequence[int] | Tensor) -> Loss:
 
 
 @dataclass(frozen=True)
-class Ablation:
-    """Weights removed together, and the loss without them in nats.
+class Removal:
+    """Weights removed together.
 
-    ratio: perplexity without them over perplexity with them, exp of the losses' difference; 1 is no effect.
+    Attributes:
+        label: says which, for people.
+        coordinates: of the weights, (layer, out, in).
+        loss: without them, nats per token.
+        ratio: perplexity without them over perplexity with them; 1 is no effect.
     """
 
     label: str
@@ -51,14 +63,25 @@ class Ablation:
     ratio: float
 
 
-def without(
+def removal(
     model: LanguageModel, coordinates: Sequence[Coordinate], loss: Loss, base: float, label: str | None = None
-) -> Ablation:
-    """Remove weights together and measure; base: the loss of the model as it is."""
+) -> Removal:
+    """Remove weights together, measure, and put them back.
+
+    Args:
+        model: whose weights they are.
+        coordinates: of the weights, (layer, out, in).
+        loss: a measure of the model, such as `text_loss(ids)`.
+        base: the loss of the model as it is.
+        label: of the result; default the coordinates.
+
+    Raises:
+        UserError: what `scaled_weights` refuses, and a loss that is not finite.
+    """
     with scaled_weights(model, coordinates):
         label = label or ", ".join(map(show, coordinates))
         value = measured(model, loss, f"without {label}")
-    return Ablation(label, tuple(coordinates), value, ratio(value, base))
+    return Removal(label, tuple(coordinates), value, ratio(value, base))
 
 
 def measured(model: LanguageModel, loss: Loss, state: str = "of the unchanged model") -> float:
@@ -74,29 +97,40 @@ def ratio(loss: float, base: float) -> float:
 
 
 @dataclass(frozen=True)
-class Proof(Tabular):
-    """One weight's removal beside its controls.
+class Ablation(Tabular):
+    """One weight removed, beside its controls; prints itself as a table.
 
-    base: the loss of the whole model in nats. random: random weights of the same matrix, together; each:
-    the same one by one, if asked for. largest: the largest weights of the model's output projections that
-    write to other channels, together. row_largest: the largest other weight of the candidate's row; row: the
-    whole row with the candidate. These two may hold further super weights, so the verdict leaves them out.
+    Attributes:
+        coordinate: of the weight, (layer, out, in).
+        weight: its value.
+        base: the loss of the whole model, nats per token.
+        candidate: the removal of the weight alone.
+        random: of random weights of the same matrix, together.
+        each: of the same random weights one by one, if asked for.
+        largest: of the largest weights of the model's output projections that write to other channels,
+            together.
+        row_largest: of the largest other weight of the candidate's row.
+        row: of the whole row with the candidate. It and `row_largest` may hold further super weights, so the
+            verdict leaves them out.
     """
 
     coordinate: Coordinate
     weight: float
     base: float
-    candidate: Ablation
-    random: Ablation
-    each: list[Ablation]
-    largest: Ablation
-    row_largest: Ablation
-    row: Ablation
+    candidate: Removal
+    random: Removal
+    each: list[Removal]
+    largest: Removal
+    row_largest: Removal
+    row: Removal
 
     @property
     def verdict(self) -> str:
-        """ "super": removing it at least doubles the perplexity. "harmful": at least 1 % more, and more than
-        random and largest weights do. Else "inert"."""
+        """What the weight is.
+
+        "super": removing it at least doubles the perplexity. "harmful": at least 1 % more, and more than
+        random and largest weights do. Else "inert".
+        """
         if self.candidate.ratio >= SUPER:
             return "super"
         controls = [self.random, self.largest, *self.each]
@@ -129,22 +163,24 @@ def ablate(
     seed: int = 0,
     each: bool = False,
     progress: bool = True,
-) -> Proof:
+) -> Ablation:
     """Remove one weight, then its controls, and measure each time; the model comes back as it was.
 
     The ratio is one of this text in these windows: where the damage sits at a window's beginning, short
     windows show more of it.
 
     Args:
+        model: whose weight it is.
         weight: a spike, (layer, out, in), or text such as "11[507, 1229]".
         text: that the loss is measured on: a `Text`, token ids (N,) in windows of 256, or a function of the
             model that gives its loss in nats, such as `text_loss(ids)`.
         controls: how many random weights of the same matrix, and how many of the largest of the model.
         seed: of the random ones.
         each: also remove the random ones one by one, to see their spread.
+        progress: show a bar.
 
     Returns:
-        A `Proof`, whose `verdict` is "super", "harmful" or "inert"; a table where it is printed.
+        An `Ablation`, whose `verdict` is "super", "harmful" or "inert"; a table where it is printed.
 
     Raises:
         UserError: a weight outside the model, too few weights for the controls, a matrix that cannot be
@@ -164,7 +200,7 @@ def ablate(
     check_editable(model, projections)
     chosen = random_weights(model, coordinate, controls, seed)
     rival = largest_of_row(model, coordinate)
-    steps = [
+    steps: list[tuple[list[Coordinate], str | None]] = [
         ([coordinate], show(coordinate)),
         (chosen, f"{controls} random weights of layer {layer}"),
         (largest_elsewhere(model, out, controls), f"{controls} largest weights outside row {out}"),
@@ -175,16 +211,20 @@ def ablate(
     base = measured(model, loss)
     bar = tqdm(steps, desc=f"removing {show(coordinate)} and controls", disable=not progress, leave=False)
     candidate, random, largest, row_largest, row, *single = (
-        without(model, removed, loss, base, label) for removed, label in bar
+        removal(model, removed, loss, base, label) for removed, label in bar
     )
     value = float(projections[layer].row(out)[into])
-    return Proof(coordinate, value, base, candidate, random, single, largest, row_largest, row)
+    return Ablation(coordinate, value, base, candidate, random, single, largest, row_largest, row)
 
 
 def random_weights(
     model: LanguageModel, coordinate: Coordinate, count: int, seed: int = 0
 ) -> list[Coordinate]:
-    """`count` different weights of a candidate's matrix, drawn evenly and without the candidate."""
+    """`count` different weights of a candidate's matrix, drawn evenly and without the candidate.
+
+    Raises:
+        UserError: the matrix has fewer than `count` others.
+    """
     layer, out, into = coordinate
     rows, columns = output_projections(model)[layer].weight.shape
     if not 1 <= count < rows * columns:
@@ -203,6 +243,9 @@ def largest_elsewhere(model: LanguageModel, out: int, count: int) -> list[Coordi
     """The largest weights, by magnitude, of all output projections but those that write to channel `out`.
 
     Row `out` is left out in every layer: the rows feed the same channel of the residual stream.
+
+    Raises:
+        UserError: there are fewer than `count`.
     """
     found: list[tuple[float, Coordinate]] = []
     for projection in output_projections(model):

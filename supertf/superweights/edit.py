@@ -29,10 +29,17 @@ def scaled_weights(
 ) -> Iterator[None]:
     """Multiply weights (layer, out, in) by `factor`, 0 to remove them, while the context lasts.
 
-    Thousands at a time are as good as one; a coordinate given twice is scaled once. On leaving, also
-    through an exception, every weight is put back bit for bit. Raises `UserError` on a coordinate outside
-    the model, and on a matrix that cannot be edited: quantized, on disk, packed, or shared with another part
-    of the model; and on leaving it before a context inside it that changes the same matrix.
+    On leaving, also through an exception, every weight is put back bit for bit.
+
+    Args:
+        model: whose MLPs' output projections hold the weights.
+        coordinates: of the weights, thousands if need be; one given twice is scaled once.
+        factor: that they are multiplied by.
+
+    Raises:
+        UserError: a coordinate outside the model; a matrix that cannot be edited (quantized, on disk, packed,
+            or shared with another part of the model); this context left before one inside it that changes
+            the same matrix.
     """
     projections = output_projections(model)
     places: dict[int, list[tuple[int, int]]] = {}
@@ -59,10 +66,14 @@ def scaled_weights(
 
 
 def coordinates(weights: Any) -> list[Coordinate]:
-    """Single weights as (layer, out, in), each once.
+    """Single weights as (layer, out, in), each once and in the order given.
 
-    weights: one or several of these: "11[507, 1229]", (11, 507, 1229), or what has a `coordinate`, as spikes
-    and proofs do. Raises `UserError` on text of another form.
+    Args:
+        weights: one or several of these: "11[507, 1229]", (11, 507, 1229), or what has a `coordinate`, as
+            a `Spike` and an `Ablation` do.
+
+    Raises:
+        UserError: text of another form.
     """
     if isinstance(weights, str) or hasattr(weights, "coordinate") or is_coordinate(weights):
         weights = [weights]
@@ -89,7 +100,7 @@ def check_editable(model: LanguageModel, projections: Iterable[Projection]) -> N
                 "not show: change them first, then pack or skip"
             )
         own = f"{projection.name}.weight"
-        sharing = [name for name in names[projection.module.weight.data_ptr()] if name != own]
+        sharing = [name for name in names[projection.weight.data_ptr()] if name != own]
         if sharing:
             raise UserError(
                 f"{projection.name} is tied to {sharing[0]}: changing a weight of one would change both"

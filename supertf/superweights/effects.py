@@ -1,9 +1,9 @@
 """What a super weight does: measures of a model, taken as it is and while some weights are changed.
 
-A change is a context: `weight_edits.scaled_weights`, or `restored_activations` here. An effect is a function
-of a model: its loss (`ablation.text_loss`), the `activation_path` (Yu et al. 2024, arXiv 2411.07191, Figure
-4), what `next_tokens` it expects (Figure 5), its `attention_sinks` (appendix A.5), a text it continues
-(`generation.generate`). Before and after are the same function, outside and inside the context.
+A change is a context: `scaled_weights`, or `restored_activations` here. An effect is a function of a model:
+its loss (`text_loss`), the `activation_path` (Yu et al. 2024, arXiv 2411.07191, Figure 4), what `next_tokens`
+it expects (Figure 5), its `attention_sinks` (appendix A.5), a text it continues (`supertf.generate`). Before
+and after are the same function, outside and inside the context.
 """
 
 import contextlib
@@ -46,7 +46,13 @@ STOP_WORDS = (  # the commonest function words of English
 
 @dataclass(frozen=True)
 class Scaled:
-    """The loss in nats with weights times `factor`; ratio: perplexity over the unchanged model's."""
+    """Weights multiplied by a factor.
+
+    Attributes:
+        factor: 0 removes them, 1 changes nothing.
+        loss: with the weights so, nats per token.
+        ratio: perplexity over the unchanged model's.
+    """
 
     factor: float
     loss: float
@@ -62,7 +68,18 @@ def scaling_curve(
 ) -> list[Scaled]:
     """Scale weights together by each factor in turn (the paper's Figure 6: 0 to 3) and measure the loss.
 
-    Raises `UserError` without factors, on one that is not finite, and as `scaled_weights` does.
+    Args:
+        model: whose weights they are.
+        coordinates: of the weights, (layer, out, in).
+        factors: one or more.
+        loss: a measure of the model, such as `text_loss(ids)`.
+        progress: show a bar.
+
+    Returns:
+        A `Scaled` for each factor, in the order given.
+
+    Raises:
+        UserError: no factors, one that is not finite, a loss that is not, and what `scaled_weights` refuses.
     """
     coordinates, factors = list(coordinates), list(factors)
     if not factors or not all(math.isfinite(factor) for factor in factors):
@@ -84,7 +101,13 @@ def restored_activations(model: LanguageModel, coordinates: Iterable[Coordinate]
     weight's part of the output back, all others stay without it. Mostly that is the window's first token
     (in SmolLM2-135M in 15 of 16 windows of text), which no other can change, and its output is then the
     unchanged model's. A pass that continues a cache gets nothing: its window's token was in the first pass.
-    Raises `UserError` as `scaled_weights` does.
+
+    Args:
+        model: whose weights they are.
+        coordinates: of the weights, (layer, out, in).
+
+    Raises:
+        UserError: what `scaled_weights` refuses.
     """
     projections = output_projections(model)
     weights: dict[Coordinate, Tensor] = {}
@@ -131,7 +154,13 @@ def restorer(out: int, into: int, weight: Tensor, windows: list[int | None]) -> 
 
 @dataclass(frozen=True)
 class Restoration:
-    """Losses in nats: of the unchanged model, without the weights, and with their activations put back."""
+    """What keeping the super activations is worth.
+
+    Attributes:
+        base: the loss of the unchanged model, nats per token.
+        removed: the loss without the weights.
+        restored: the loss without the weights, with their activations put back.
+    """
 
     base: float
     removed: float
@@ -145,7 +174,16 @@ class Restoration:
 
 
 def restoration(model: LanguageModel, coordinates: Iterable[Coordinate], loss: Loss) -> Restoration:
-    """The three rows of the paper's Table 1 in losses; raises `UserError` as `scaled_weights` does."""
+    """The three rows of the paper's Table 1, in losses.
+
+    Args:
+        model: whose weights they are.
+        coordinates: of the weights, (layer, out, in).
+        loss: a measure of the model, such as `text_loss(ids)`.
+
+    Raises:
+        UserError: a loss that is not finite, and what `scaled_weights` refuses.
+    """
     coordinates = list(coordinates)
     base = measured(model, loss)
     with scaled_weights(model, coordinates):
@@ -158,11 +196,17 @@ def restoration(model: LanguageModel, coordinates: Iterable[Coordinate], loss: L
 def activation_path(model: LanguageModel, ids: Sequence[int]) -> list[Peak]:
     """The residual stream's entry of largest magnitude before the first block and after each in turn.
 
-    ids: one text, token and channel of each `Peak` are counted in it. The last entry is what the final norm
-    reads. Raises `UserError` on a text that the model cannot read and on a model without known MLP
-    projections.
+    Args:
+        model: to run once.
+        ids: token ids of one text.
+
+    Returns:
+        One `Peak` more than there are layers; the last is of what the final norm reads.
+
+    Raises:
+        UserError: a text that the model cannot read, and a model without known MLP projections.
     """
-    check_prompt(model, list(ids))
+    check_prompt(model, ids)
     blocks = [model.get_submodule(block_name(projection)) for projection in output_projections(model)]
     path: list[Peak] = []
 
@@ -184,9 +228,13 @@ def activation_path(model: LanguageModel, ids: Sequence[int]) -> list[Peak]:
 class NextTokens:
     """What a model expects next, mean over prompts.
 
-    probabilities: (V,) float64. groups: the mass on each group of tokens. entropy: of each prompt's
-    distribution, nats. kl, js: Kullback-Leibler divergence from the unigram distribution (that of p to it)
-    and Jensen-Shannon divergence, nats; js is 0 for equal distributions and log 2 = 0.693 for disjoint ones.
+    Attributes:
+        probabilities: (V,) float64.
+        groups: the mass on each group of tokens.
+        entropy: of each prompt's distribution, nats.
+        kl: Kullback-Leibler divergence of each prompt's distribution from the unigram one, nats.
+        js: Jensen-Shannon divergence of the two, nats: 0 for equal distributions, log 2 = 0.693 for disjoint
+            ones.
     """
 
     probabilities: Tensor
@@ -205,11 +253,19 @@ def next_tokens(
     batch_size: int = 16,
     progress: bool = True,
 ) -> NextTokens:
-    """`NextTokens` after many prompts (Figure 5), which run together where they are equally long.
+    """`NextTokens` after many prompts (the paper's Figure 5), which run together where equally long.
 
-    unigram: (V,), how often each token occurs in text, see `unigram`. groups: token ids by name, see
-    `token_groups`. Raises `UserError` without prompts, on one that the model cannot read, and on a
-    unigram distribution or a group of another vocabulary.
+    Args:
+        model: to run.
+        prompts: token ids of each.
+        unigram: (V,), how often each token occurs in text, see `unigram`.
+        groups: token ids by name, see `token_groups`.
+        batch_size: prompts run together at most.
+        progress: show a bar.
+
+    Raises:
+        UserError: no prompts, one that the model cannot read, and a unigram distribution or a group of
+            another vocabulary.
     """
     size = model.config.vocab_size
     prompts = sorted(map(list, prompts), key=len)
@@ -253,7 +309,13 @@ def divergence(p: Tensor, q: Tensor) -> Tensor:
 def unigram(ids: Sequence[int] | Tensor, vocab_size: int, smoothing: float = 0.01) -> Tensor:
     """How often each token occurs in a text, (V,) float64 that sums to 1.
 
-    smoothing: counted on top for every token, so that none is impossible.
+    Args:
+        ids: token ids of the text, (N,).
+        vocab_size: V, of the model.
+        smoothing: counted on top for every token, so that none is impossible.
+
+    Raises:
+        UserError: no ids, or some of another vocabulary.
     """
     check_vocabulary(ids, vocab_size, "the text")
     counts = torch.bincount(torch.as_tensor(ids, dtype=torch.int64), minlength=vocab_size) + smoothing
@@ -274,10 +336,16 @@ def token_groups(tokenizer: "Tokenizer") -> dict[str, list[int]]:
 
 
 def attention_sinks(model: LanguageModel, ids: Sequence[int] | Tensor, length: int = 64) -> SinkRate:
-    """How much attention rests on the first token of windows side by side, see `attention_stats.sink_rate`.
+    """How much attention rests on the first token of windows side by side, see `analysis.sink_rate`.
 
-    Raises `UserError` on a text shorter than one window, and on a Hugging Face model, whose attention
-    weights this lab does not see.
+    Args:
+        model: this lab's `GPT`.
+        ids: token ids of the text, (N,).
+        length: tokens of a window, at least 2; what is left over is left out.
+
+    Raises:
+        UserError: a text shorter than one window, and a Hugging Face model, whose attention weights this lab
+            does not see.
     """
     if not isinstance(model, GPT):
         raise UserError(

@@ -10,6 +10,7 @@ removing it beside controls can tell: see `ablation`.
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,26 +42,27 @@ THRESHOLD = 50.0  # the paper's, for the magnitude of both spikes
 class Spike:
     """What one layer's output projection shows in a forward pass.
 
-    input, output: the largest entries before and after it. added: the largest of what the residual stream
-    takes, which is the output's unless a norm or a multiplier follows. into: the input channel that
-    contributes most where `added` is; for a super weight it is the channel of the input's peak as well.
-    weight: the entry W[added.channel, into]. share: that weight's part of the projection's output there; the
-    rest of the row may add to it (share < 1) or pull against it (share > 1). gain: what is added there over
-    the projection's output, in magnitude.
+    Attributes:
+        layer: its number, from 0.
+        input, output: the largest entries before and after the projection.
+        added: the largest entry of what the residual stream takes, which is the output's unless a norm or a
+            multiplier follows.
+        into: the input channel that contributes most where `added` is; for a super weight it is the channel
+            of the input's peak as well.
+        weight: the entry W[added.channel, into].
+        share: that weight's part of the projection's output there; the rest of the row may add to it
+            (share < 1) or pull against it (share > 1).
+        gain: what is added there over the projection's output, in magnitude.
     """
 
     layer: int
     input: Peak
     output: Peak
+    added: Peak
     into: int
     weight: float
     share: float
-    added: Peak | None = None  # given None, it is the output's
     gain: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.added is None:
-            object.__setattr__(self, "added", self.output)
 
     @property
     def coordinate(self) -> Coordinate:
@@ -81,15 +83,24 @@ class Spike:
         return min(self.input.ratio, self.added.ratio)
 
 
-def find_spikes(model: LanguageModel, prompt: list[int], removed: Iterable[Coordinate] = ()) -> list[Spike]:
-    """One `Spike` per layer from one forward pass over a prompt, whose activations are reduced as they come.
+def find_spikes(
+    model: LanguageModel, prompt: Sequence[int], removed: Iterable[Coordinate] = ()
+) -> list[Spike]:
+    """What every layer's output projection shows in one forward pass over a prompt.
 
-    The pass ends with the last MLP: the logits are not needed.
+    Activations are reduced as they come, and the pass ends with the last MLP: the logits are not needed.
 
-    model: the lab's `GPT`, or any Hugging Face causal model as an `HFModel`. removed: weights whose
-    contributions are taken out of the pass; the model itself is not touched. Raises `UserError` on a
-    prompt that is empty or longer than the model reads, on a model without known MLP projections, on
-    quantized ones, and on activations that are not finite.
+    Args:
+        model: the lab's `GPT`, or any Hugging Face causal model as `load` gives it.
+        prompt: token ids.
+        removed: weights whose contributions are taken out of the pass; the model itself is not touched.
+
+    Returns:
+        One `Spike` per layer, first layer first.
+
+    Raises:
+        UserError: a prompt that is empty or longer than the model reads, a model without known MLP
+            projections, quantized ones, and activations that are not finite.
     """
     projections = output_projections(model)
     gone: dict[int, list[tuple[int, int]]] = {projection.layer: [] for projection in projections}
@@ -111,7 +122,7 @@ def find_spikes(model: LanguageModel, prompt: list[int], removed: Iterable[Coord
                 hook = remover(projection, gone[projection.layer])
                 hooks.callback(projection.module.register_forward_hook(hook).remove)
         with contextlib.suppress(EndOfPass), additions(model, projections, heard):
-            model(torch.tensor([prompt], device=model.device), last_only=True)
+            model(torch.tensor([list(prompt)], device=model.device), last_only=True)
         spikes += reduce(waiting)
     return spikes
 
@@ -173,11 +184,11 @@ def reduce(passes: list[Pass]) -> list[Spike]:
     layers = torch.arange(len(passes), device=xs.device)
     inputs, outputs = peaks(xs), peaks(ys)
     added, at = outputs, [out.value for out in outputs]  # at: the outputs where `added` peaks
-    if passes[0].added is not None:
-        added = peaks(together([one.added for one in passes]))
+    if taken := [one.added for one in passes if one.added is not None]:  # all of them: they are alike
+        added = peaks(together(taken))
         at = ys[layers, [one.token for one in added], [one.channel for one in added]].tolist()
-    for one, *found in zip(passes, inputs, outputs, added, strict=True):
-        if not all(abs(peak.value) < float("inf") for peak in found):
+    for one, *seen in zip(passes, inputs, outputs, added, strict=True):
+        if not all(math.isfinite(peak.value) for peak in seen):
             raise UserError(
                 f"the activations of {one.projection.name} are not finite: the weights are damaged, or their "
                 "dtype is too narrow for this model (try float32)"
@@ -192,18 +203,16 @@ def reduce(passes: list[Pass]) -> list[Spike]:
     found = channels.tolist(), rows[layers, channels].tolist(), parts[layers, channels].tolist()
     return [
         Spike(
-            one.projection.layer,
+            passes[i].projection.layer,
+            inputs[i],
+            outputs[i],
+            added[i],
             into,
-            out,
-            channel,
             weight,
-            share=part / value if value else 0.0,
-            added=to,
-            gain=abs(to.value / value) if value else 1.0,
+            share=part / at[i] if at[i] else 0.0,
+            gain=abs(added[i].value / at[i]) if at[i] else 1.0,
         )
-        for one, into, out, to, value, channel, weight, part in zip(
-            passes, inputs, outputs, added, at, *found, strict=True
-        )
+        for i, (into, weight, part) in enumerate(zip(*found, strict=True))
     ]
 
 
@@ -226,8 +235,11 @@ def candidates(
 ) -> list[Spike]:
     """Layers where the input and what is added both spike, the largest `Spike.size` first.
 
-    threshold: both magnitudes exceed it (the paper's rule). ratio: both exceed so many times the median
-    channel (a rule without a scale, for models whose activations are all large or all small).
+    Args:
+        spikes: of any layers, from `find_spikes`.
+        threshold: magnitude that both exceed (the paper's rule); None asks for none.
+        ratio: times the median channel's that both exceed, a rule without a scale, for models whose
+            activations are all large or all small; None asks for none.
     """
     found = [
         spike
@@ -239,44 +251,25 @@ def candidates(
 
 @dataclass(frozen=True)
 class Round:
-    """One pass of `search`: what every layer showed, candidates in order, and the weight taken out next."""
+    """One pass of `search`.
+
+    Attributes:
+        spikes: what every layer showed.
+        candidates: those that follow the rules, the strongest first.
+        removed: the weight taken out next, None where there is no candidate.
+    """
 
     spikes: list[Spike]
     candidates: list[Spike]
     removed: Coordinate | None
 
 
-def search(
-    model: LanguageModel,
-    prompt: list[int],
-    threshold: float | None = THRESHOLD,
-    ratio: float | None = None,
-    rounds: int = 8,
-) -> list[Round]:
-    """The paper's iteration: find the strongest candidate, take it out, look again, until no spike is left.
-
-    A last round without `removed` says that the spikes are gone; with it, that `rounds` ended first. Taking
-    a weight out can also quench a spike elsewhere, which then never was a candidate of its own.
-    """
-    if rounds < 1:
-        raise UserError(f"rounds is {rounds}, expected at least 1")
-    done: list[Round] = []
-    removed: list[Coordinate] = []
-    while len(done) < rounds and (not done or done[-1].removed):
-        spikes = find_spikes(model, prompt, removed)
-        found = candidates(spikes, threshold, ratio)
-        next_one = found[0].coordinate if found else None
-        done.append(Round(spikes, found, next_one))
-        if next_one:
-            removed.append(next_one)
-    return done
-
-
 @dataclass(frozen=True)
 class SuperWeights(Tabular):
     """Candidates for super weights in the order found: a sequence of `Spike`, which prints itself.
 
-    rounds: the passes of `search`, each with what every layer showed.
+    Attributes:
+        rounds: the passes of the search.
     """
 
     rounds: tuple[Round, ...]
@@ -289,6 +282,20 @@ class SuperWeights(Tabular):
         for spike in spikes:
             first.setdefault(spike.coordinate, spike)
         return list(first.values())
+
+    @property
+    def removed(self) -> list[Coordinate]:
+        """The weights taken out, one after each pass that had a candidate."""
+        return [one.removed for one in self.rounds if one.removed is not None]
+
+    @property
+    def spikes_gone(self) -> bool:
+        """Whether the last pass has no candidate any more; else `rounds` ended the search first."""
+        return self.rounds[-1].removed is None
+
+    def round_of(self, candidate: Spike) -> int:
+        """The pass, from 1, in which a candidate first appears."""
+        return next(i for i, one in enumerate(self.rounds, 1) if candidate in one.candidates)
 
     def __len__(self) -> int:
         return len(self.found)
@@ -311,8 +318,42 @@ class SuperWeights(Tabular):
 
     def caption(self) -> str:
         """What a spike is worth."""
-        gone = "no spike is left" if self.rounds[-1].removed is None else "spikes are left"
+        gone = "no spike is left" if self.spikes_gone else "spikes are left"
         return f"after {len(self.rounds)} passes {gone}; a candidate is no verdict: `ablate` it"
+
+
+def search(
+    model: LanguageModel,
+    prompt: Sequence[int],
+    threshold: float | None = THRESHOLD,
+    ratio: float | None = None,
+    rounds: int = 8,
+) -> SuperWeights:
+    """The paper's iteration: find the strongest candidate, take it out, look again, until no spike is left.
+
+    Taking a weight out can also quench a spike elsewhere, which then never was a candidate of its own.
+
+    Args:
+        model: as `find_spikes` takes it; it is not touched.
+        prompt: token ids.
+        threshold, ratio: the rules of `candidates`.
+        rounds: forward passes at most.
+
+    Raises:
+        UserError: `rounds` below 1, or what `find_spikes` refuses.
+    """
+    if rounds < 1:
+        raise UserError(f"rounds is {rounds}, expected at least 1")
+    done: list[Round] = []
+    removed: list[Coordinate] = []
+    while len(done) < rounds and (not done or done[-1].removed):
+        spikes = find_spikes(model, prompt, removed)
+        found = candidates(spikes, threshold, ratio)
+        next_one = found[0].coordinate if found else None
+        done.append(Round(spikes, found, next_one))
+        if next_one:
+            removed.append(next_one)
+    return SuperWeights(tuple(done))
 
 
 def find_super_weights(
@@ -343,11 +384,10 @@ def find_super_weights(
         >>> show(find_super_weights(model, tokenizer)[0].coordinate)
         '11[507, 1229]'
     """
-    ids = tokenizer.encode_prompt(prompt)
-    return SuperWeights(tuple(search(model, ids, threshold, ratio, rounds)))
+    return search(model, tokenizer.encode_prompt(prompt), threshold, ratio, rounds)
 
 
-def check_prompt(model: LanguageModel, prompt: list[int]) -> None:
+def check_prompt(model: LanguageModel, prompt: Sequence[int]) -> None:
     """`UserError` unless the model can read the prompt."""
     check_vocabulary(prompt, model.config.vocab_size, "the prompt")
     if len(prompt) > model.config.n_ctx:

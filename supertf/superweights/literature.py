@@ -6,7 +6,7 @@ negatives are in it too. `published_checks.json` holds what this lab measured of
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,25 +14,29 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from supertf.data import is_present
-from supertf.errors import UserError
 from supertf.files import read_json
 from supertf.model import Coordinate, LanguageModel, output_projections, parse, show
-from supertf.superweights.ablation import Loss, Proof, ablate
-from supertf.superweights.find import search
+from supertf.superweights.ablation import Ablation, Loss, ablate
+from supertf.superweights.find import SuperWeights, search
 
 LIST = Path(__file__).with_name("published.json")
 CHECKS = Path(__file__).with_name("published_checks.json")
-VERDICTS = ("super", "harmful", "inert")  # `Proof.verdict`'s
 LOADED_AS = {"HuggingFaceTB/SmolLM2-135M-Instruct": "smollm2-135m"}  # this lab's own name for a hub id
 
 
 @dataclass(frozen=True)
 class Published:
-    """One published coordinate (layer, out, in).
+    """One published coordinate.
 
-    model: a hub id. claimed: what its sources say in this lab's words, "super", "harmful" or "inert"; None
-    when they leave it open. value: of the weight, where published. measure, before, after: the published
-    effect of removing it. note: what else to know, also where sources disagree.
+    Attributes:
+        model: a hub id.
+        coordinate: (layer, out, in).
+        sources: who published it.
+        claimed: what they say in this lab's words, "super", "harmful" or "inert"; None when they leave it
+            open.
+        value: of the weight, where published.
+        measure, before, after: the published effect of removing it.
+        note: what else to know, also where sources disagree.
     """
 
     model: str
@@ -50,28 +54,21 @@ class Published:
         return {**vars(self), "coordinate": show(self.coordinate), "sources": list(self.sources)}
 
 
-def published(model: str | None = None, path: Path = LIST) -> list[Published]:
-    """All published coordinates, or those of one model: a hub id, its last part, or a folder called so.
+def published(model: str | None = None) -> list[Published]:
+    """All published coordinates, or those of one model.
 
-    Raises `UserError` when the list is damaged.
+    Args:
+        model: a hub id, its last part, a folder called so, or this lab's own name; None for all.
     """
-    values = read_json(path)
-    try:
-        entries = [entry(fields, values["sources"]) for fields in values["entries"]]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is no list of published super weights: {error!r}") from error
-    return [one for one in entries if model is None or same_model(model, one.model)]
-
-
-def entry(fields: dict[str, Any], sources: dict[str, str]) -> Published:
-    """One entry of the list; `UserError` when it is not well formed."""
-    read = {**fields, "coordinate": parse(fields["coordinate"])}
-    read["sources"] = tuple(sources[name] for name in fields["sources"])
-    one = Published(**read)
-    effect = (one.measure, one.before, one.after)
-    if not one.sources or one.claimed not in (None, *VERDICTS) or (None in effect and any(effect)):
-        raise UserError(f"the entry {fields} lacks a source, or a verdict or effect of the known form")
-    return one
+    listed = read_json(LIST)
+    found = []
+    for fields in listed["entries"]:
+        if model is None or same_model(model, fields["model"]):
+            sources = tuple(listed["sources"][name] for name in fields["sources"])
+            found.append(
+                Published(**{**fields, "coordinate": parse(fields["coordinate"]), "sources": sources})
+            )
+    return found
 
 
 def same_model(name: str, hub_id: str) -> bool:
@@ -94,21 +91,24 @@ def is_here(hub_id: str) -> bool:
 class Check:
     """A published coordinate on a model at hand.
 
-    round, rank: the first pass of `superweights.search`, from 1, where the coordinate carries its layer's
-    spike, and the spike's place among the candidates of all layers, largest first; None when none shows it,
-    rank also when the spike is below the threshold. proof: its removal beside controls; None when the model
-    has no such weight.
+    Attributes:
+        published: what others say.
+        round: the first pass of `search`, from 1, where the coordinate carries its layer's spike; None when
+            none shows it.
+        rank: the spike's place among the candidates of all layers there, largest first; None also when the
+            spike is below the threshold.
+        ablation: its removal beside controls; None when the model has no such weight.
     """
 
     published: Published
     round: int | None
     rank: int | None
-    proof: Proof | None
+    ablation: Ablation | None
 
     @property
     def verdict(self) -> str:
-        """`Proof.verdict`, or "outside" when the model has no such weight."""
-        return self.proof.verdict if self.proof else "outside"
+        """`Ablation.verdict`, or "outside" when the model has no such weight."""
+        return self.ablation.verdict if self.ablation else "outside"
 
     @property
     def confirmed(self) -> bool | None:
@@ -118,25 +118,25 @@ class Check:
     @property
     def same_value(self) -> bool | None:
         """Whether the weight is the published one within 1 %; None when there is nothing to compare."""
-        if self.proof is None or self.published.value is None:
+        if self.ablation is None or self.published.value is None:
             return None
-        return math.isclose(self.proof.weight, self.published.value, rel_tol=0.01)
+        return math.isclose(self.ablation.weight, self.published.value, rel_tol=0.01)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON: what was published and what came out."""
-        proof = self.proof
+        found = self.ablation
         return {
             **self.published.to_dict(),
-            "inside": proof is not None,
+            "inside": found is not None,
             "round": self.round,
             "rank": self.rank,
-            "weight": proof and proof.weight,
+            "weight": found and found.weight,
             "same_value": self.same_value,
-            "loss": proof and proof.base,
-            "ratio": proof and proof.candidate.ratio,
-            "random_ratio": proof and proof.random.ratio,
-            "largest_ratio": proof and proof.largest.ratio,
-            "row_ratio": proof and proof.row.ratio,
+            "loss": found and found.base,
+            "ratio": found and found.candidate.ratio,
+            "random_ratio": found and found.random.ratio,
+            "largest_ratio": found and found.largest.ratio,
+            "row_ratio": found and found.row.ratio,
             "verdict": self.verdict,
             "confirmed": self.confirmed,
         }
@@ -144,7 +144,7 @@ class Check:
 
 def verify(
     model: LanguageModel,
-    prompt: list[int],
+    prompt: Sequence[int],
     entries: Iterable[Published],
     loss: Loss,
     controls: int = 20,
@@ -152,33 +152,46 @@ def verify(
     rounds: int = 8,
     progress: bool = True,
 ) -> list[Check]:
-    """Look for each published coordinate with `superweights.search`, and remove it beside its controls.
+    """Look for each published coordinate with `search`, and remove it beside its controls.
 
-    prompt: token ids for the search, of which `rounds` passes are made at most. loss: such as
-    `ablation.text_loss(ids)`. Each is removed alone: of several in one model, none need be super by itself.
-    Raises `UserError` as `search` and `ablate` do; a coordinate outside the model is a result, not an error.
+    Each is removed alone: of several in one model, none need be super by itself.
+
+    Args:
+        model: that they are looked for in.
+        prompt: token ids for the search.
+        entries: from `published`; a coordinate outside the model is a result, not an error.
+        loss: a measure of the model, such as `text_loss(ids)`.
+        controls, seed: as for `ablate`.
+        rounds: passes of the search at most.
+        progress: show a bar.
+
+    Returns:
+        A `Check` of each.
+
+    Raises:
+        UserError: what `search` and `ablate` refuse.
     """
     entries = list(entries)
     shapes = [projection.weight.shape for projection in output_projections(model)]
-    passes = search(model, prompt, rounds=rounds)
+    found = search(model, prompt, rounds=rounds)
     checks = []
     for one in tqdm(entries, desc="published coordinates", disable=not progress, leave=False):
         layer, out, into = one.coordinate
         inside = layer < len(shapes) and out < shapes[layer][0] and into < shapes[layer][1]
-        proof = ablate(model, one.coordinate, loss, controls, seed, progress=False) if inside else None
-        checks.append(Check(one, *first_shown(passes, one.coordinate), proof))
+        ablation = ablate(model, one.coordinate, loss, controls, seed, progress=False) if inside else None
+        checks.append(Check(one, *first_shown(found, one.coordinate), ablation))
     return checks
 
 
-def first_shown(passes: list[Any], coordinate: Coordinate) -> tuple[int | None, int | None]:
+def first_shown(found: SuperWeights, coordinate: Coordinate) -> tuple[int | None, int | None]:
     """(round, rank) of a `Check`."""
-    for number, one in enumerate(passes, 1):
+    for number, one in enumerate(found.rounds, 1):
         if coordinate in [spike.coordinate for spike in one.spikes]:
             ranked = [spike.coordinate for spike in one.candidates]
             return number, ranked.index(coordinate) + 1 if coordinate in ranked else None
     return None, None
 
 
-def recorded_checks(path: Path = CHECKS) -> dict[str, dict[str, Any]]:
+def recorded_checks() -> dict[str, dict[str, Any]]:
     """What this lab measured of the list: {hub id: {"checks": [...], "config": ..., "versions": ...}}."""
-    return read_json(path) if path.exists() else {}
+    return read_json(CHECKS)

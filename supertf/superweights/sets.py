@@ -21,19 +21,27 @@ from supertf.model import (
     check_coordinate,
     output_projections,
 )
-from supertf.superweights.ablation import Ablation, Loss, measured, without
+from supertf.superweights.ablation import Loss, Removal, measured, removal
 from supertf.superweights.find import check_prompt
 
 
 @torch.inference_mode()
 def row_pool(
-    model: LanguageModel, layer: int, out: int, prompt: list[int], size: int = 16
+    model: LanguageModel, layer: int, out: int, prompt: Sequence[int], size: int = 16
 ) -> list[Coordinate]:
     """The weights of W[out, :] with the largest contributions |W[out, k] x_k|, largest first.
 
     x is the projection's input at the token of the prompt where most is added to channel `out` of the
-    residual stream. Raises `UserError` on a row outside the model, a size out of range, and a prompt that the
-    model cannot read.
+    residual stream.
+
+    Args:
+        model: whose row it is.
+        layer, out: which row.
+        prompt: token ids.
+        size: weights wanted.
+
+    Raises:
+        UserError: a row outside the model, a size out of range, and a prompt that the model cannot read.
     """
     projections = output_projections(model)
     check_coordinate(projections, (layer, out, 0))
@@ -49,36 +57,46 @@ def row_pool(
         found.append(x.flatten(0, -2)[added[:, out].abs().argmax()].float() * row.float())  # of (T, K)
 
     with additions(model, [projection], heard):
-        model(torch.tensor([prompt], device=model.device), last_only=True)
+        model(torch.tensor([list(prompt)], device=model.device), last_only=True)
     return [(layer, out, int(into)) for into in found[0].abs().topk(size).indices]
 
 
 def greedy_set(
     model: LanguageModel, pool: Sequence[Coordinate], loss: Loss, size: int = 3, progress: bool = True
-) -> list[Ablation]:
+) -> list[Removal]:
     """Grow a set from a pool by the weight that raises the loss most, `size` times.
 
-    Step i of the list is the removal of the first i + 1 chosen, the new one last. Greedy need not find the
-    best set: weights that hurt only together are missed when neither hurts alone. It takes about
-    size x len(pool) measures of the loss. Raises `UserError` on a size out of range and as `ablation.without`
-    does.
+    Greedy need not find the best set: weights that hurt only together are missed when neither hurts alone.
+    It takes about size x len(pool) measures of the loss.
+
+    Args:
+        model: whose weights they are.
+        pool: to choose from, such as `row_pool` gives it.
+        loss: a measure of the model, such as `text_loss(ids)`.
+        size: weights of the last set.
+        progress: show a bar.
+
+    Returns:
+        `size` removals; number i is that of the first i + 1 chosen, the new one last.
+
+    Raises:
+        UserError: a size out of range, and what `removal` refuses.
     """
     pool = list(dict.fromkeys(pool))
     check_size(size, pool)
     base = measured(model, loss)
-    steps: list[Ablation] = []
+    steps: list[Removal] = []
     chosen: list[Coordinate] = []
     trials = size * len(pool) - size * (size - 1) // 2
     with tqdm(total=trials, desc="greedy search", disable=not progress, leave=False) as bar:
         for _ in range(size):
-            best = None
+            tried = []
             for coordinate in pool:
                 if coordinate not in chosen:
-                    tried = without(model, [*chosen, coordinate], loss, base)
-                    best = max(best or tried, tried, key=lambda one: one.loss)
+                    tried.append(removal(model, [*chosen, coordinate], loss, base))
                     bar.update()
-            steps.append(best)
-            chosen = list(best.coordinates)
+            steps.append(max(tried, key=lambda one: one.loss))
+            chosen = list(steps[-1].coordinates)
     return steps
 
 
@@ -90,8 +108,18 @@ def random_sets(
     sets: int = 5,
     seed: int = 0,
     progress: bool = True,
-) -> list[Ablation]:
-    """Remove `sets` random sets of `size` weights of a pool: what a greedy set has to exceed."""
+) -> list[Removal]:
+    """Remove `sets` random sets of `size` weights of a pool: what a greedy set has to exceed.
+
+    Args:
+        model, pool, loss, progress: as for `greedy_set`.
+        size: weights of a set.
+        sets: how many.
+        seed: of the draws.
+
+    Raises:
+        UserError: a size or number out of range, and what `removal` refuses.
+    """
     pool = list(dict.fromkeys(pool))
     check_size(size, pool)
     if sets < 1:
@@ -100,7 +128,7 @@ def random_sets(
     base = measured(model, loss)
     orders = [torch.randperm(len(pool), generator=generator)[:size].tolist() for _ in range(sets)]
     bar = tqdm(orders, desc="random sets", disable=not progress, leave=False)
-    return [without(model, [pool[i] for i in order], loss, base) for order in bar]
+    return [removal(model, [pool[i] for i in order], loss, base) for order in bar]
 
 
 def check_size(size: int, pool: Sequence[Coordinate]) -> None:
@@ -113,29 +141,43 @@ def check_size(size: int, pool: Sequence[Coordinate]) -> None:
 class Pair:
     """Two weights removed alone and together.
 
-    interaction: log ratio of both minus the sum of the two log ratios. 0: they act independently; above, the
-    loss of both is more than the sum; below, one makes up for part of the other, or the damage is done.
+    Attributes:
+        first, second: each alone.
+        both: together.
+        interaction: log ratio of both minus the sum of the two log ratios. 0: they act independently; above,
+            the loss of both is more than the sum; below, one makes up for part of the other, or the damage
+            is done.
     """
 
-    first: Ablation
-    second: Ablation
-    both: Ablation
+    first: Removal
+    second: Removal
+    both: Removal
     interaction: float
 
 
 def pair_interactions(
     model: LanguageModel, coordinates: Iterable[Coordinate], loss: Loss, progress: bool = True
 ) -> list[Pair]:
-    """Every pair of the weights, in order. Raises `UserError` on fewer than two different weights."""
+    """Every pair of the weights, in order.
+
+    Args:
+        model: whose weights they are.
+        coordinates: two or more, (layer, out, in).
+        loss: a measure of the model, such as `text_loss(ids)`.
+        progress: show a bar.
+
+    Raises:
+        UserError: fewer than two different weights, and what `removal` refuses.
+    """
     coordinates = list(dict.fromkeys(coordinates))
     if len(coordinates) < 2:
         raise UserError(f"{len(coordinates)} different weights given, expected two or more to pair")
     base = measured(model, loss)
-    alone = {one: without(model, [one], loss, base) for one in coordinates}
+    alone = {one: removal(model, [one], loss, base) for one in coordinates}
     pairs = []
     couples = list(combinations(coordinates, 2))
     for a, b in tqdm(couples, desc="pairs", disable=not progress, leave=False):
-        both = without(model, [a, b], loss, base)
+        both = removal(model, [a, b], loss, base)
         excess = both.loss - alone[a].loss - alone[b].loss + base
         pairs.append(Pair(alone[a], alone[b], both, excess))
     return pairs

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supertf.analysis.peak_entries import peak
 from supertf.analysis.residual_stream import hidden_states, measure, residual_stats, token_layout
 from supertf.data.tokenizer import load_tokenizer
 from supertf.model.config import GPTConfig
@@ -80,6 +81,24 @@ def test_a_bfloat16_model_is_measured():
     assert [one.layer for one in stats] == [0, 1, 2, 3]
     for one, exact in zip(stats, reference, strict=True):
         assert one.kurtosis == pytest.approx(exact.kurtosis, rel=0.05)
+
+
+def test_a_peak_is_what_a_search_of_all_entries_gives():
+    torch.manual_seed(0)
+    for shape, dtype in [((1, 5, 7), torch.float32), ((40, 3), torch.bfloat16), ((2, 3, 4), torch.float64)]:
+        for sign in (1, -1):
+            x = (sign * torch.randn(shape).abs()).to(dtype)
+            rows = x.reshape(-1, shape[-1])
+            token, channel = divmod(int(rows.abs().flatten().argmax()), shape[-1])
+            found = peak(x)
+            assert (found.token, found.channel, found.value) == (token, channel, rows[token, channel].item())
+            median = rows.abs().amax(0).float().median().item()
+            assert found.ratio == pytest.approx(abs(found.value) / median)
+
+
+def test_silent_channels_of_a_relu_do_not_count_in_a_peaks_ratio():
+    assert peak(torch.tensor([[0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 8.0]])).ratio == 4.0
+    assert peak(torch.zeros(2, 3)).ratio == 1.0
 
 
 @pytest.mark.real_model

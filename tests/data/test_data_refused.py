@@ -4,8 +4,19 @@ import pytest
 import torch
 from written import write
 
-from supertf.data import Task, TokenFile, batches, check_vocabulary, fetch, load_tokenizer, train_bpe
-from supertf.data.corpus import iter_documents
+from supertf.data import (
+    Task,
+    TokenFile,
+    batches,
+    check_vocabulary,
+    fetch,
+    iter_documents,
+    load_tokenizer,
+    origin,
+    read_tokens,
+    train_bpe,
+)
+from supertf.data.byte_pairs import ENDOFTEXT, GPT2_PATTERN, bpe_encoding, bytes_to_unicode
 from supertf.errors import UserError
 
 ONE_ROW = '{"text": "one"}'
@@ -77,7 +88,31 @@ def test_what_cannot_be_prepared_leaves_nothing(tmp_path, options, message):
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
+def vocabulary(tokens, *merges):
+    """An encoding of the 256 bytes and more tokens."""
+    vocab = {character: byte for byte, character in bytes_to_unicode().items()} | tokens
+    return bpe_encoding("bad", vocab, [tuple(merge) for merge in merges], GPT2_PATTERN, {ENDOFTEXT: 300})
+
+
+def a_page(name="page.txt"):
+    with open(name, "w") as file:
+        file.write("page " * 20)
+    return name
+
+
+HUB = "eliplutchok/fineweb-small-sample"
 CALLS = [
+    (lambda: list(iter_documents(HUB)), f"'{HUB}' is no local file or folder, and .*HF_HUB_OFFLINE is set"),
+    (lambda: origin(HUB), f"'{HUB}' is no local file or folder, and .*HF_HUB_OFFLINE is set"),
+    (
+        lambda: read_tokens(a_page(), load_tokenizer("bytes"), windows=(9, 2), length=16),
+        "page.txt has 101 tokens, and 145 are to be held out and 32 others",
+    ),
+    (lambda: vocabulary({"bc": 256, "ab": 257}, "ab", "bc"), "ids must grow in merge order"),
+    (lambda: vocabulary({"ab": 256}), "come from no merge"),
+    (lambda: vocabulary({}, "ab"), "gives no token"),
+    (lambda: vocabulary({"漢": 256}), "not in GPT-2's spelling"),
+    (lambda: vocabulary({"ab": 97}, "ab"), "each used once"),
     (lambda: load_tokenizer("gpt5"), r"'gpt5'.*gpt2, bytes, smollm2-135m"),
     (lambda: load_tokenizer("smollm2-135m"), "`supertf fetch smollm2-135m`"),
     (lambda: train_bpe(["text"], 256), "256 is too small"),
@@ -104,6 +139,7 @@ CALLS = [
 @pytest.mark.parametrize(("call", "message"), CALLS)
 def test_what_is_not_there_or_does_not_fit_is_one_line(tmp_path, monkeypatch, call, message):
     monkeypatch.setenv("SUPERTF_CACHE", str(tmp_path))  # nothing was fetched
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message) as caught:
         call()

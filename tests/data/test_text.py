@@ -1,12 +1,12 @@
-"""Stretches of a text: disjoint parts, windows behind a BOS token."""
+"""Stretches of a text: disjoint parts, windows behind a BOS token; the lab's own text, made once."""
 
 import pytest
 import torch
 
-from supertf.data.reading import read_ids
+from supertf.data import reading
+from supertf.data.reading import lab_tokens, read_ids
 from supertf.data.text import Text, read_tokens
 from supertf.data.tokenizer import load_tokenizer
-from supertf.errors import UserError
 
 STORY = "It was a line of a book, and then another. " * 9  # 387 bytes
 
@@ -40,6 +40,22 @@ def test_one_number_of_windows_gives_one_text(book):
     assert isinstance(text, Text) and (len(text), text.length, text.name) == (17, 8, book)
 
 
-def test_a_text_that_is_too_short_is_refused_in_one_line(book):
-    with pytest.raises(UserError, match=r"has 388 tokens, and 3201 are to be held out and 320 others"):
-        read_tokens(book, load_tokenizer("bytes"), windows=(200, 20), length=16)
+def test_the_labs_tokens_may_be_made_by_two_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("SUPERTF_CACHE", str(tmp_path))
+    monkeypatch.setattr(reading, "iter_documents", lambda *_, **__: [STORY] * 100)
+    prepare, faster = reading.prepare, []
+
+    def slow(documents, *arguments, **options):
+        def meanwhile():
+            yield from documents
+            monkeypatch.setattr(reading, "prepare", prepare)
+            faster.extend(lab_tokens(257))
+
+        return prepare(meanwhile(), *arguments, **options)
+
+    monkeypatch.setattr(reading, "prepare", slow)
+    for ours, theirs in zip(lab_tokens(257), faster, strict=True):
+        ours.verify()
+        assert ours.manifest == theirs.manifest
+    (folder,) = (tmp_path / "lab-tokens").iterdir()  # nothing else is left behind
+    assert {path.parent for path in (ours.path, theirs.path)} == {folder}

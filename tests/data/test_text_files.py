@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supertf.data.corpus import describe, iter_documents
+from supertf.data.corpus import iter_documents, origin
 from supertf.data.text_files import DOCUMENT_CHARS
 from supertf.errors import UserError
 
@@ -287,7 +287,7 @@ def test_a_folder_is_read_in_order_of_path_and_what_it_leaves_out_is_counted(tmp
         "1 dataset_infos.json, 1 empty, 1 hidden, 1 linked folders, 1 without a suffix"
     )
     assert capsys.readouterr().err == f"{folder}: {note}\n"
-    assert describe(str(folder))["source"] == f"local corpus ({note})"
+    assert origin(str(folder))["source"] == f"local corpus ({note})"
     read(folder, progress=False)
     assert capsys.readouterr().err == ""
 

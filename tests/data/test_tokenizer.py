@@ -185,28 +185,6 @@ def test_any_file_as_tokenizer_gives_only_a_user_error(tmp_path_factory, content
         load_tokenizer(path)
 
 
-def test_merges_out_of_id_order_are_refused():
-    vocab = {character: byte for byte, character in bytes_to_unicode().items()} | {"bc": 256, "ab": 257}
-    bpe_encoding("good", vocab, [("b", "c"), ("a", "b")], GPT2_PATTERN, {ENDOFTEXT: 258})
-    with pytest.raises(UserError, match="ids must grow in merge order"):
-        bpe_encoding("bad", vocab, [("a", "b"), ("b", "c")], GPT2_PATTERN, {ENDOFTEXT: 258})
-
-
-@pytest.mark.parametrize(
-    ("vocab", "merges", "message"),
-    [
-        ({"ab": 256}, [], "come from no merge"),
-        ({}, [("a", "b")], "gives no token"),
-        ({"漢": 256}, [], "not in GPT-2's spelling"),
-        ({"ab": 97}, [("a", "b")], "each used once"),
-    ],
-)
-def test_vocabularies_tiktoken_cannot_express_are_refused(vocab, merges, message):
-    vocab = {character: byte for byte, character in bytes_to_unicode().items()} | vocab
-    with pytest.raises(UserError, match=message):
-        bpe_encoding("bad", vocab, merges, GPT2_PATTERN, {ENDOFTEXT: 300})
-
-
 @given(st.text(st.sampled_from("ab!\x04é\n ߿ࠀ\U0001f642\U00050000")))
 def test_characters_without_bytes_in_the_vocabulary_are_dropped(text):
     missing = {0x04, 0xDF, 0xE0, 0xF1}  # first bytes of \x04, U+07FF, U+0800 and U+50000

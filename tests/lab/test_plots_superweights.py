@@ -8,8 +8,8 @@ from supertf.lab import plots_superweights as plots
 from supertf.superweights.find import Spike
 
 SPIKES = [
-    Spike(3, Peak(3.0, 0, 1), Peak(-90.0, 0, 2), into=1, weight=0.1, share=0.1),
-    Spike(4, Peak(-300.0, 0, 21), Peak(900.0, 0, 7), into=21, weight=3.0, share=1.0),
+    Spike(3, Peak(3.0, 0, 1), Peak(-90.0, 0, 2), Peak(-90.0, 0, 2), into=1, weight=0.1, share=0.1),
+    Spike(4, Peak(-300.0, 0, 21), Peak(900.0, 0, 7), Peak(900.0, 0, 7), into=21, weight=3.0, share=1.0),
 ]
 
 
@@ -23,9 +23,7 @@ def test_spike_bars_colour_and_label_only_layers_where_both_sides_pass():
 
 
 def test_spike_bars_show_what_is_added_where_it_is_not_the_output():
-    behind_a_norm = Spike(
-        5, Peak(9.0, 0, 3), Peak(8.0, 0, 2), 3, 0.9, 1.0, added=Peak(800.0, 0, 6), gain=100.0
-    )
+    behind_a_norm = Spike(5, Peak(9.0, 0, 3), Peak(8.0, 0, 2), Peak(800.0, 0, 6), 3, 0.9, 1.0, gain=100.0)
     figure = plots.spike_bars([*SPIKES, behind_a_norm], threshold=50)
     assert [bar.get_height() for bar in figure.axes[1].patches] == [90, 900, 800]
     assert [text.get_text() for text in figure.axes[1].texts] == ["7", "6"]

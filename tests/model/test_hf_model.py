@@ -87,7 +87,7 @@ def test_a_search_from_disk_finds_what_a_search_in_memory_finds(tmp_path, family
     folder = checkpoint(tmp_path, family, dtype)
     whole, streamed = load_hf_model(folder), load_hf_model(folder, stream=True)
     assert all(p.device.type == "meta" for p in streamed.parameters())
-    for ours, theirs in zip(search(streamed, PROMPT), search(whole, PROMPT), strict=True):
+    for ours, theirs in zip(search(streamed, PROMPT).rounds, search(whole, PROMPT).rounds, strict=True):
         assert ours.removed == theirs.removed
         for a, b in zip(ours.spikes, theirs.spikes, strict=True):
             assert a.coordinate == b.coordinate and a.weight == b.weight

@@ -6,14 +6,11 @@ import string
 import pytest
 import torch
 from families import PROMPT, plant, tiny
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from planted import CONFIG, planted_model
+from planted import TEXT, planted_model
 
 from supertf.analysis.attention_statistics import attention_stats, sink_rate
 from supertf.analysis.residual_stream import hidden_states
 from supertf.data.tokenizer import load_tokenizer
-from supertf.errors import UserError
 from supertf.model.generation import generate
 from supertf.superweights.ablation import text_loss
 from supertf.superweights.edit import scaled_weights
@@ -29,7 +26,7 @@ from supertf.superweights.effects import (
     unigram,
 )
 
-TEXT = torch.randint(CONFIG.vocab_size, (60,), generator=torch.Generator().manual_seed(1)).tolist()
+IDS = TEXT[:60].tolist()
 WEIGHT = (1, 7, 21)
 KINDS = ["supertf SwiGLU", "Llama", "GPT2", "OPT"]  # OPT's projection reads (B * T, in), GPT2's is transposed
 
@@ -51,7 +48,7 @@ def states(model, *texts):
 def test_the_curve_is_the_loss_of_a_model_with_that_weight_and_exactly_one_at_factor_one():
     model, changed = planted_model(), planted_model()
     changed.h[1].mlp.c_proj.weight.data[7, 21] *= 2.5
-    loss = text_loss(TEXT, 16)
+    loss = text_loss(IDS, 16)
     base = loss(model)
     curve = scaling_curve(model, [WEIGHT], [0, 1, 2.5], loss, progress=False)
     assert [point.factor for point in curve] == [0, 1, 2.5]
@@ -108,27 +105,9 @@ def test_a_pass_that_continues_a_cache_gets_nothing_back(planted):
         assert torch.allclose(logits[:, -1], states(planted, PROMPT)[:, -1], rtol=1e-9, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=15)
-@given(
-    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 15), st.integers(0, 39)), max_size=4), st.booleans()
-)
-def test_after_restoring_the_model_is_as_before_also_after_an_exception(coordinates, fail):
-    model = planted_model()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    try:
-        with restored_activations(model, coordinates):
-            states(model, PROMPT)
-            if fail:
-                raise KeyError("something went wrong inside")
-    except KeyError:
-        assert fail
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-
-
 def test_restoring_works_for_measures_that_run_the_blocks_one_by_one():
     model = planted_model()
-    idx = torch.tensor([PROMPT, TEXT[:5]])
+    idx = torch.tensor([PROMPT, IDS[:5]])
     with restored_activations(model, [WEIGHT]):
         logits = states(model, *idx.tolist())
         *_, last = hidden_states(model, idx)
@@ -136,7 +115,7 @@ def test_restoring_works_for_measures_that_run_the_blocks_one_by_one():
 
 
 def test_the_restoration_says_what_part_of_the_damage_comes_back():
-    model, text = planted_model(), text_loss(TEXT, 16)
+    model, text = planted_model(), text_loss(IDS, 16)
     found = restoration(model, [WEIGHT], text)
     with scaled_weights(model, [WEIGHT]):
         removed = text(model)
@@ -145,7 +124,7 @@ def test_the_restoration_says_what_part_of_the_damage_comes_back():
     assert (found.base, found.removed, found.restored) == (text(model), removed, restored)
     assert Restoration(2.0, 4.0, 2.5).share == 0.75
     assert Restoration(2.0, 1.9, 2.0).share is None
-    one_token = restoration(model, [WEIGHT], text_loss(TEXT[:2], 1))  # a window of one token loses nothing
+    one_token = restoration(model, [WEIGHT], text_loss(IDS[:2], 1))  # a window of one token loses nothing
     assert one_token.restored == pytest.approx(one_token.base, rel=1e-5) != one_token.removed
 
 
@@ -217,36 +196,7 @@ def test_groups_are_words_in_any_case_and_marks():
 
 def test_sinks_are_those_of_windows_side_by_side():
     model = planted_model()
-    windows = torch.tensor(TEXT).view(6, 10)
+    windows = torch.tensor(IDS).view(6, 10)
     expected = sink_rate(attention_stats(model, windows[:5]))
-    found = attention_sinks(model, TEXT[:57], length=10)  # 7 tokens are left over
+    found = attention_sinks(model, IDS[:57], length=10)  # 7 tokens are left over
     assert torch.equal(found.by_head, expected.by_head) and found.mean == expected.mean
-
-
-UNIFORM = torch.full((50,), 0.02)
-BAD = {
-    "no factors": (lambda m: scaling_curve(m, [WEIGHT], [], text_loss(TEXT, 16)), "factors are"),
-    "factor nan": (lambda m: scaling_curve(m, [WEIGHT], [1.0, math.nan], text_loss(TEXT, 16)), "factors are"),
-    "overflow": (
-        lambda m: scaling_curve(m, [WEIGHT], [1e300], text_loss(TEXT, 16)),
-        "weights times 1e\\+300",
-    ),
-    "outside": (lambda m: restored_activations(m, [(1, 7, 40)]).__enter__(), "16 x 40"),
-    "no path": (lambda m: activation_path(m, []), "prompt is empty"),
-    "long path": (lambda m: activation_path(m, [1] * 25), "25 tokens"),
-    "no prompts": (lambda m: next_tokens(m, [], UNIFORM), "no prompts"),
-    "empty prompt": (lambda m: next_tokens(m, [[1], []], UNIFORM), "prompt is empty"),
-    "unigram": (lambda m: next_tokens(m, [[1]], torch.full((49,), 1 / 49)), r"shape \(49,\)"),
-    "not probabilities": (lambda m: next_tokens(m, [[1]], torch.ones(50)), "sum 50"),
-    "group": (lambda m: next_tokens(m, [[1]], UNIFORM, {"mine": [50]}), "group 'mine'"),
-    "sinks": (lambda m: attention_sinks(m, TEXT[:9], 10), "windows of 10 tokens in a text of 9"),
-    "sinks of others": (lambda m: attention_sinks(tiny("Llama"), TEXT, 10), "lab's GPT only"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_clear_line(case):
-    measure, message = BAD[case]
-    with pytest.raises(UserError, match=message) as error:
-        measure(planted_model())
-    assert "\n" not in str(error.value)

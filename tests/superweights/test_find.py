@@ -1,18 +1,15 @@
 """Super weights: planted ones are found at their coordinates, in every family and one after the other."""
 
-import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 from families import EVERY, PROMPT, SANDWICH, plant, tiny
-from planted import CONFIG, planted_model
+from planted import CONFIG
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from supertf.analysis.peak_entries import peak
 from supertf.data.tokenizer import load_tokenizer
-from supertf.errors import UserError
 from supertf.model.gpt import GPT
 from supertf.model.weight_matrices import block_name, output_projections
 from supertf.superweights import find
@@ -75,8 +72,7 @@ def test_behind_a_norm_the_spike_is_that_of_the_stream(family):
     assert found.coordinate == (1, 7, 21) and found.share == pytest.approx(1.0, abs=0.01)
     assert abs(found.input.value) < 50 and abs(found.output.value) < 5
     assert abs(found.added.value) > 300 and found.gain > 50
-    rounds = search(model, PROMPT)
-    assert [done.removed for done in rounds] == [(1, 7, 21), None]
+    assert search(model, PROMPT).removed == [(1, 7, 21)]
     small = planted(family, (1, 7, 21), gain=2.0)  # 900 and 2,700, of which the stream gets 8
     assert candidates(find_spikes(small, PROMPT)) == []
 
@@ -87,7 +83,7 @@ def test_a_norm_that_turns_a_channel_round_does_not_change_which_weight_carries_
     assert found.coordinate == (1, 7, 21) and found.added.value < 0 < found.output.value
 
 
-def test_nothing_listens_any_more_after_a_pass_that_fails():
+def test_nothing_listens_any_more_after_a_pass_also_one_that_fails():
     model = planted("Olmo2", (1, 7, 21))
     block = model.model.model.layers[1]
 
@@ -99,7 +95,8 @@ def test_nothing_listens_any_more_after_a_pass_that_fails():
         find_spikes(model, PROMPT)
     handle.remove()
     assert torch.overrides._get_current_function_mode() is None
-    assert not block._forward_hooks and not block.mlp.down_proj._forward_hooks
+    find_spikes(model, PROMPT)
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 @pytest.mark.parametrize("family", EVERY)
@@ -127,24 +124,6 @@ def test_candidates_are_ordered_by_the_smaller_peak_and_must_exceed_both_limits(
     assert candidates(spikes, threshold=None, ratio=max(spike.ratio for spike in spikes)) == []
 
 
-def test_a_peak_is_what_a_search_of_all_entries_gives():
-    torch.manual_seed(0)
-    for shape, dtype in [((1, 5, 7), torch.float32), ((40, 3), torch.bfloat16), ((2, 3, 4), torch.float64)]:
-        for sign in (1, -1):
-            x = (sign * torch.randn(shape).abs()).to(dtype)
-            rows = x.reshape(-1, shape[-1])
-            token, channel = divmod(int(rows.abs().flatten().argmax()), shape[-1])
-            found = peak(x)
-            assert (found.token, found.channel, found.value) == (token, channel, rows[token, channel].item())
-            median = rows.abs().amax(0).float().median().item()
-            assert found.ratio == pytest.approx(abs(found.value) / median)
-
-
-def test_silent_channels_of_a_relu_do_not_count_in_the_ratio():
-    assert peak(torch.tensor([[0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 8.0]])).ratio == 4.0
-    assert peak(torch.zeros(2, 3)).ratio == 1.0
-
-
 @pytest.mark.parametrize("tokens", [2, 1024])
 def test_layers_may_have_different_widths(tokens):
     class Uneven(torch.nn.Module):
@@ -168,16 +147,6 @@ def test_layers_may_have_different_widths(tokens):
     assert [(spike.input.value, spike.input.channel) for spike in spikes] == [(10.0 + i, i) for i in range(5)]
 
 
-def test_looking_leaves_no_hooks_behind_also_after_an_error():
-    model = planted_model()
-    find_spikes(model, PROMPT)
-    with torch.no_grad():
-        model.h[2].mlp.c_proj.weight[0, 0] = math.inf
-    with pytest.raises(UserError, match="not finite"):
-        find_spikes(model, PROMPT)
-    assert not any(block.mlp.c_proj._forward_hooks for block in model.h)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", ["Llama", "GPT2", "OPT", "Olmo2", "supertf SwiGLU", "supertf GELU"])
 def test_two_planted_weights_come_one_after_the_other_then_the_spikes_are_gone(family, dtype):
@@ -185,9 +154,10 @@ def test_two_planted_weights_come_one_after_the_other_then_the_spikes_are_gone(f
     plant(model, (0, 9, 5), weight=2.0)  # a second weight that reads the same channel
     model.to(dtype)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    rounds = search(model, PROMPT)
-    assert [done.removed for done in rounds] == [(0, 3, 5), (0, 9, 5), None]
-    assert rounds[-1].candidates == [] and len(rounds[-1].spikes) == 3
+    found = search(model, PROMPT)
+    assert found.removed == [(0, 3, 5), (0, 9, 5)] == [spike.coordinate for spike in found]
+    assert found.spikes_gone and [found.round_of(spike) for spike in found] == [1, 2]
+    assert found.rounds[-1].candidates == [] and len(found.rounds[-1].spikes) == 3
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
 
@@ -210,55 +180,16 @@ def test_a_weight_taken_out_of_the_pass_is_as_good_as_a_zero_in_the_matrix(famil
 
 def test_rounds_that_end_before_the_spikes_do_are_visible():
     model = planted("Llama", (0, 3, 5), (2, 4, 4))
-    rounds = search(model, PROMPT, rounds=1)
-    assert len(rounds) == 1 and rounds[0].removed is not None
-    assert [done.removed is None for done in search(model, PROMPT, rounds=8)][-1]
-    with pytest.raises(UserError, match="rounds is 0"):
-        search(model, PROMPT, rounds=0)
+    found = search(model, PROMPT, rounds=1)
+    assert len(found.rounds) == 1 and found.removed and not found.spikes_gone
+    assert search(model, PROMPT, rounds=8).spikes_gone
 
 
-@pytest.mark.parametrize(
-    ("prompt", "message"),
-    [
-        ([], "the prompt is empty"),
-        ([1] * 25, "25 tokens, more than the model's context of 24"),
-        ([50], "vocabulary is 0 to 49"),
-        ([-1], "vocabulary is 0 to 49"),
-    ],
-)
-@pytest.mark.parametrize("family", ["Llama", "supertf SwiGLU"])
-def test_a_prompt_that_the_model_cannot_read_is_one_clear_line(family, prompt, message):
-    with pytest.raises(UserError, match=message) as caught:
-        find_spikes(tiny(family), prompt)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("family", ["Qwen3", "GPT2", "supertf SwiGLU"])
-def test_damaged_weights_are_one_clear_line_that_names_the_layer(family, value):
-    model = tiny(family)
-    projection = output_projections(model)[1]
-    with torch.no_grad():
-        projection.weight[3, 4] = value
-    with pytest.raises(UserError, match=rf"{projection.name} are not finite: the weights are damaged"):
-        find_spikes(model, PROMPT)
-
-
-def test_a_coordinate_to_take_out_must_exist():
-    with pytest.raises(UserError, match=r"no weight 1\[16, 0\]"):
-        find_spikes(tiny("Llama"), PROMPT, removed=[(1, 16, 0)])
-
-
-def test_a_matrix_tied_to_another_cannot_be_edited_but_searched():
+def test_a_matrix_tied_to_another_which_cannot_be_edited_is_searched():
     model = planted("Llama", (1, 7, 21))
     layers = model.model.model.layers
     layers[2].mlp.down_proj.weight = layers[1].mlp.down_proj.weight
-    with (
-        pytest.raises(UserError, match=r"layers\.1\.mlp\.down_proj is tied to .*layers\.2"),
-        scaled_weights(model, [(1, 7, 21)]),
-    ):
-        pass
-    assert search(model, PROMPT)[0].removed == (1, 7, 21)
+    assert search(model, PROMPT).removed[0] == (1, 7, 21)
 
 
 class Allocated(TorchDispatchMode):

@@ -7,7 +7,6 @@ import torch
 from families import PROMPT, plant, tiny
 from planted import planted_model, zeroed
 
-from supertf.errors import UserError
 from supertf.model.weight_matrices import output_projections
 from supertf.superweights.sets import greedy_set, pair_interactions, random_sets, row_pool
 
@@ -108,25 +107,3 @@ def test_removing_from_two_rows_that_the_loss_adds_up_does_not_interact():
         model, [(1, 3, 5), (1, 4, 6)], lambda _: float((weight @ x)[3:5].sum()), progress=False
     )
     assert pairs[0].interaction == pytest.approx(0, abs=1e-12) != pairs[0].first.loss
-
-
-@pytest.mark.parametrize(
-    ("measure", "message"),
-    [
-        (
-            lambda m: greedy_set(m, POOL, zeroed({}), size=6),
-            "6 weights asked for, expected 1 to the pool's 5",
-        ),
-        (lambda m: greedy_set(m, [], zeroed({}), size=1), "pool's 0"),
-        (lambda m: greedy_set(m, [(1, 7, 40)], zeroed({}), size=1), "16 x 40"),
-        (lambda m: random_sets(m, POOL, zeroed({}), sets=0), "0 random sets"),
-        (lambda m: row_pool(m, 1, 16, PROMPT), "16 x 40"),
-        (lambda m: row_pool(m, 1, 7, [], 3), "prompt is empty"),
-        (lambda m: row_pool(m, 1, 7, PROMPT, 41), "row's 40"),
-        (lambda m: pair_interactions(m, [A, A], zeroed({})), "1 different weights"),
-        (lambda m: pair_interactions(m, [A, B], lambda _: math.nan), "unchanged model is nan"),
-    ],
-)
-def test_bad_input_is_one_clear_line(measure, message):
-    with pytest.raises(UserError, match=message):
-        measure(planted_model())
