@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FIGURES_MIME = "application/vnd.supertf.figures+json"
 # what an answer of an unexpected kind, or a reader's faulty function, may raise in an exercise's predicate
+PREDICATE_ERRORS: tuple[type[Exception], ...]
 PREDICATE_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError)
 PREDICATE_ERRORS += (NameError, RuntimeError, TypeError, ValueError)
 CHECK_MIME = "application/vnd.supertf.check+json"
@@ -75,7 +76,7 @@ def draw_quickly() -> None:
     shell = get_ipython()
     if shell is not None:
         inline = InlineBackend.instance(parent=shell)
-        inline.print_figure_kwargs = {"bbox_inches": None}  # for a backend that is loaded later
+        inline.print_figure_kwargs = {"bbox_inches": None}  # type: ignore[dict-item]  # for a backend that is loaded later
         select_figure_formats(shell, inline.figure_formats, bbox_inches=None)
 
 

@@ -181,8 +181,8 @@ def seed_bands(
     """
     figure, (ax,) = new_figure(height=3.1)
     colors = dict(zip(dict.fromkeys([*groups, *(live or {})]), COLORS * 9, strict=False))
-    for name, (x, values) in groups.items():
-        values = np.asarray(values, dtype=float)
+    for name, (x, seeds) in groups.items():
+        values = np.asarray(seeds, dtype=float)
         ax.fill_between(x, values.min(axis=0), values.max(axis=0), color=colors[name], alpha=0.2, linewidth=0)
         ax.plot(x, values.mean(axis=0), color=colors[name], label=name)
     for name, (x, y) in (live or {}).items():
@@ -198,9 +198,9 @@ def seed_bands(
 def layer_maps(panels: Mapping[str, Sequence[Sequence[float]]], least: float = 1e-6) -> Figure:
     """Magnitudes (layers, T) of each panel as a map on a logarithmic scale, white up to `least`."""
     figure, axes = new_figure(height=2.6, columns=len(panels))
-    panels = {title: np.asarray(values, dtype=float) for title, values in panels.items()}
-    largest = max(values.max() for values in panels.values())
-    for ax, (title, values) in zip(axes, panels.items(), strict=True):
+    maps = {title: np.asarray(values, dtype=float) for title, values in panels.items()}
+    largest = max(values.max() for values in maps.values())
+    for ax, (title, values) in zip(axes, maps.items(), strict=True):
         shown = np.log10(np.clip(values, least, None))
         image = ax.imshow(shown, cmap="Blues", vmin=np.log10(least), vmax=max(np.log10(largest), 0))
         ax.set_aspect("auto")
@@ -252,9 +252,9 @@ def line_panels(
         for name, (x, y) in lines.items():
             ceiling = {"color": GREY, "linestyle": "--"} if name == "log n" else {"color": colors[name]}
             ax.plot(x, y, label=name, linewidth=1.6, **ceiling)
-        for name, x in (marks or {}).items():
-            ax.axvline(x, color=GREY, linestyle=":", linewidth=1.5)
-            ax.text(x, 1, f" {name}", transform=ax.get_xaxis_transform(), va="top", fontsize=8)
+        for name, at in (marks or {}).items():
+            ax.axvline(at, color=GREY, linestyle=":", linewidth=1.5)
+            ax.text(at, 1, f" {name}", transform=ax.get_xaxis_transform(), va="top", fontsize=8)
         ax.set(title=title, **axis)
         if axis.get("xscale") == "log":
             plain_ticks(ax)

@@ -117,11 +117,11 @@ def cost_curves(
     figure, (ax,) = new_figure(width=6, left=0.1, right=0.99, bottom=0.15, top=0.97)
     for (name, (x, y)), color in zip(curves.items(), (GREY, BLUE, *COLORS[2:]), strict=False):
         ax.plot(x, [min(value, worst) for value in y], color=color, marker="o", markersize=4, label=name)
-    x, y = chosen
-    ax.plot(x, min(y, worst), "o", markersize=12, color=ORANGE, clip_on=False)
+    at, cost = chosen
+    ax.plot(at, min(cost, worst), "o", markersize=12, color=ORANGE, clip_on=False)
     ax.annotate(
-        f"{y:.2f}" if y < 100 else f"{y:,.0f}",
-        (x, min(y, worst)),
+        f"{cost:.2f}" if cost < 100 else f"{cost:,.0f}",
+        (at, min(cost, worst)),
         (0, 9),
         textcoords="offset points",
         ha="center",

@@ -16,8 +16,8 @@ def level_panels(
 ) -> Figure:
     """A panel per block: its weights before and after rounding, (size,) each, and lines for its levels."""
     figure, axes = new_figure(height=3.1, columns=len(panels))
-    for ax, (title, (before, after)) in zip(axes, panels.items(), strict=True):
-        before, after = (one.detach().float().cpu().numpy() for one in (before, after))
+    for ax, (title, pair) in zip(axes, panels.items(), strict=True):
+        before, after = (one.detach().float().cpu().numpy() for one in pair)
         for level in np.unique(after):
             ax.axhline(level, color=GREY, linewidth=0.6)
         ax.vlines(range(len(before)), before, after, color=ORANGE, linewidth=1)

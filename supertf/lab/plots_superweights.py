@@ -42,7 +42,7 @@ def spike_bars(
         heights = [abs(peak.value) for peak in peaks]
         ax.bar(layers, heights, color=colors)
         ax.axhline(threshold, color=GREY, linestyle="--", linewidth=1)
-        for i in np.flatnonzero(both):
+        for i in np.flatnonzero(both).tolist():
             alone = len(sides) == 1
             ax.annotate(
                 show(spikes[i].coordinate) if alone else f"{peaks[i].channel}",

@@ -155,6 +155,7 @@ class CausalSelfAttention(nn.Module):
         self.alibi = config.position == "alibi"
         # A model of free head size may be one whose other heads are gone: each head keeps its own slope.
         keeps = self.alibi and config.n_head_dim is not None
+        self.slopes: Tensor | None
         self.register_buffer("slopes", alibi_slopes(config.n_head) if keeps else None)
         self.zero_key = config.zero_key
 

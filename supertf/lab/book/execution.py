@@ -123,7 +123,7 @@ class PatientChannel(AsyncZMQSocketChannel):
     reply then lies there unread until the time for the cell is up. On busy machines this happens.
     """
 
-    async def get_msg(self, timeout: float | None = None) -> dict[str, Any]:
+    async def get_msg(self, timeout: float | None = None) -> dict[str, Any]:  # type: ignore[override]
         """The next message; `Empty` after so many seconds without one."""
         end = None if timeout is None else time.monotonic() + timeout
         while True:

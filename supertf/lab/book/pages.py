@@ -17,6 +17,7 @@ from supertf.lab.book.executed import Result, without_widgets
 from supertf.lab.notebook import figures_text
 
 # latex2mathml raises one class per kind of mistake, without a common base
+LATEX_ERRORS: tuple[type[Exception], ...]
 LATEX_ERRORS = tuple(error for error in vars(latex2mathml.exceptions).values() if isinstance(error, type))
 PAGE_STYLE = """<style>
 body.jp-Notebook { max-width: 62rem; margin: 0 auto; padding: 1.5rem; overflow: visible; }
@@ -116,7 +117,8 @@ def page(name: str, notebook: NotebookNode) -> str:
         if not script.find_parent(class_="jp-OutputArea"):  # the template's own, from content networks
             script.decompose()
     for link in soup.find_all("a", href=re.compile(r"^\d\d_\w+\.ipynb")):  # to another notebook
-        link["href"] = link["href"].replace(".ipynb", ".html", 1)
+        link["href"] = str(link["href"]).replace(".ipynb", ".html", 1)
+    assert soup.head is not None and soup.body is not None  # the template has both
     soup.head.append(BeautifulSoup(PAGE_STYLE, "html.parser"))
     soup.body.insert(0, BeautifulSoup(BACK, "html.parser"))
     return str(soup)
