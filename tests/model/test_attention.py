@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 import supertf.model.attention
 from supertf.errors import UserError
-from supertf.model.attention import AttentionScale, explicit_attention, initial_s, layout
+from supertf.model.attention import AttentionScale, explicit_attention, layout
 from supertf.model.config import ATTENTIONS, POSITIONS, GPTConfig
 from supertf.model.gpt import GPT, KVCache
+from supertf.model.scalings import initial_s
 
 pytestmark = pytest.mark.kernels
 
