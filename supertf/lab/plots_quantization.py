@@ -6,7 +6,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from supertf.lab.plots import BLUE, COLORS, GREY, ORANGE, RED, new_figure, plain_ticks
+from supertf.lab.plots import (
+    BLUE,
+    COLORS,
+    GREY,
+    ORANGE,
+    RED,
+    label_rows,
+    legend_beside,
+    legend_of_all,
+    new_figure,
+    plain_ticks,
+)
 
 Point = tuple[float, float]  # bits per weight and perplexity
 
@@ -26,8 +37,7 @@ def level_panels(
         ax.grid(False)
         ax.set_title(title, fontsize=10)
         ax.set_xlabel(xlabel)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
+    legend_of_all(figure, axes[:1], fontsize=9)
     return figure
 
 
@@ -69,10 +79,10 @@ def shield_rows(
             label = name if row == 0 else None
             ax.scatter(values, at, s=26, color=COLORS[number], alpha=0.8, label=label, zorder=3)
     ax.axvline(dense, color=GREY, linestyle="--", linewidth=1)
-    ax.set(xscale="log", xlabel=xlabel, yticks=range(len(rows)), yticklabels=list(rows))
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-    plain_ticks(ax, "x")
-    ax.legend(title=title, frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.set(xscale="log", xlabel=xlabel)
+    label_rows(ax, list(rows))
+    plain_ticks(ax)
+    legend_beside(ax, title=title, fontsize=9)
     return figure
 
 
@@ -103,10 +113,8 @@ def scheme_map(
     side.plot(before, rows, "o", color=BLUE, markersize=6, label="before")
     side.plot(after, rows, "|", color=ORANGE, markersize=14, markeredgewidth=3, label="after")
     side.axvline(0, color=GREY, linewidth=1)
-    side.set(
-        yticks=range(len(fates)), yticklabels=list(fates), ylim=(len(fates) - 0.4, -0.6), xlim=(-7.5, 7.5)
-    )
-    side.set_xlabel("the weights of row 507")
+    side.set(xlim=(-7.5, 7.5), xlabel="the weights of row 507")
+    label_rows(side, list(fates))
     side.legend(frameon=False, fontsize=8, loc="lower center", ncols=2, bbox_to_anchor=(0.5, 1.0))
     for one in (ax, side):
         one.locator_params(axis="x", nbins=4)
