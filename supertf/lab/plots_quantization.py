@@ -91,6 +91,7 @@ def scheme_map(
     chosen: str,
     dense: float,
     fates: Mapping[str, tuple[float, float]],
+    title: str = "weights",
 ) -> Figure:
     """All schemes as dots, bits per weight against perplexity, the chosen one marked; and its weights' fates.
 
@@ -99,6 +100,7 @@ def scheme_map(
         chosen: the scheme to mark.
         dense: the perplexity of the model as it is, a line.
         fates: by weight, its value before and after.
+        title: of the fates.
     """
     places = {"left": 0.12, "right": 0.98, "bottom": 0.15, "top": 0.91, "wspace": 0.38}
     figure, (ax, side) = new_figure(columns=2, width_ratios=(3, 2), **places)
@@ -113,7 +115,8 @@ def scheme_map(
     side.plot(before, rows, "o", color=BLUE, markersize=6, label="before")
     side.plot(after, rows, "|", color=ORANGE, markersize=14, markeredgewidth=3, label="after")
     side.axvline(0, color=GREY, linewidth=1)
-    side.set(xlim=(-7.5, 7.5), xlabel="the weights of row 507")
+    most = 1.25 * max(map(abs, before), default=1.0)  # the same for every scheme
+    side.set(xlim=(-most, most), xlabel=title)
     label_rows(side, list(fates))
     side.legend(frameon=False, fontsize=8, loc="lower center", ncols=2, bbox_to_anchor=(0.5, 1.0))
     for one in (ax, side):

@@ -241,7 +241,7 @@ def with_changes(model: GPT, **changes: Any) -> GPT:
         **changes: fields of its config, such as attention="ssmax" or rope_base=1e6.
 
     Returns:
-        The copy, with the model's weights; scales of attention that only it has start fresh.
+        The copy, with the model's weights; another attention starts with fresh scales.
 
     Raises:
         UserError: the change needs other weights than the model has.

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import latex2mathml.converter
@@ -166,15 +166,18 @@ def _markdown(source: str) -> str:
 
 
 def _done(result: Result) -> str:
-    lines = (html.escape(figures_text({key: value})) for key, value in result.figures.items())
-    figures = "".join(f"<div>{line}</div>" for line in lines)
-    if not result.problems:
-        return _row(result.name, result.notebook, f"{result.seconds:.0f}", figures, link=True)
-    row = _row(
-        result.name, result.notebook, f"{result.seconds:.0f}", '<span class="failed">failed</span>', link=True
-    )
-    problems = "".join(f"<div>{html.escape(problem)}</div>" for problem in result.problems)
-    return f'{row}\n<tr class="more"><td class="problems failed" colspan="4">{problems}</td></tr>'
+    figures = _lines(figures_text({key: value}) for key, value in result.figures.items())
+    if result.problems:
+        figures = '<span class="failed">failed</span>'
+    row = _row(result.name, result.notebook, f"{result.seconds:.0f}", figures, link=True)
+    if result.problems:
+        problems = _lines(result.problems)
+        row += f'\n<tr class="more"><td class="problems failed" colspan="4">{problems}</td></tr>'
+    return row
+
+
+def _lines(texts: Iterable[str]) -> str:
+    return "".join(f"<div>{html.escape(text)}</div>" for text in texts)
 
 
 def _row(name: str, notebook: NotebookNode, seconds: str = "", figures: str = "", link: bool = False) -> str:
