@@ -56,6 +56,7 @@ def data(
     documents = functools.partial(iter_documents, data_name, sample_size, text_column)
     encoding = load(tokenizer, documents)
     read_before = tokenizer.startswith("bpe:")  # and said then what is left out
+    origin = describe(data_name)
     train, validation = prepare(
         documents(progress=not read_before),
         encoding,
@@ -66,7 +67,8 @@ def data(
         stride=stride or min(256, max_length),
         batch_size=batch_size,
         command=command,
-        **describe(data_name),
+        source=origin["source"],
+        license=origin["license"],
     )
     seconds = time.perf_counter() - start
     megabytes = (train.manifest["text_bytes"] + validation.manifest["text_bytes"]) / 1e6

@@ -136,7 +136,7 @@ def unprotected(
     projections, done = output_projections(side.model), {}
     for layer in {layer for layer, _, _ in side.watch if projections[layer].name in values}:
         matrix = projections[layer]
-        squares = calibration and calibration.squares[matrix.name]
+        squares = None if calibration is None else calibration.squares[matrix.name]
         done[layer] = round_to_nearest(matrix.weight, scheme, squares=squares, name=matrix.name)
     return [done[layer][out, into].item() if layer in done else None for layer, out, into in side.watch]
 

@@ -246,7 +246,7 @@ def scale(
     ids = None if prompt is None else subject.encode(prompt)
     weights = chosen(subject, weight)
     loss, text = subject.loss(data, length, max_tokens)
-    curve = [
+    curve: list[dict[str, Any]] = [
         {"factor": one.factor, "loss": one.loss, "perplexity": perplexity_of(one.loss), "ratio": one.ratio}
         for one in scaling_curve(subject.model, weights, factors or FACTORS, loss)
     ]

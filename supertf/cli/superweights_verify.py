@@ -68,11 +68,11 @@ def verify(
     ids = subject.encode(prompt)
     loss, text = subject.loss(data, length, max_tokens)
     checks = verify_all(subject.model, ids, entries, loss, controls, seed)
-    claimed = [one for one in checks if one.proof and one.published.claimed == "super"]
+    claimed = [one.proof for one in checks if one.proof and one.published.claimed == "super"]
     together = None
     if len(claimed) > 1:
-        coordinates = [one.published.coordinate for one in claimed]
-        together = without(subject.model, coordinates, loss, claimed[0].proof.base)
+        coordinates = [proof.coordinate for proof in claimed]
+        together = without(subject.model, coordinates, loss, claimed[0].base)
     result = {
         **subject.config(prompt=prompt, controls=controls, seed=seed, **text),
         "seconds": subject.seconds(),

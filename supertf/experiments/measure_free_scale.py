@@ -58,7 +58,7 @@ def train_free(task: Task, lengths: Sequence[int], steps: int, seed: int, **chan
 def learned(result: TaskResult, task: Task, lengths: Sequence[int]) -> tuple[list[int], list[float]]:
     """Every n that a query had in training at these lengths, in order, and the p_n of layer 0."""
     n = sorted({length + query for length in lengths for query in range(1, task.queries + 1)})
-    p = result.model.h[0].attn.scale.p.detach().cpu()
+    p = result.model.get_parameter("h.0.attn.scale.p").detach().cpu()
     return n, [float(p[visible - 1]) for visible in n]
 
 

@@ -132,7 +132,7 @@ def look(model: GPT, rows: Tensor, seed: int) -> dict[str, Any]:
 
     spikes = strongest_spikes(model, inputs[:SPIKE_WINDOWS])
     matrices = [projection.weight.detach() for projection in output_projections(model)]
-    layers = []
+    layers: list[dict[str, Any]] = []
     for spike, matrix in zip(spikes, matrices, strict=True):
         largest = (spike.layer, *divmod(int(matrix.abs().argmax()), matrix.shape[1]))
         layers.append(
@@ -155,7 +155,7 @@ def look(model: GPT, rows: Tensor, seed: int) -> dict[str, Any]:
     steepest = steepest_weight(model, rows)
     stream = residual_stats(model, inputs[:SPIKE_WINDOWS])
     massive = max(stream, key=lambda state: state.max_over_median)
-    found = {
+    found: dict[str, Any] = {
         "loss": float(base),
         "strongest": top.layer,
         "layers": layers,

@@ -82,8 +82,8 @@ def language(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> d
     }
 
 
-def held_out(file: TokenFile, length: int, count: int, bos_id: int) -> Tensor:
-    """`count` windows of `length` tokens that begin with BOS, spread evenly over a file, (count, length)."""
+def held_out(file: TokenFile, length: int, count: int, bos_id: int | None) -> Tensor:
+    """`count` windows of `length` tokens spread evenly over a file, (count, length); bos_id begins each."""
     windows = Windows(file, length, stride=length, bos_id=bos_id)
     count = min(count, len(windows))
     return torch.stack([windows[i * len(windows) // count][:length] for i in range(count)])

@@ -103,7 +103,8 @@ def pruned_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]
 
     dense, points = measured(model), []
     for sparsity in settings["sparsities"]:
-        bare, found = None, {}
+        bare: Pruning | DynamicPruning | None = None
+        found: dict[str, Any] = {}
         for shield, protect in shields.items():
             plan = plan_pruning(
                 model,
@@ -132,10 +133,12 @@ def pruned_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]
 def point(plan: Pruning | DynamicPruning, row: Row) -> dict[str, Any]:
     """What a plan does: perplexity, the share that goes of all weights or of the work, and of each watched
     weight."""
-    if row.skipped is None:
-        removed, gone = plan.sparsity, [float(fate.removed) for fate in plan.fates]
-    else:
+    gone: list[float | None]
+    if row.skipped is not None:
         removed, gone = row.skipped.work, [fate.dropped for fate in row.fates]
+    else:
+        assert isinstance(plan, Pruning)  # of others the row says what was skipped
+        removed, gone = plan.sparsity, [float(fate.removed) for fate in plan.fates]
     return {
         "perplexity": row.perplexity,
         "removed": removed,
@@ -148,6 +151,7 @@ def alike(plan: Pruning | DynamicPruning, other: Pruning | DynamicPruning) -> bo
     """Whether two plans of one method do the same to every matrix."""
     if isinstance(plan, DynamicPruning):
         return not any(cut.held is not None and cut.held.any() for cut in plan.cuts.values())
+    assert isinstance(other, Pruning)  # of the same method
     parts = ((plan.removed, other.removed), (plan.changed, other.changed))
     return all(torch.equal(ours[name], theirs[name]) for ours, theirs in parts for name in ours)
 

@@ -150,7 +150,7 @@ def quantized_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, .
 
 def kept(found: Quantization) -> dict[str, Any]:
     """What became of the watched weights, and the errors of the matrices."""
-    worst = max(found.errors, key=found.errors.get)
+    worst = max(found.errors, key=found.errors.__getitem__)
     return {
         "after": [fate.after for fate in found.fates],
         "error": sum(found.errors.values()) / len(found.errors),

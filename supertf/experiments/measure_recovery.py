@@ -9,7 +9,7 @@ from supertf.experiments.description import Experiment
 from supertf.experiments.measure_proofs import APART, loaded
 from supertf.experiments.measure_pruning import AWAY
 from supertf.experiments.measure_smollm2 import text
-from supertf.model import GPT, output_projections, parse
+from supertf.model import GPT, as_gpt, output_projections, parse
 from supertf.superweights import scaled_weights
 
 EXPERIMENT = Experiment(
@@ -50,7 +50,8 @@ def recovered(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> 
     without the channels; of the weight its value after (`value`), and how many times the perplexity is when
     it goes from the model before (`ratio_before`) and after (`ratio_after`) the training.
     """
-    model, tokenizer = loaded(settings["model"])
+    found, tokenizer = loaded(settings["model"])
+    model = as_gpt(found, "recovering")
     length, weight = settings["length"], parse(settings["weight"])
     evaluation = text(seed, APART, tokenizer)[: settings["windows"] * length + 1]
     calibration = calibrate(model, text(seed + AWAY, APART, tokenizer)[: settings["calibration"]], length)

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 
 from supertf.analysis import perplexity
-from supertf.compression import DynamicPruning, dynamically_pruned, plan_pruning, refit, smaller
+from supertf.compression import DynamicPruning, Pruning, dynamically_pruned, plan_pruning, refit, smaller
 from supertf.data import Text
 from supertf.experiments.description import Experiment
 from supertf.experiments.measure_proofs import APART, loaded
 from supertf.experiments.measure_smollm2 import text
-from supertf.model import GPT, output_projections, parse
+from supertf.model import GPT, as_gpt, output_projections, parse
 from supertf.superweights import scaled_weights
 
 EXPERIMENT = Experiment(
@@ -55,7 +55,8 @@ def refitted(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> d
     perplexity of the new weights with nothing left out, and of the weight its `value`, and `ratio`, how many
     times the perplexity is when it goes.
     """
-    model, tokenizer = loaded(settings["model"])
+    found, tokenizer = loaded(settings["model"])
+    model = as_gpt(found, "refitting")
     length, weight = settings["length"], parse(settings["weight"])
     evaluation = text(seed, APART, tokenizer)[: settings["windows"] * length + 1]
     most, first = max(settings["tokens"]), seed + settings["away"]
@@ -71,28 +72,28 @@ def refitted(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> d
         calibration=calibration,
         progress=False,
     )
-    dynamic = isinstance(plan, DynamicPruning)
-    start = model if dynamic else smaller(model, plan)
+    dropping = plan if isinstance(plan, DynamicPruning) else None
+    start = smaller(model, plan) if isinstance(plan, Pruning) else model
 
     def quality(of: GPT) -> float:
         return perplexity(of, evaluation, length, batch_size=4).perplexity
 
     def under_plan(of: GPT) -> tuple[float, float]:
         """Perplexity, and the share that went."""
-        if not dynamic:
+        if dropping is None:
             return quality(of), settings["sparsity"]
-        with dynamically_pruned(of, plan) as skipped:
+        with dynamically_pruned(of, dropping) as skipped:
             found = quality(of)
         return found, sum(skipped.dropped.values()) / sum(skipped.seen.values())
 
     def fitted(tokens: int) -> dict[str, Any]:
         began = time.perf_counter()
         ids = training[:tokens]
-        new = refit(start, ids, plan if dynamic else None, model, length, progress=False)
+        new = refit(start, ids, dropping, model, length, progress=False)
         seconds = time.perf_counter() - began
         perplexity_after, removed = under_plan(new)
         found = {"perplexity": perplexity_after, "removed": removed, "seconds": seconds}
-        if not dynamic:
+        if dropping is None:
             return found
         layer, out, into = weight
         with scaled_weights(new, [weight]):

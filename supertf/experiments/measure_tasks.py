@@ -19,7 +19,8 @@ def answers(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> di
     to changes of the trained model). Result: the training's loss and s, `scores` and, per swap, its scores.
     """
     task, training = described(settings, seed)
-    result = train_on_task(task_config(task, training.length, **settings["model"]), task, training)
+    config = task_config(task, settings["length"], **settings["model"])
+    result = train_on_task(config, task, training)
     swaps = {
         label: scores(with_changes(result.model, **changes), task, lengths, settings["questions"])
         for label, changes in settings["swaps"].items()
@@ -35,7 +36,7 @@ def swaps(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict
     `swaps` is scored as it is and after tuning; so is the model without any.
     """
     task, training = described(settings, seed)
-    config = task_config(task, training.length, **settings["model"])
+    config = task_config(task, settings["length"], **settings["model"])
     trained = train_on_task(config, task, training).model
     tuning = dataclasses.replace(training, seed=seed + 1000, **settings["tuning"])
     found = {}

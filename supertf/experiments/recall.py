@@ -4,7 +4,7 @@ from typing import Any
 
 from supertf.experiments.description import Experiment
 
-POSITIONS = {
+POSITIONS: dict[str, dict[str, Any]] = {
     "none": {"position": "none"},
     "learned": {"position": "learned"},
     "sinusoidal": {"position": "sinusoidal"},

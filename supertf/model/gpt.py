@@ -229,10 +229,6 @@ class GPT(LanguageModel):
         """An empty cache for `forward`."""
         return KVCache(self.config.n_layer)
 
-    def num_parameters(self) -> int:
-        """Distinct parameters; a tied head counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
 
 @torch.no_grad()
 def with_changes(model: GPT, **changes: Any) -> GPT:
@@ -279,3 +275,21 @@ def remember_segments(cache: KVCache, segments: Tensor | None, idx: Tensor, past
     new = before[:, -1:].expand(B, T) if segments is None else segments
     cache.segments = torch.cat([before, new], dim=1)
     return cache.segments
+
+
+def as_gpt(model: nn.Module, what: str) -> GPT:
+    """The model, where only this lab's own decoder will do.
+
+    Args:
+        model: as `load` gives it.
+        what: needs a `GPT`, for the message.
+
+    Raises:
+        UserError: it is another model.
+    """
+    if isinstance(model, GPT):
+        return model
+    raise UserError(
+        f"{what} needs this lab's GPT, not {type(model).__name__}: `load_model` makes one of GPT-2, Llama "
+        "and Mistral checkpoints"
+    )

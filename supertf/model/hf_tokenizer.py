@@ -3,7 +3,7 @@
 import contextlib
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from supertf.data import BytePairEncoding, gguf_tokenizer, load_tokenizer, valid_unicode
 from supertf.errors import Note, UserError
@@ -74,7 +74,7 @@ class HFTokenizer:
         return self.tokenizer.eos_token_id
 
 
-Tokenizer = BytePairEncoding | HFTokenizer
+Tokenizer: TypeAlias = BytePairEncoding | HFTokenizer
 
 
 def load_tokenizer_of(name: str | Path) -> BytePairEncoding | None:
