@@ -1,4 +1,4 @@
-"""Cells of the refitting experiment: parts are left out, and projections fitted anew make up for it."""
+"""The refitting experiment: parts are left out, and projections fitted anew make up for it."""
 
 import time
 from typing import Any
@@ -8,16 +8,16 @@ import torch
 from supertf.analysis import perplexity
 from supertf.compression import DynamicPruning, Pruning, dynamically_pruned, plan_pruning, refit, smaller
 from supertf.data import Text
-from supertf.experiments.description import Experiment
-from supertf.experiments.measure_proofs import APART, loaded
-from supertf.experiments.measure_smollm2 import text
+from supertf.experiments.proofs import APART, loaded
+from supertf.experiments.smollm2_longer import text
+from supertf.experiments.sweep.description import Experiment
 from supertf.model import GPT, as_gpt, output_projections, parse
 from supertf.superweights import scaled_weights
 
 EXPERIMENT = Experiment(
     name="refitting",
     question="How much of what is left out can the rest make up for in closed form, and from how much text?",
-    measure="measure_refit:refitted",
+    measure="refitting:refitted",
     settings={
         "model": "smollm2-135m",
         "method": "inputs",

@@ -1,4 +1,4 @@
-"""Cells of the growth experiment: does a small decoder grow a super weight while it learns to write?
+"""The growth experiment: does a small decoder grow a super weight while it learns to write?
 
 At moments of training spaced evenly in log steps, `look` measures the model: the spikes of its MLPs' output
 projections, what removing each spike's weight costs, and what removing other weights costs.
@@ -12,8 +12,8 @@ from torch import Tensor
 from supertf.analysis import attention_stats, residual_stats, sink_rate
 from supertf.data import lab_tokens
 from supertf.errors import UserError
-from supertf.experiments.description import Experiment
-from supertf.experiments.measure_language import held_out
+from supertf.experiments.language import held_out
+from supertf.experiments.sweep.description import Experiment
 from supertf.model import GPT, Coordinate, language_config, output_projections
 from supertf.superweights import Spike, find_spikes, scaled_weights
 from supertf.training import TrainSettings, train
@@ -25,7 +25,7 @@ FOUR_LAYERS = {"n_layer": 4, "init_std": 0.02}
 EXPERIMENT = Experiment(
     name="growth",
     question="Does a small decoder grow a super weight while it learns to write Python's documentation?",
-    measure="measure_growth:growth",
+    measure="growth:growth",
     settings={
         "vocab_size": 512,
         "context": 128,

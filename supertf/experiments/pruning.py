@@ -1,4 +1,4 @@
-"""Cells of the pruning experiment: one method on the real model, at many sparsities, with weights protected.
+"""The pruning experiment: one method on the real model, at many sparsities, with weights protected.
 
 At each sparsity three plans are compared: nothing protected, the weights that the lab found to matter, and as
 many random weights of the same matrices, the control. And since most methods keep those weights anyway: what
@@ -22,9 +22,9 @@ from supertf.compression import (
     pruned,
 )
 from supertf.data import Text
-from supertf.experiments.description import Experiment
-from supertf.experiments.measure_proofs import APART, ROW_507, loaded
-from supertf.experiments.measure_smollm2 import text
+from supertf.experiments.proofs import APART, ROW_507, loaded
+from supertf.experiments.smollm2_longer import text
+from supertf.experiments.sweep.description import Experiment
 from supertf.model import Coordinate, LanguageModel, output_projections, parse
 from supertf.superweights import scaled_weights
 
@@ -36,7 +36,7 @@ WHOLE = [0.05, 0.1, 0.2, 0.3]  # of channels and heads, where less does more
 EXPERIMENT = Experiment(
     name="pruning",
     question="What does each way of pruning cost SmolLM2-135M, and does it help to protect super weights?",
-    measure="measure_pruning:pruned_quality",
+    measure="pruning:pruned_quality",
     settings={
         "model": "smollm2-135m",
         "windows": 4,
