@@ -1,4 +1,4 @@
-"""The free_scale experiment: learn a factor p_n for each number of visible keys n, then ask which curve it is.
+"""The free_scale experiment: a factor p_n is learned for each number of visible keys n; which curve is it?
 
 Where log n comes from: the argument of Nakanishi (2025, arXiv 2501.19399). All p_n start at 1 and nothing
 ties them together, so any function of n could come out. Task lengths are spaced evenly in log n and drawn
