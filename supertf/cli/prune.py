@@ -7,24 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from typer import Option, Typer
 
-from supertf.cli.options import (
-    PROTECTED,
-    Bos,
-    CalibrationWindows,
-    Data,
-    Device,
-    Json,
-    Matrices,
-    Model,
-    NewTokens,
-    Prompt,
-    Seed,
-    Tokenizer,
-    WindowLength,
-    Windows,
-    one_of,
-)
-from supertf.cli.parsing import Command
+from supertf.cli.options import PROTECTED, Comparing, Json, Loading, Model, Seed, one_of
+from supertf.cli.parsing import Command, flat, grouped
 from supertf.cli.printing import print_result
 from supertf.compression import FAMILY, METHODS, needs_text, of_family
 from supertf.errors import UserError
@@ -51,7 +35,9 @@ app = Typer()
 
 
 @app.command(cls=Command)
+@grouped
 def prune(
+    *,
     method: Annotated[
         str,
         Option(
@@ -92,16 +78,8 @@ def prune(
         list[str] | None,
         Option(metavar="WEIGHT", help=f"{PROTECTED}: keeps its value, or its channel (default: super)"),
     ] = None,
-    matrices: Matrices = None,
-    data: Data = "python-docs:stdlib",
-    windows: Windows = 8,
-    length: WindowLength = None,
-    calibration_windows: CalibrationWindows = None,
-    prompt: Prompt = "The capital of France is",
-    max_new_tokens: NewTokens = 20,
-    tokenizer: Tokenizer = None,
-    bos: Bos = None,
-    device: Device = None,
+    comparing: Comparing,
+    loading: Loading,
     save: Annotated[
         str | None, Option(metavar="FOLDER", help="write the pruned model: the smaller one, if it is")
     ] = None,
@@ -109,7 +87,7 @@ def prune(
 ) -> int:
     """Prune a model: perplexity, text and super weights' fates."""
     protect = protect or ["super"]
-    return run(SimpleNamespace(**locals()))
+    return run(SimpleNamespace(**flat(locals())))
 
 
 # the plan; how the models compare; how many weights or inputs of each matrix there were and went; what became
