@@ -38,15 +38,20 @@ class Command(TyperCommand):
 
 
 def grouped(function: Callable[..., int]) -> Callable[..., int]:
-    """A command for typer, which sees the fields of a dataclass in the place of a parameter of that type.
+    """A command whose parameters may be groups of options, dataclasses: typer sees their fields in its place.
 
-    Commands share options so, with their defaults and order. All parameters are to be keyword-only: those
-    that are groups have no default.
+    Parameters are to be keyword-only, since those that are groups have no default.
     """
     signature = inspect.signature(function)
-    groups = {
-        name: one.annotation for name, one in signature.parameters.items() if is_dataclass(one.annotation)
-    }
+    groups: dict[str, Any] = {}
+    seen: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        if is_dataclass(parameter.annotation):
+            groups[name] = parameter.annotation
+            seen += inspect.signature(groups[name]).parameters.values()
+        else:
+            seen.append(parameter)
+    seen = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in seen]
 
     @functools.wraps(function)
     def command(**options: Any) -> int:
@@ -54,14 +59,8 @@ def grouped(function: Callable[..., int]) -> Callable[..., int]:
             options[name] = group(**{field.name: options.pop(field.name) for field in fields(group)})
         return function(**options)
 
-    parameters = [
-        seen
-        for name, one in signature.parameters.items()
-        for seen in (inspect.signature(groups[name]).parameters.values() if name in groups else [one])
-    ]
-    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
-    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    command.__signature__ = signature.replace(parameters=seen)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in seen}
     return command
 
 
