@@ -16,7 +16,7 @@ from supertf.errors import UserError
 if TYPE_CHECKING:
     from supertf.cli.side_by_side import SideBySide
     from supertf.compression import Comparison, DynamicPruning, Fate, Pruning
-    from supertf.model import GPT
+    from supertf.model import GPT, LanguageModel
 
     Plan = Pruning | DynamicPruning
 
@@ -169,8 +169,8 @@ def structured(args: SimpleNamespace, side: "SideBySide", options: dict[str, Any
     from supertf.compression import Pruning, plan_pruning, smaller
     from supertf.model import as_gpt
 
-    model = as_gpt(side.model, f"--method {args.method}")
     with side.step("planning"):
+        model = as_gpt(side.model, f"--method {args.method}")
         plan = plan_pruning(model, args.method, protect=side.protect, **options)
         assert isinstance(plan, Pruning)
         small = smaller(model, plan)
@@ -186,7 +186,6 @@ def structured(args: SimpleNamespace, side: "SideBySide", options: dict[str, Any
 def dynamic(args: SimpleNamespace, side: "SideBySide", options: dict[str, Any]) -> Outcome:
     """Small inputs of matrices do not count, token by token."""
     from supertf.compression import DynamicPruning, measure_variant, plan_pruning, pruned
-    from supertf.model import as_gpt
 
     model = side.model
     with side.step("planning"):
@@ -194,7 +193,7 @@ def dynamic(args: SimpleNamespace, side: "SideBySide", options: dict[str, Any]) 
         alone = plan_pruning(model, args.method, **options)  # if nothing were protected
     assert isinstance(plan, DynamicPruning)
     if args.refit_windows:
-        model = refitted(args, side, as_gpt(model, "--refit_windows"), plan)
+        model = refitted(args, side, model, plan)
     found = side.compare("pruned", (model, pruned(model, plan, watch=side.watch)))
     skipped = unprotected = found["pruned"].skipped
     if side.protect:
@@ -219,15 +218,17 @@ def dynamic(args: SimpleNamespace, side: "SideBySide", options: dict[str, Any]) 
     return plan, found, by_matrix, fates, {"work_skipped": skipped.work}
 
 
-def refitted(args: SimpleNamespace, side: "SideBySide", model: "GPT", plan: "DynamicPruning | None") -> "GPT":
+def refitted(
+    args: SimpleNamespace, side: "SideBySide", model: "LanguageModel", plan: "DynamicPruning | None"
+) -> "GPT":
     """The model with output projections fitted anew: those behind what was cut out, or the MLPs'."""
     from supertf.compression import UNITS, refit
     from supertf.model import as_gpt
 
-    teacher = as_gpt(side.model, "--refit_windows")
     kind = UNITS["heads" if args.method == "heads" else "channels"][1]
     with side.step("refitting"):
-        return refit(model, side.refitting.windows().flatten(), plan, teacher, side.length, [kind])
+        one, teacher = (as_gpt(each, "--refit_windows") for each in (model, side.model))
+        return refit(one, side.refitting.windows().flatten(), plan, teacher, side.length, [kind])
 
 
 def removed(plan: "Pruning") -> dict[str, dict[str, Any]]:
