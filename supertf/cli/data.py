@@ -56,7 +56,6 @@ def data(
     documents = functools.partial(iter_documents, data_name, sample_size, text_column)
     encoding = load(tokenizer, documents)
     read_before = tokenizer.startswith("bpe:")  # and said then what is left out
-    origin = describe(data_name)
     train, validation = prepare(
         documents(progress=not read_before),
         encoding,
@@ -67,8 +66,7 @@ def data(
         stride=stride or min(256, max_length),
         batch_size=batch_size,
         command=command,
-        source=origin["source"],
-        license=origin["license"],
+        **describe(data_name),
     )
     seconds = time.perf_counter() - start
     megabytes = (train.manifest["text_bytes"] + validation.manifest["text_bytes"]) / 1e6

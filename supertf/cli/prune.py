@@ -16,7 +16,7 @@ from supertf.errors import UserError
 if TYPE_CHECKING:
     from supertf.cli.side_by_side import SideBySide
     from supertf.compression import Comparison, DynamicPruning, Fate, Pruning
-    from supertf.model import GPT, LanguageModel
+    from supertf.model import LanguageModel
 
     Plan = Pruning | DynamicPruning
 
@@ -167,15 +167,12 @@ def static(args: SimpleNamespace, side: "SideBySide", options: dict[str, Any]) -
 def structured(args: SimpleNamespace, side: "SideBySide", options: dict[str, Any]) -> Outcome:
     """Whole channels or heads go, and the smaller model is measured."""
     from supertf.compression import Pruning, plan_pruning, smaller
-    from supertf.model import as_gpt
 
     with side.step("planning"):
-        model = as_gpt(side.model, f"--method {args.method}")
-        plan = plan_pruning(model, args.method, protect=side.protect, **options)
+        plan = plan_pruning(side.model, args.method, protect=side.protect, **options)
         assert isinstance(plan, Pruning)
-        small = smaller(model, plan)
-    if args.refit_windows:
-        small = refitted(args, side, small, None)
+        small: LanguageModel = smaller(side.model, plan)
+    small = refitted(args, side, small)
     found = side.compare("pruned", small)
     if args.save:
         side.save(small)
@@ -187,13 +184,11 @@ def dynamic(args: SimpleNamespace, side: "SideBySide", options: dict[str, Any]) 
     """Small inputs of matrices do not count, token by token."""
     from supertf.compression import DynamicPruning, measure_variant, plan_pruning, pruned
 
-    model = side.model
     with side.step("planning"):
-        plan = plan_pruning(model, args.method, protect=side.protect, **options)
-        alone = plan_pruning(model, args.method, **options)  # if nothing were protected
+        plan = plan_pruning(side.model, args.method, protect=side.protect, **options)
+        alone = plan_pruning(side.model, args.method, **options)  # if nothing were protected
     assert isinstance(plan, DynamicPruning)
-    if args.refit_windows:
-        model = refitted(args, side, model, plan)
+    model = refitted(args, side, side.model, plan)
     found = side.compare("pruned", (model, pruned(model, plan, watch=side.watch)))
     skipped = unprotected = found["pruned"].skipped
     if side.protect:
@@ -219,16 +214,17 @@ def dynamic(args: SimpleNamespace, side: "SideBySide", options: dict[str, Any]) 
 
 
 def refitted(
-    args: SimpleNamespace, side: "SideBySide", model: "LanguageModel", plan: "DynamicPruning | None"
-) -> "GPT":
-    """The model with output projections fitted anew: those behind what was cut out, or the MLPs'."""
+    args: SimpleNamespace, side: "SideBySide", model: "LanguageModel", plan: "DynamicPruning | None" = None
+) -> "LanguageModel":
+    """The model with output projections fitted anew, if the options ask for it: those behind what was cut
+    out, or the MLPs'."""
     from supertf.compression import UNITS, refit
-    from supertf.model import as_gpt
 
+    if not args.refit_windows:
+        return model
     kind = UNITS["heads" if args.method == "heads" else "channels"][1]
     with side.step("refitting"):
-        one, teacher = (as_gpt(each, "--refit_windows") for each in (model, side.model))
-        return refit(one, side.refitting.windows().flatten(), plan, teacher, side.length, [kind])
+        return refit(model, side.refitting.windows().flatten(), plan, side.model, side.length, [kind])
 
 
 def removed(plan: "Pruning") -> dict[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from rich.console import Group
@@ -36,7 +36,7 @@ from supertf.tables import Tabular, number
 
 PROMPT = "The capital of France is"
 Plan = Pruning | DynamicPruning | Quantization
-Variant: TypeAlias = nn.Module | Plan | tuple[nn.Module, AbstractContextManager[Any]]
+Variant = nn.Module | Plan | tuple[nn.Module, AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from supertf.experiments.proofs import APART, loaded
 from supertf.experiments.pruning import AWAY
 from supertf.experiments.smollm2_longer import text
 from supertf.experiments.sweep.description import Experiment
-from supertf.model import GPT, as_gpt, output_projections, parse
+from supertf.model import LanguageModel, output_projections, parse
 from supertf.superweights import scaled_weights
 
 EXPERIMENT = Experiment(
@@ -50,17 +50,16 @@ def recovered(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> 
     without the channels; of the weight its value after (`value`), and how many times the perplexity is when
     it goes from the model before (`ratio_before`) and after (`ratio_after`) the training.
     """
-    found, tokenizer = loaded(settings["model"])
-    model = as_gpt(found, "recovering")
+    model, tokenizer = loaded(settings["model"])
     length, weight = settings["length"], parse(settings["weight"])
     evaluation = text(seed, APART, tokenizer)[: settings["windows"] * length + 1]
     calibration = calibrate(model, text(seed + AWAY, APART, tokenizer)[: settings["calibration"]], length)
     plan = plan_structured(model, "channels", settings["sparsity"], calibration, progress=False)
 
-    def quality(of: GPT) -> float:
+    def quality(of: LanguageModel) -> float:
         return perplexity(of, evaluation, length, batch_size=4).perplexity
 
-    def ratio(of: GPT, whole: float) -> float:
+    def ratio(of: LanguageModel, whole: float) -> float:
         with scaled_weights(of, [weight]):
             return quality(of) / whole
 

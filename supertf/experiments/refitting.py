@@ -11,7 +11,7 @@ from supertf.data import Text
 from supertf.experiments.proofs import APART, loaded
 from supertf.experiments.smollm2_longer import text
 from supertf.experiments.sweep.description import Experiment
-from supertf.model import GPT, as_gpt, output_projections, parse
+from supertf.model import LanguageModel, output_projections, parse
 from supertf.superweights import scaled_weights
 
 EXPERIMENT = Experiment(
@@ -55,8 +55,7 @@ def refitted(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> d
     perplexity of the new weights with nothing left out, and of the weight its `value`, and `ratio`, how many
     times the perplexity is when it goes.
     """
-    found, tokenizer = loaded(settings["model"])
-    model = as_gpt(found, "refitting")
+    model, tokenizer = loaded(settings["model"])
     length, weight = settings["length"], parse(settings["weight"])
     evaluation = text(seed, APART, tokenizer)[: settings["windows"] * length + 1]
     most, first = max(settings["tokens"]), seed + settings["away"]
@@ -75,10 +74,10 @@ def refitted(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> d
     dropping = plan if isinstance(plan, DynamicPruning) else None
     start = smaller(model, plan) if isinstance(plan, Pruning) else model
 
-    def quality(of: GPT) -> float:
+    def quality(of: LanguageModel) -> float:
         return perplexity(of, evaluation, length, batch_size=4).perplexity
 
-    def under_plan(of: GPT) -> tuple[float, float]:
+    def under_plan(of: LanguageModel) -> tuple[float, float]:
         """Perplexity, and the share that went."""
         if dropping is None:
             return quality(of), settings["sparsity"]

@@ -35,7 +35,6 @@ from .generation import stream as stream
 from .gpt import GPT as GPT
 from .gpt import Block as Block
 from .gpt import KVCache as KVCache
-from .gpt import as_gpt as as_gpt
 from .gpt import with_changes as with_changes
 from .hf_model import ENDLESS as ENDLESS
 from .hf_model import HFModel as HFModel

@@ -275,21 +275,3 @@ def remember_segments(cache: KVCache, segments: Tensor | None, idx: Tensor, past
     new = before[:, -1:].expand(B, T) if segments is None else segments
     cache.segments = torch.cat([before, new], dim=1)
     return cache.segments
-
-
-def as_gpt(model: nn.Module, what: str) -> GPT:
-    """The model, where only this lab's own decoder will do.
-
-    Args:
-        model: as `load` gives it.
-        what: needs a `GPT`, for the message.
-
-    Raises:
-        UserError: it is another model.
-    """
-    if isinstance(model, GPT):
-        return model
-    raise UserError(
-        f"{what} needs this lab's GPT, not {type(model).__name__}: `load_model` makes one of GPT-2, Llama "
-        "and Mistral checkpoints"
-    )

@@ -182,7 +182,7 @@ def test_a_hugging_face_model_is_pruned_but_not_saved(here, supertf, monkeypatch
     said = supertf(f"{line} --method channels")
     assert "channels and heads are removed from this package's GPT, not HFModel" in said.line
     said = supertf(f"{line} --method inputs --refit_windows 2")
-    assert "--refit_windows needs this lab's GPT, not HFModel" in said.line
+    assert "refit is for this package's GPT, not HFModel" in said.line
 
 
 @pytest.mark.real_model
