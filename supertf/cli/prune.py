@@ -194,7 +194,7 @@ def dynamic(args: SimpleNamespace, side: "SideBySide", options: dict[str, Any]) 
     if side.protect:
         first = dataclasses.replace(side.held_out, ids=side.held_out.ids[: side.length + 1])
         inside = pruned(model, alone, watch=side.watch)
-        unprotected = measure_variant(model, (model, inside), first, "unprotected").skipped
+        unprotected = measure_variant(model, (model, inside), first, name="unprotected").skipped
     assert skipped is not None and unprotected is not None  # the plans are dynamic
     with pruned(model, alone):
         spiking = side.spiking(model)
