@@ -121,7 +121,7 @@ def run(tokens: int = 64, repeats: int = 5) -> Iterator[dict[str, Any]]:
                     "point": lambda: generate(point.model, prompt, tokens),  # noqa: B023
                 }
                 seconds = list(rounds(rivals, repeats, title=name))[-1]
-                quality = measure_variant(plain, point.model, text, name).perplexity
+                quality = measure_variant(plain, point.model, text, name=name).perplexity
                 read = point.read * weight_bytes(point.model)
             if seconds.left_out:
                 found.setdefault("left_out", {})[name] = "; ".join(seconds.left_out.values())
