@@ -25,7 +25,7 @@ from supertf.compression.quantization.activations import quantized_activations
 from supertf.compression.quantization.plan import plan_quantization
 from supertf.compression.verbs import prune, quantized
 from supertf.data.tasks import Task
-from supertf.experiments.measure_growth import loss
+from supertf.experiments.growth import loss
 from supertf.model.config import ATTENTIONS, POSITIONS
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT

@@ -227,10 +227,6 @@ class GPT(LanguageModel):
         """An empty cache for `forward`."""
         return KVCache(self.config.n_layer)
 
-    def num_parameters(self) -> int:
-        """Distinct parameters; a tied head counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
 
 @torch.no_grad()
 def with_changes(model: GPT, **changes: Any) -> GPT:

@@ -144,10 +144,6 @@ class HFModel(LanguageModel):
         )
         return None
 
-    def num_parameters(self) -> int:
-        """Distinct parameters."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
-
 
 def has_position_table(model: "PreTrainedModel", n_ctx: int) -> bool:
     """Whether a model looks positions up in a table: an embedding of n_ctx rows, or of a few more that are

@@ -181,6 +181,8 @@ def test_a_hugging_face_model_is_pruned_but_not_saved(here, supertf, monkeypatch
     assert "--save writes this lab's models, and hub is read by transformers" in said.line
     said = supertf(f"{line} --method channels")
     assert "channels and heads are removed from this package's GPT, not HFModel" in said.line
+    said = supertf(f"{line} --method inputs --refit_windows 2")
+    assert "refit is for this package's GPT, not HFModel" in said.line
 
 
 @pytest.mark.real_model

@@ -19,7 +19,7 @@ from supertf.compression.pruning.groups import how_many
 from supertf.compression.pruning.static import plan_static as make_plan
 from supertf.compression.verbs import prune, pruned
 from supertf.errors import UserError
-from supertf.experiments.measure_smollm2 import text
+from supertf.experiments.smollm2_longer import text
 from supertf.model.weight_matrices import matrices
 from supertf.superweights.edit import scaled_weights
 

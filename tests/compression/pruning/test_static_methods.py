@@ -17,9 +17,9 @@ from supertf.compression.verbs import calibration_for, plan_pruning, prune, prun
 from supertf.data.text import Text
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
-from supertf.experiments.measure_proofs import APART
-from supertf.experiments.measure_pruning import AWAY, pruned_quality
-from supertf.experiments.measure_smollm2 import text
+from supertf.experiments.proofs import APART
+from supertf.experiments.pruning import AWAY, pruned_quality
+from supertf.experiments.smollm2_longer import text
 from supertf.superweights.edit import scaled_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,7 +14,7 @@ from supertf.compression.quantization.rounding import round_to_nearest
 from supertf.compression.speed.packed import packed_weights
 from supertf.compression.verbs import prune, pruned, quantize, quantized
 from supertf.errors import UserError
-from supertf.experiments.measure_smollm2 import text
+from supertf.experiments.smollm2_longer import text
 from supertf.model.gpt import GPT
 from supertf.model.weight_matrices import matrices, parse
 from supertf.superweights.ablation import text_loss

@@ -25,7 +25,7 @@ from supertf.compression.speed.packed import packed_weights
 from supertf.compression.speed.skipped_columns import Skipping, skipping
 from supertf.compression.verbs import prune, pruned, quantized
 from supertf.errors import UserError
-from supertf.experiments.measure_smollm2 import text
+from supertf.experiments.smollm2_longer import text
 from supertf.model.config import GPTConfig
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT

@@ -18,7 +18,7 @@ from typing import Any
 
 from supertf.errors import UserError
 
-DESCRIPTIONS = "supertf.experiments.description"  # which measures import for their `EXPERIMENT` alone
+DESCRIPTIONS = "supertf.experiments.sweep.description"  # which measures import for their `EXPERIMENT` alone
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 Code = dict[str, str]  # digest by module name
 _read: dict[str, tuple[ModuleSpec, str, frozenset[str]]] = {}  # of modules as they were loaded, see `read`

@@ -19,8 +19,8 @@ import torch
 from supertf import __version__
 from supertf.device import pick_device_dtype, processor
 from supertf.errors import UserError
-from supertf.experiments.code_identity import code_of, differing, named
-from supertf.experiments.description import as_json, cell_hash, cell_label
+from supertf.experiments.sweep.code_identity import code_of, differing, named
+from supertf.experiments.sweep.description import as_json, cell_hash, cell_label
 from supertf.files import is_sealed, read_json
 
 FORMAT = "supertf experiment cell 1"

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from supertf.errors import UserError
-from supertf.experiments.catalogue import EXPERIMENTS
-from supertf.experiments.cells import module_of
-from supertf.experiments.code_identity import code_of, differing, imports, named, plain
+from supertf.experiments.sweep.catalogue import EXPERIMENTS
+from supertf.experiments.sweep.cells import module_of
+from supertf.experiments.sweep.code_identity import code_of, differing, imports, named, plain
 
 
 def test_all_of_supertf_that_measures_load_is_among_their_code():
@@ -17,7 +17,7 @@ def test_all_of_supertf_that_measures_load_is_among_their_code():
     measures = sorted({module_of(one.measure) for one in EXPERIMENTS.values()})
     code = f"import sys, {', '.join(measures)}; print(*(one for one in sys.modules if one[:7] == 'supertf'))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(run.stdout.split()) - {"supertf.experiments.description"}
+    loaded = set(run.stdout.split()) - {"supertf.experiments.sweep.description"}
     assert loaded <= set().union(*map(code_of, measures))
 
 

@@ -1,4 +1,4 @@
-"""Cells of the language-model experiment: one small decoder on Python's documentation, looked at closely."""
+"""The language experiment: one small decoder on Python's documentation, looked at closely."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from supertf.analysis import attention_stats, loss_by_position, probe_positions, residual_stats, sink_rate
 from supertf.data import TokenFile, Windows, lab_tokens
-from supertf.experiments.description import Experiment
+from supertf.experiments.sweep.description import Experiment
 from supertf.model import GPT, language_config
 from supertf.training import TrainSettings, train
 
@@ -18,7 +18,7 @@ TOKENS_PER_LENGTH = 2**15  # of held-out text read at each length beyond the tra
 EXPERIMENT = Experiment(
     name="language",
     question="What do positions and log n cost or gain a language model, inside its context and beyond?",
-    measure="measure_language:language",
+    measure="language:language",
     settings={"vocab_size": 257, "context": 64, "steps": 1000, "batch_size": 32, "lr": 5e-3, "model": {}},
     variants={
         **{
@@ -82,8 +82,8 @@ def language(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> d
     }
 
 
-def held_out(file: TokenFile, length: int, count: int, bos_id: int) -> Tensor:
-    """`count` windows of `length` tokens that begin with BOS, spread evenly over a file, (count, length)."""
+def held_out(file: TokenFile, length: int, count: int, bos_id: int | None) -> Tensor:
+    """`count` windows of `length` tokens spread evenly over a file, (count, length); bos_id begins each."""
     windows = Windows(file, length, stride=length, bos_id=bos_id)
     count = min(count, len(windows))
     return torch.stack([windows[i * len(windows) // count][:length] for i in range(count)])

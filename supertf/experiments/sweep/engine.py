@@ -39,7 +39,7 @@ def connected(backend: str, scheduler: str | None) -> Iterator[str | ParallelBac
         yield backend
         return
     try:
-        from supertf.experiments.dask_cluster import cluster
+        from supertf.experiments.sweep.dask_cluster import cluster
     except ImportError as error:
         raise UserError(f"backend 'dask' needs a package ({error}): pip install distributed") from error
     with cluster(scheduler) as connection:

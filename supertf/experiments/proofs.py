@@ -1,11 +1,11 @@
-"""Cells of the proofs experiment: one weight of the real model on one text, beside its controls."""
+"""The proofs experiment: one weight of the real model on one text, beside its controls."""
 
 import functools
 from typing import Any
 
 from supertf.errors import UserError
-from supertf.experiments.description import Experiment
-from supertf.experiments.measure_smollm2 import text
+from supertf.experiments.smollm2_longer import text
+from supertf.experiments.sweep.description import Experiment
 from supertf.model import LanguageModel, Tokenizer, load, parse
 from supertf.superweights import ablate, restoration, scaling_curve, text_loss
 
@@ -25,7 +25,7 @@ ROW_507 = [
 EXPERIMENT = Experiment(
     name="proofs",
     question="Which of eight large or spiking weights does SmolLM2-135M need more than their controls?",
-    measure="measure_proofs:proof",
+    measure="proofs:proof",
     settings={
         "model": "smollm2-135m",
         "windows": 4,

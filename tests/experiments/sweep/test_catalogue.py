@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supertf.errors import UserError
-from supertf.experiments.catalogue import EXPERIMENTS, experiment, find
-from supertf.experiments.cells import measure_of
-from supertf.experiments.description import Experiment, cell_hash
+from supertf.experiments.sweep.catalogue import EXPERIMENTS, experiment, find
+from supertf.experiments.sweep.cells import measure_of
+from supertf.experiments.sweep.description import Experiment, cell_hash
+from supertf.experiments.sweep.results import recorded_path
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -73,9 +74,17 @@ def test_a_hash_is_over_what_determines_the_result_and_not_over_labels(toy):
     assert cell_hash({**one, "variant": "lowest", "experiment": "toys"}) == cell_hash(one)
 
 
+def test_hashes_are_those_of_the_names_in_recorded_results():
+    for described in EXPERIMENTS.values():
+        recorded = json.loads(recorded_path(described.name).read_text())["experiment"]["measure"]
+        assert described.to_dict()["measure"] == recorded
+        for one in described.cells():
+            assert cell_hash({**one, "measure": recorded}) == cell_hash(one)
+
+
 def test_another_process_finds_the_same_hash_and_needs_no_torch(toy):
     code = (
-        "import json, sys; from supertf.experiments.description import Experiment, cell_hash; "
+        "import json, sys; from supertf.experiments.sweep.description import Experiment, cell_hash; "
         "one = Experiment.from_dict(json.load(sys.stdin)).cells()[0]; "
         "print(cell_hash(one), 'torch' in sys.modules)"
     )
@@ -159,7 +168,7 @@ def test_an_unknown_experiment_is_one_line():
 
 
 ANOTHER = """
-from supertf.experiments.description import Experiment
+from supertf.experiments.sweep.description import Experiment
 
 EXPERIMENT = Experiment(
     name="{name}",

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from supertf.errors import UserError
-from supertf.experiments.catalogue import experiment
-from supertf.experiments.measure_free_scale import fits, scale
+from supertf.experiments.free_scale import fits, scale
+from supertf.experiments.sweep.catalogue import experiment
 
 N = [16, 24, 40, 64, 100, 256, 500, 1024]
 CURVES = {

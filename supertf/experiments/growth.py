@@ -1,4 +1,4 @@
-"""Cells of the growth experiment: does a small decoder grow a super weight while it learns to write?
+"""The growth experiment: does a small decoder grow a super weight while it learns to write?
 
 At moments of training spaced evenly in log steps, `look` measures the model: the spikes of its MLPs' output
 projections, what removing each spike's weight costs, and what removing other weights costs.
@@ -12,8 +12,8 @@ from torch import Tensor
 from supertf.analysis import attention_stats, residual_stats, sink_rate
 from supertf.data import lab_tokens
 from supertf.errors import UserError
-from supertf.experiments.description import Experiment
-from supertf.experiments.measure_language import held_out
+from supertf.experiments.language import held_out
+from supertf.experiments.sweep.description import Experiment
 from supertf.model import GPT, Coordinate, language_config, output_projections
 from supertf.superweights import Spike, find_spikes, scaled_weights
 from supertf.training import TrainSettings, train
@@ -25,7 +25,7 @@ FOUR_LAYERS = {"n_layer": 4, "init_std": 0.02}
 EXPERIMENT = Experiment(
     name="growth",
     question="Does a small decoder grow a super weight while it learns to write Python's documentation?",
-    measure="measure_growth:growth",
+    measure="growth:growth",
     settings={
         "vocab_size": 512,
         "context": 128,
@@ -132,7 +132,7 @@ def look(model: GPT, rows: Tensor, seed: int) -> dict[str, Any]:
 
     spikes = strongest_spikes(model, inputs[:SPIKE_WINDOWS])
     matrices = [projection.weight.detach() for projection in output_projections(model)]
-    layers = []
+    layers: list[dict[str, Any]] = []
     for spike, matrix in zip(spikes, matrices, strict=True):
         largest = (spike.layer, *divmod(int(matrix.abs().argmax()), matrix.shape[1]))
         layers.append(
@@ -155,7 +155,7 @@ def look(model: GPT, rows: Tensor, seed: int) -> dict[str, Any]:
     steepest = steepest_weight(model, rows)
     stream = residual_stats(model, inputs[:SPIKE_WINDOWS])
     massive = max(stream, key=lambda state: state.max_over_median)
-    found = {
+    found: dict[str, Any] = {
         "loss": float(base),
         "strongest": top.layer,
         "layers": layers,

@@ -1,4 +1,4 @@
-"""Cells of the refitting experiment: parts are left out, and projections fitted anew make up for it."""
+"""The refitting experiment: parts are left out, and projections fitted anew make up for it."""
 
 import time
 from typing import Any
@@ -6,18 +6,18 @@ from typing import Any
 import torch
 
 from supertf.analysis import perplexity
-from supertf.compression import DynamicPruning, dynamically_pruned, plan_pruning, refit, smaller
+from supertf.compression import DynamicPruning, Pruning, dynamically_pruned, plan_pruning, refit, smaller
 from supertf.data import Text
-from supertf.experiments.description import Experiment
-from supertf.experiments.measure_proofs import APART, loaded
-from supertf.experiments.measure_smollm2 import text
-from supertf.model import GPT, output_projections, parse
+from supertf.experiments.proofs import APART, loaded
+from supertf.experiments.smollm2_longer import text
+from supertf.experiments.sweep.description import Experiment
+from supertf.model import LanguageModel, output_projections, parse
 from supertf.superweights import scaled_weights
 
 EXPERIMENT = Experiment(
     name="refitting",
     question="How much of what is left out can the rest make up for in closed form, and from how much text?",
-    measure="measure_refit:refitted",
+    measure="refitting:refitted",
     settings={
         "model": "smollm2-135m",
         "method": "inputs",
@@ -71,28 +71,28 @@ def refitted(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> d
         calibration=calibration,
         progress=False,
     )
-    dynamic = isinstance(plan, DynamicPruning)
-    start = model if dynamic else smaller(model, plan)
+    dropping = plan if isinstance(plan, DynamicPruning) else None
+    start = smaller(model, plan) if isinstance(plan, Pruning) else model
 
-    def quality(of: GPT) -> float:
+    def quality(of: LanguageModel) -> float:
         return perplexity(of, evaluation, length, batch_size=4).perplexity
 
-    def under_plan(of: GPT) -> tuple[float, float]:
+    def under_plan(of: LanguageModel) -> tuple[float, float]:
         """Perplexity, and the share that went."""
-        if not dynamic:
+        if dropping is None:
             return quality(of), settings["sparsity"]
-        with dynamically_pruned(of, plan) as skipped:
+        with dynamically_pruned(of, dropping) as skipped:
             found = quality(of)
         return found, sum(skipped.dropped.values()) / sum(skipped.seen.values())
 
     def fitted(tokens: int) -> dict[str, Any]:
         began = time.perf_counter()
         ids = training[:tokens]
-        new = refit(start, ids, plan if dynamic else None, model, length, progress=False)
+        new = refit(start, ids, dropping, teacher=model, length=length, progress=False)
         seconds = time.perf_counter() - began
         perplexity_after, removed = under_plan(new)
         found = {"perplexity": perplexity_after, "removed": removed, "seconds": seconds}
-        if not dynamic:
+        if dropping is None:
             return found
         layer, out, into = weight
         with scaled_weights(new, [weight]):

@@ -1,11 +1,11 @@
-"""Every experiment of the lab: each module of `supertf.experiments` that has an `EXPERIMENT` is one."""
+"""Every experiment of the lab: each file in `supertf/experiments/` that has an `EXPERIMENT` is one."""
 
 import importlib
 import re
 from pathlib import Path
 
 from supertf.errors import UserError
-from supertf.experiments.description import Experiment
+from supertf.experiments.sweep.description import Experiment
 
 # In the order of the notebooks; others come after these, by name.
 ORDER = (
@@ -30,7 +30,7 @@ def _place(name: str) -> int:
     return ORDER.index(name) if name in ORDER else len(ORDER)
 
 
-EXPERIMENTS = find("supertf.experiments", Path(__file__).parent)
+EXPERIMENTS = find("supertf.experiments", Path(__file__).parents[1])
 
 
 def experiment(name: str) -> Experiment:

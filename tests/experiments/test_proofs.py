@@ -9,10 +9,10 @@ from planted import byte_model, saved
 from supertf.analysis.losses import perplexity
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
-from supertf.experiments import measure_proofs
-from supertf.experiments.catalogue import EXPERIMENTS
-from supertf.experiments.measure_proofs import proof
-from supertf.experiments.measure_smollm2 import text
+from supertf.experiments import proofs
+from supertf.experiments.proofs import proof
+from supertf.experiments.smollm2_longer import text
+from supertf.experiments.sweep.catalogue import EXPERIMENTS
 from supertf.model.weight_matrices import parse
 from supertf.superweights.ablation import random_weights
 
@@ -35,7 +35,7 @@ def settings(model, tmp_path_factory):
 
 def loss_of(model, seed):
     """Of one window, as `quick` has it."""
-    return perplexity(model, text(seed, measure_proofs.APART, load_tokenizer("bytes"))[:17], 16).loss
+    return perplexity(model, text(seed, proofs.APART, load_tokenizer("bytes"))[:17], 16).loss
 
 
 def without(model, coordinates, seed):

@@ -12,6 +12,22 @@ from typing import Any
 
 from supertf.errors import UserError
 
+# What measures are called in recorded results and in cells' hashes, where that is not where they are today: a
+# file of the package that gets another name leaves results valid.
+RECORDED_AS = {
+    "free_scale:scale": "measure_free_scale:scale",
+    "growth:growth": "measure_growth:growth",
+    "language:language": "measure_language:language",
+    "proofs:proof": "measure_proofs:proof",
+    "pruning:pruned_quality": "measure_pruning:pruned_quality",
+    "quantizing:quantized_quality": "measure_quantization:quantized_quality",
+    "recall:answers": "measure_tasks:answers",
+    "recovering:recovered": "measure_recovery:recovered",
+    "refitting:refitted": "measure_refit:refitted",
+    "smollm2_longer:longer": "measure_smollm2:longer",
+    "swap:swaps": "measure_tasks:swaps",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -135,12 +151,14 @@ class Experiment:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON values."""
-        return as_json(dataclasses.asdict(self))
+        return as_json({**dataclasses.asdict(self), "measure": RECORDED_AS.get(self.measure, self.measure)})
 
     @classmethod
     def from_dict(cls, description: Mapping[str, Any]) -> "Experiment":
         """The inverse of `to_dict`."""
-        return cls(**description)
+        today = {recorded: measure for measure, recorded in RECORDED_AS.items()}
+        measure = description["measure"]
+        return cls(**{**description, "measure": today.get(measure, measure)})
 
     def _check_change(self, name: str, value: Any) -> None:
         """A misspelt setting would change nothing, and a text for a number end in the middle of a measure."""
@@ -160,6 +178,7 @@ def cell_hash(cell: Mapping[str, Any]) -> str:
     The same in every process, and whatever the order of the settings.
     """
     determining = {name: cell[name] for name in ("measure", "settings", "seed", "lengths")}
+    determining["measure"] = RECORDED_AS.get(cell["measure"], cell["measure"])
     return hashlib.sha256(_canonical(determining).encode()).hexdigest()
 
 

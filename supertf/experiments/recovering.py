@@ -1,21 +1,21 @@
-"""Cells of the recovery experiment: MLP channels go, a short training makes up for it, beside its control."""
+"""The recovering experiment: MLP channels go, a short training makes up for it, beside its control."""
 
 import copy
 from typing import Any
 
 from supertf.analysis import perplexity
 from supertf.compression import calibrate, plan_structured, pruned, recover, smaller
-from supertf.experiments.description import Experiment
-from supertf.experiments.measure_proofs import APART, loaded
-from supertf.experiments.measure_pruning import AWAY
-from supertf.experiments.measure_smollm2 import text
-from supertf.model import GPT, output_projections, parse
+from supertf.experiments.proofs import APART, loaded
+from supertf.experiments.pruning import AWAY
+from supertf.experiments.smollm2_longer import text
+from supertf.experiments.sweep.description import Experiment
+from supertf.model import LanguageModel, output_projections, parse
 from supertf.superweights import scaled_weights
 
 EXPERIMENT = Experiment(
     name="recovering",
     question="How much of what a fifth of the MLP channels was worth does a minute of training bring back?",
-    measure="measure_recovery:recovered",
+    measure="recovering:recovered",
     settings={
         "model": "smollm2-135m",
         "sparsity": 0.2,
@@ -56,10 +56,10 @@ def recovered(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> 
     calibration = calibrate(model, text(seed + AWAY, APART, tokenizer)[: settings["calibration"]], length)
     plan = plan_structured(model, "channels", settings["sparsity"], calibration, progress=False)
 
-    def quality(of: GPT) -> float:
+    def quality(of: LanguageModel) -> float:
         return perplexity(of, evaluation, length, batch_size=4).perplexity
 
-    def ratio(of: GPT, whole: float) -> float:
+    def ratio(of: LanguageModel, whole: float) -> float:
         with scaled_weights(of, [weight]):
             return quality(of) / whole
 

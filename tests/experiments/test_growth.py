@@ -9,9 +9,9 @@ from planted import planted_model
 from tiny import tiny_config
 from torch.nn import functional as F
 
-from supertf.experiments import measure_growth
-from supertf.experiments.catalogue import EXPERIMENTS
-from supertf.experiments.measure_growth import growth, log_spaced, look
+from supertf.experiments import growth as growing
+from supertf.experiments.growth import growth, log_spaced, look
+from supertf.experiments.sweep.catalogue import EXPERIMENTS
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
 from supertf.training.settings import TrainResult
@@ -78,9 +78,9 @@ def test_the_steepest_weight_is_the_one_whose_shrinking_costs_most():
     for layer in range(2):
         for out in range(4):
             for into in range(3):
-                with measure_growth.scaled_weights(model, [(layer, out, into)], 1 - 1e-4):
-                    costs[layer, out, into] = float(measure_growth.loss(model, rows))
-    assert measure_growth.steepest_weight(model, rows) == max(costs, key=costs.get)
+                with growing.scaled_weights(model, [(layer, out, into)], 1 - 1e-4):
+                    costs[layer, out, into] = float(growing.loss(model, rows))
+    assert growing.steepest_weight(model, rows) == max(costs, key=costs.get)
 
 
 def test_looking_leaves_the_model_and_the_random_numbers_as_they_were():
@@ -128,8 +128,8 @@ def test_windows_begin_with_bos_or_not_in_training_and_in_the_looks(monkeypatch,
         seen["rows"] = rows
         return {"most": {}}
 
-    monkeypatch.setattr(measure_growth, "train", no_training)
-    monkeypatch.setattr(measure_growth, "look", no_look)
+    monkeypatch.setattr(growing, "train", no_training)
+    monkeypatch.setattr(growing, "look", no_look)
     growth(settings_of(next(iter(GROWTH.variants)), bos=bos, windows=6), 0, ())
     assert seen["bos in training"] == bos
     assert bool((seen["rows"][:, 0] == seen["bos"]).all()) == bos
@@ -137,9 +137,7 @@ def test_windows_begin_with_bos_or_not_in_training_and_in_the_looks(monkeypatch,
 
 
 def test_an_interrupted_training_is_no_result(monkeypatch):
-    monkeypatch.setattr(
-        measure_growth, "train", lambda config, *_, **__: TrainResult(GPT(config), interrupted=True)
-    )
+    monkeypatch.setattr(growing, "train", lambda config, *_, **__: TrainResult(GPT(config), interrupted=True))
     with pytest.raises(KeyboardInterrupt):
         growth(settings_of(next(iter(GROWTH.variants))), 0, ())
 

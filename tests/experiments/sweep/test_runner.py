@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from supertf.errors import UserError
-from supertf.experiments import cells
-from supertf.experiments.catalogue import EXPERIMENTS
-from supertf.experiments.description import cell_hash
-from supertf.experiments.runner import SweepInterrupted, run
+from supertf.experiments.sweep import cells
+from supertf.experiments.sweep.catalogue import EXPERIMENTS
+from supertf.experiments.sweep.description import cell_hash
+from supertf.experiments.sweep.runner import SweepInterrupted, run
 from supertf.files import cache_dir, read_json, seal, write_json
 
 ORDER = [
@@ -279,7 +279,7 @@ def sleeping_sweep(toy, tmp_path):
     code = f"""
 import json, sys
 from supertf.cli import main as cli
-from supertf.experiments import catalogue
+from supertf.experiments.sweep import catalogue
 toy = catalogue.Experiment.from_dict(json.load(open({str(description)!r})))
 catalogue.EXPERIMENTS["toy"] = toy
 sys.exit(cli.main(["experiment", "run", "toy", "--jobs", "2", "--set", 'mishap=["sleep", 1]']))

@@ -11,12 +11,12 @@ from typing import Any
 from tqdm import tqdm
 
 from supertf.errors import UserError
-from supertf.experiments.catalogue import EXPERIMENTS
-from supertf.experiments.catalogue import experiment as registered
-from supertf.experiments.cells import Record, compute, kept, made_with
-from supertf.experiments.description import Experiment, cell_hash
-from supertf.experiments.engine import connected, unordered
-from supertf.experiments.results import Results
+from supertf.experiments.sweep.catalogue import EXPERIMENTS
+from supertf.experiments.sweep.catalogue import experiment as registered
+from supertf.experiments.sweep.cells import Record, compute, kept, made_with
+from supertf.experiments.sweep.description import Experiment, cell_hash
+from supertf.experiments.sweep.engine import connected, unordered
+from supertf.experiments.sweep.results import Results
 from supertf.files import cache_dir, seal, write_json
 
 

@@ -1,4 +1,4 @@
-"""Cells of the quantization experiment: one scheme on the real model, weights held out or activations spared.
+"""The quantizing experiment: one scheme on the real model, weights held out or activations spared.
 
 Weights: nothing held out, the super weight, the set of weights that the lab found to matter, the super
 weight's whole column; and two controls, as many random weights as the set has, of the same matrices, and a
@@ -24,9 +24,9 @@ from supertf.compression import (
     quantized_activations,
     super_activations,
 )
-from supertf.experiments.description import Experiment
-from supertf.experiments.measure_proofs import APART, ROW_507, loaded
-from supertf.experiments.measure_smollm2 import text
+from supertf.experiments.proofs import APART, ROW_507, loaded
+from supertf.experiments.smollm2_longer import text
+from supertf.experiments.sweep.description import Experiment
 from supertf.model import Coordinate, LanguageModel, matrices, output_projections, parse
 from supertf.superweights import random_weights
 
@@ -35,7 +35,7 @@ AWAY = 5  # texts between the one that is evaluated and the one that calibrates
 EXPERIMENT = Experiment(
     name="quantizing",
     question="What do few bits cost SmolLM2-135M, and when does it help to hold super weights out?",
-    measure="measure_quantization:quantized_quality",
+    measure="quantizing:quantized_quality",
     settings={
         "model": "smollm2-135m",
         "windows": 4,
@@ -150,7 +150,7 @@ def quantized_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, .
 
 def kept(found: Quantization) -> dict[str, Any]:
     """What became of the watched weights, and the errors of the matrices."""
-    worst = max(found.errors, key=found.errors.get)
+    worst = max(found.errors, key=found.errors.__getitem__)
     return {
         "after": [fate.after for fate in found.fates],
         "error": sum(found.errors.values()) / len(found.errors),

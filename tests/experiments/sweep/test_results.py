@@ -6,9 +6,9 @@ import json
 import pytest
 
 from supertf.errors import UserError
-from supertf.experiments.catalogue import EXPERIMENTS
-from supertf.experiments.results import Results, recorded
-from supertf.experiments.runner import run
+from supertf.experiments.sweep.catalogue import EXPERIMENTS
+from supertf.experiments.sweep.results import Results, recorded
+from supertf.experiments.sweep.runner import run
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def results(toy):
 @pytest.fixture
 def place(toy, monkeypatch, tmp_path):
     """`toy` is a registered experiment; the file of its recorded results."""
-    monkeypatch.setattr("supertf.experiments.results.RECORDED", tmp_path)
+    monkeypatch.setattr("supertf.experiments.sweep.results.RECORDED", tmp_path)
     monkeypatch.setitem(EXPERIMENTS, "toy", toy)
     return tmp_path / "toy.json"
 

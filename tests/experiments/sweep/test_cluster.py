@@ -7,9 +7,9 @@ import distributed
 import pytest
 
 from supertf.errors import UserError
-from supertf.experiments.cells import measure_of
-from supertf.experiments.description import cell_hash
-from supertf.experiments.runner import run
+from supertf.experiments.sweep.cells import measure_of
+from supertf.experiments.sweep.description import cell_hash
+from supertf.experiments.sweep.runner import run
 
 pytestmark = pytest.mark.slow  # workers import torch
 
@@ -71,7 +71,7 @@ def test_a_killed_worker_s_cell_is_measured_by_another_unless_it_kills_that_too(
 
 
 def test_no_workers_no_scheduler_and_no_package_are_one_line(toy, monkeypatch):
-    monkeypatch.setattr("supertf.experiments.dask_cluster.PATIENCE", 1)
+    monkeypatch.setattr("supertf.experiments.sweep.dask_cluster.PATIENCE", 1)
     with (
         distributed.LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None) as empty,
         pytest.raises(UserError, match=r"has no workers: dask worker tcp://127.* --nthreads 1"),
@@ -81,7 +81,7 @@ def test_no_workers_no_scheduler_and_no_package_are_one_line(toy, monkeypatch):
         run(toy, backend="dask", scheduler="tcp://127.0.0.1:9")
     with pytest.raises(UserError, match="no dask scheduler answers at ftp://nowhere: "):
         run(toy, backend="dask", scheduler="ftp://nowhere")
-    monkeypatch.delitem(sys.modules, "supertf.experiments.dask_cluster")
+    monkeypatch.delitem(sys.modules, "supertf.experiments.sweep.dask_cluster")
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(UserError, match=r"backend 'dask' needs a package \(.*distributed.*pip install dist"):
         run(toy, backend="dask", scheduler="tcp://127.0.0.1:9")

@@ -1,8 +1,8 @@
-"""Where log n comes from: learn a factor p_n for each number of visible keys n, then ask which curve it is.
+"""The free_scale experiment: a factor p_n is learned for each number of visible keys n; which curve is it?
 
-The argument of Nakanishi (2025, arXiv 2501.19399). All p_n start at 1 and nothing ties them together, so any
-function of n could come out. Task lengths are spaced evenly in log n and drawn equally often, so that each
-octave of n counts the same in the fit.
+Where log n comes from: the argument of Nakanishi (2025, arXiv 2501.19399). All p_n start at 1 and nothing
+ties them together, so any function of n could come out. Task lengths are spaced evenly in log n and drawn
+equally often, so that each octave of n counts the same in the fit.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ import numpy as np
 
 from supertf.data import Task
 from supertf.errors import UserError
-from supertf.experiments.description import Experiment
+from supertf.experiments.sweep.description import Experiment
 from supertf.training import TaskResult, TaskSettings, task_config, train_on_task
 
 EXPERIMENT = Experiment(
     name="free_scale",
     question="Free to learn one factor per number of visible keys: does a model ask for log n?",
-    measure="measure_free_scale:scale",
+    measure="free_scale:scale",
     settings={"family": "majority", "queries": 4, "steps": 1000, "model": {"n_layer": 1, "n_head": 1}},
     variants={
         "majority": {},

@@ -1,10 +1,10 @@
-"""Cells of the experiment on the real model: SmolLM2-135M beyond the 8,192 tokens of its training."""
+"""The smollm2_longer experiment: SmolLM2-135M beyond the 8,192 tokens of its training."""
 
 from typing import Any
 
 from supertf.analysis import loss_by_position
 from supertf.data import iter_documents, load_tokenizer
-from supertf.experiments.description import Experiment
+from supertf.experiments.sweep.description import Experiment
 from supertf.model import Tokenizer, load_model, with_changes
 
 MODEL = "smollm2-135m"
@@ -13,7 +13,7 @@ PIECE = 1024  # positions whose losses are averaged
 EXPERIMENT = Experiment(
     name="smollm2_longer",
     question="Does anything without training let SmolLM2-135M read twice the 8,192 tokens it was trained on?",
-    measure="measure_smollm2:longer",
+    measure="smollm2_longer:longer",
     settings={"changes": {}},
     variants={
         "as trained": {},

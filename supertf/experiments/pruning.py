@@ -1,4 +1,4 @@
-"""Cells of the pruning experiment: one method on the real model, at many sparsities, with weights protected.
+"""The pruning experiment: one method on the real model, at many sparsities, with weights protected.
 
 At each sparsity three plans are compared: nothing protected, the weights that the lab found to matter, and as
 many random weights of the same matrices, the control. And since most methods keep those weights anyway: what
@@ -22,9 +22,9 @@ from supertf.compression import (
     pruned,
 )
 from supertf.data import Text
-from supertf.experiments.description import Experiment
-from supertf.experiments.measure_proofs import APART, ROW_507, loaded
-from supertf.experiments.measure_smollm2 import text
+from supertf.experiments.proofs import APART, ROW_507, loaded
+from supertf.experiments.smollm2_longer import text
+from supertf.experiments.sweep.description import Experiment
 from supertf.model import Coordinate, LanguageModel, output_projections, parse
 from supertf.superweights import scaled_weights
 
@@ -36,7 +36,7 @@ WHOLE = [0.05, 0.1, 0.2, 0.3]  # of channels and heads, where less does more
 EXPERIMENT = Experiment(
     name="pruning",
     question="What does each way of pruning cost SmolLM2-135M, and does it help to protect super weights?",
-    measure="measure_pruning:pruned_quality",
+    measure="pruning:pruned_quality",
     settings={
         "model": "smollm2-135m",
         "windows": 4,
@@ -103,7 +103,8 @@ def pruned_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]
 
     dense, points = measured(model), []
     for sparsity in settings["sparsities"]:
-        bare, found = None, {}
+        bare: Pruning | DynamicPruning | None = None
+        found: dict[str, Any] = {}
         for shield, protect in shields.items():
             plan = plan_pruning(
                 model,
@@ -132,10 +133,12 @@ def pruned_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]
 def point(plan: Pruning | DynamicPruning, row: Row) -> dict[str, Any]:
     """What a plan does: perplexity, the share that goes of all weights or of the work, and of each watched
     weight."""
-    if row.skipped is None:
-        removed, gone = plan.sparsity, [float(fate.removed) for fate in plan.fates]
-    else:
+    gone: list[float | None]
+    if row.skipped is not None:
         removed, gone = row.skipped.work, [fate.dropped for fate in row.fates]
+    else:
+        assert isinstance(plan, Pruning)  # of others the row says what was skipped
+        removed, gone = plan.sparsity, [float(fate.removed) for fate in plan.fates]
     return {
         "perplexity": row.perplexity,
         "removed": removed,
@@ -148,6 +151,7 @@ def alike(plan: Pruning | DynamicPruning, other: Pruning | DynamicPruning) -> bo
     """Whether two plans of one method do the same to every matrix."""
     if isinstance(plan, DynamicPruning):
         return not any(cut.held is not None and cut.held.any() for cut in plan.cuts.values())
+    assert isinstance(other, Pruning)  # of the same method
     parts = ((plan.removed, other.removed), (plan.changed, other.changed))
     return all(torch.equal(ours[name], theirs[name]) for ours, theirs in parts for name in ours)
 

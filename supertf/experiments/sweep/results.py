@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from supertf.errors import UserError
-from supertf.experiments.catalogue import experiment
-from supertf.experiments.cells import module_of
-from supertf.experiments.code_identity import code_of, differing
-from supertf.experiments.description import Experiment
+from supertf.experiments.sweep.catalogue import experiment
+from supertf.experiments.sweep.cells import module_of
+from supertf.experiments.sweep.code_identity import code_of, differing
+from supertf.experiments.sweep.description import Experiment
 from supertf.files import atomic_path, is_sealed, read_json, seal
 
 FORMAT = "supertf experiment results 1"
-RECORDED = Path(__file__).parent / "recorded"
+RECORDED = Path(__file__).parents[1] / "recorded"
 
 
 @dataclasses.dataclass(frozen=True)
