@@ -26,7 +26,7 @@ from supertf.cli.options import (
 )
 from supertf.cli.parsing import Command
 from supertf.cli.printing import print_result
-from supertf.compression import FAMILY, METHODS, needs_text, of_family
+from supertf.compression import FAMILY, METHODS, OPTIONS, needs_text, of_family
 from supertf.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 
 ONLY_FOR = {  # options that not all methods have
     "scope": tuple(name for name, own in METHODS.items() if len(own.scopes) > 1),
-    "pattern": of_family("static"),
-    "matrices": (*of_family("static"), "inputs", "top"),
-    "score": of_family("structured"),
+    **{option: OPTIONS[option] for option in ("pattern", "matrices", "score")},
     "save": (*of_family("static"), *of_family("structured")),
     "refit_windows": (*of_family("structured"), *of_family("dynamic")),
 }

@@ -102,10 +102,10 @@ def adder(
     return add
 
 
-def check_calibration(
+def needed_calibration(
     method: str, needs: str, found: dict[str, Projection], calibration: Calibration | None
-) -> None:
-    """`UserError` unless the calibration has what the method needs of every matrix."""
+) -> Calibration:
+    """The calibration, which has what the method needs of every matrix, or `UserError`."""
     if calibration is None:
         raise UserError(f"{method} needs a calibration: give `calibrate(model, ids)` of a short text")
     if needs == "products" and not calibration.products:
@@ -117,3 +117,4 @@ def check_calibration(
                 f"the calibration has {inputs} inputs of {name}, which has {matrix.weight.shape[1]}: "
                 "calibrate this model, with the same kinds of matrices"
             )
+    return calibration

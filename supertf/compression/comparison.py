@@ -5,16 +5,16 @@ import copy
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import torch
-from rich.console import Group
-from torch import Tensor, nn
+from rich.console import Group, RenderableType
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from supertf.analysis import perplexity
-from supertf.compression.fate import Fate
+from supertf.compression.fate import Fate, untouched
 from supertf.compression.pruning.dynamic import DynamicPruning, Skipped
 from supertf.compression.pruning.static import Pruning
 from supertf.compression.quantization.plan import Quantization
@@ -25,7 +25,6 @@ from supertf.model import (
     Coordinate,
     LanguageModel,
     Projection,
-    check_coordinate,
     generate,
     matrices,
     output_projections,
@@ -35,8 +34,8 @@ from supertf.superweights import coordinates, measured, ratio
 from supertf.tables import Tabular, number
 
 PROMPT = "The capital of France is"
-Plan = Pruning | DynamicPruning | Quantization
-Variant = nn.Module | Plan | tuple[nn.Module, AbstractContextManager[Any]]
+Plan: TypeAlias = Pruning | DynamicPruning | Quantization
+Variant: TypeAlias = LanguageModel | Plan | tuple[LanguageModel, AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class Comparison(Tabular):
 
     def __rich__(self) -> Group:
         """For `rich.print`: the watched weights below."""
-        below = ["", self.fates] if self.found[0].fates else []
+        below: list[RenderableType] = ["", self.fates] if self.found[0].fates else []
         return Group(super().__rich__(), *below)
 
     def _repr_html_(self) -> str:
@@ -210,10 +209,7 @@ def measure_variant(
 ) -> Row:
     """One row of `compare`, which says what is taken; base: the model's own loss, None where this is it."""
     text, watch = as_text(model, text), coordinates(watch)
-    whole = output_projections(model)
-    for one in watch:
-        check_coordinate(whole, one)
-    before = {one: whole[one[0]].weight[one[1:]].item() for one in watch}
+    whole, watched = output_projections(model), untouched(model, watch)
     other, context = running(model, variant, watch)
 
     def loss(of: LanguageModel) -> float:
@@ -226,7 +222,7 @@ def measure_variant(
         skipped = copy.deepcopy(found) if isinstance(found, Skipped) else None  # of this text alone
         zero = sparsity_of(other) if skipped is None else share(skipped)
         now = output_projections(other)
-        fates = tuple(fate_of(whole, now, one, before[one], skipped) for one in watch)
+        fates = tuple(fate_of(fate, whole, now, skipped) for fate, _ in watched)
         started = time.perf_counter()
         said = None if tokenizer is None else continued(other, tokenizer, prompt, max_new_tokens)
         seconds = {"loss": measuring, "text": time.perf_counter() - started}
@@ -244,9 +240,9 @@ def as_text(model: LanguageModel, text: Text | Sequence[int] | Tensor) -> Text:
 
 def running(
     model: LanguageModel, variant: Variant, watch: list[Coordinate]
-) -> tuple[nn.Module, AbstractContextManager[Any]]:
+) -> tuple[LanguageModel, AbstractContextManager[Any]]:
     """The model of a variant, and the context in which it runs."""
-    if isinstance(variant, nn.Module):
+    if isinstance(variant, LanguageModel):
         return variant, contextlib.nullcontext()
     if isinstance(variant, tuple):
         return variant
@@ -266,24 +262,18 @@ def is_cut(model: LanguageModel, plan: DynamicPruning, weight: Coordinate) -> bo
     return plan.method == "gate" or (cut is not None and cut.axes is None)
 
 
-def fate_of(
-    whole: list[Projection],
-    now: list[Projection],
-    weight: Coordinate,
-    before: float,
-    skipped: Skipped | None,
-) -> Fate:
-    """What became of one weight in the variant that runs now."""
-    layer, out, into = weight
+def fate_of(fate: Fate, whole: list[Projection], now: list[Projection], skipped: Skipped | None) -> Fate:
+    """What became of one weight, whose fate was to stay, in the variant that runs now."""
+    layer, out, into = fate.coordinate
     if skipped is not None:
-        dropped, tokens = skipped.watched.get(weight, (0, 0))
-        return Fate(weight, before, before, dropped=dropped / tokens if tokens else None)
+        dropped, tokens = skipped.watched.get(fate.coordinate, (0, 0))
+        return replace(fate, dropped=dropped / tokens if tokens else None)
     old, after = whole[layer].weight, now[layer].weight
     if after.shape != old.shape:  # a smaller model: the weight is there if its whole column is, as it was
         there = bool((after == old[:, into, None].to(after)).all(0).any())
-        return Fate(weight, before, before if there else None, removed=not there)
+        return replace(fate, after=fate.before if there else None, removed=not there)
     value = after[out, into].item()
-    return Fate(weight, before, value, removed=value == 0 and before != 0)
+    return replace(fate, after=value, removed=value == 0 and fate.before != 0)
 
 
 def sparsity_of(model: LanguageModel) -> float:
@@ -300,7 +290,7 @@ def share(skipped: Skipped) -> float:
 
 def bytes_of(model: LanguageModel, variant: Variant) -> float:
     """What the parameters take; those that a plan rounds, in its few bits."""
-    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    size: float = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     if isinstance(variant, Quantization):
         size += variant.bytes - sum(value.numel() * value.element_size() for value in variant.values.values())
     return size

@@ -1,8 +1,11 @@
 """What becomes of single weights that one watches."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from supertf.model import Coordinate
+from torch import nn
+
+from supertf.model import Coordinate, output_projections, places
 
 
 @dataclass(frozen=True)
@@ -29,4 +32,16 @@ class Fate:
     @property
     def chosen(self) -> bool:
         """Whether the method would remove it if nothing were protected."""
-        return self.rank is not None and self.rank < self.going
+        return self.rank is not None and self.going is not None and self.rank < self.going
+
+
+def untouched(
+    model: nn.Module, watch: Collection[Coordinate], protect: Collection[Coordinate] = ()
+) -> list[tuple[Fate, str]]:
+    """The fate of each watched weight if nothing is done to it, and its matrix's name; `UserError` on weights
+    outside the model."""
+    found, projections = [], output_projections(model)
+    for coordinate, (name, out, into) in zip(watch, places(model, watch), strict=True):
+        value = projections[coordinate[0]].weight[out, into].item()
+        found.append((Fate(coordinate, value, value, protected=coordinate in protect), name))
+    return found

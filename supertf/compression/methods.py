@@ -2,12 +2,15 @@
 
 Nothing heavy is imported: the command line takes its choices from here.
 
-static      single weights become zero, the same for all tokens: `pruning_plan`
-structured  whole channels or heads become zero, so that they can be left out: `structured`
-dynamic     inputs are dropped, others for every token: `dynamic_pruning`
+static      single weights become zero, the same for all tokens: `pruning.static`
+structured  whole channels or heads become zero, so that they can be left out: `pruning.structured`
+dynamic     inputs are dropped, others for every token: `pruning.dynamic`
 """
 
 from dataclasses import dataclass
+from typing import Any
+
+from supertf.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,23 @@ FAMILY = {name: method.family for name, method in METHODS.items()}
 def of_family(family: str) -> tuple[str, ...]:
     """The names of a family's methods."""
     return tuple(name for name, own in FAMILY.items() if own == family)
+
+
+OPTIONS = {  # those that not all methods have
+    "pattern": of_family("static"),
+    "scope": of_family("static"),
+    "score": of_family("structured"),
+    "matrices": (*of_family("static"), "inputs", "top"),
+}
+
+
+def check_method(method: str, **options: Any) -> None:
+    """`UserError` on an unknown method, and on one of OPTIONS that it does not have but was given."""
+    if method not in METHODS:
+        raise UserError(f"unknown pruning method {method!r}; choose from {', '.join(METHODS)}")
+    for name, value in options.items():
+        if value is not None and method not in OPTIONS[name]:
+            raise UserError(f"{name} is for {', '.join(OPTIONS[name])}, not for {method}: leave it out")
 
 
 def needs_text(method: str, score: str | None = None) -> bool:

@@ -2,16 +2,16 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 from torch import Tensor
 
 from supertf.compression.calibration import Calibration, calibrate
-from supertf.compression.methods import FAMILY, METHODS, needs_text
+from supertf.compression.methods import FAMILY, METHODS, check_method, needs_text
 from supertf.compression.pruning.dynamic import DynamicPruning, Skipped, dynamically_pruned, plan_dynamic
 from supertf.compression.pruning.input_quantiles import InputSizes, input_sizes
 from supertf.compression.pruning.static import Pruning, plan_static
-from supertf.compression.pruning.structured import UNITS, check_class, plan_structured, smaller
+from supertf.compression.pruning.structured import UNITS, plan_structured, smaller, structured_model
 from supertf.compression.quantization.plan import Quantization, plan_quantization
 from supertf.compression.quantization.rounding import Scheme
 from supertf.compression.replaced_weights import Model, replaced_copy, replaced_weights
@@ -20,9 +20,9 @@ from supertf.errors import UserError
 from supertf.model import LanguageModel
 from supertf.superweights import coordinates
 
-LENGTH = 512  # tokens of a window, where a text does not say
-Known = Calibration | InputSizes | None
-Read = Text | Sequence[int] | Tensor  # a text to calibrate with
+LENGTH = 512  # tokens of a window where a text does not say, or as many as the model reads
+Known: TypeAlias = Calibration | InputSizes | None  # of a text's activations
+Read: TypeAlias = Text | Sequence[int] | Tensor  # a text to calibrate with
 
 
 def prune(model: Model, method: str | Pruning, **options: Any) -> Model:
@@ -55,7 +55,9 @@ def prune(model: Model, method: str | Pruning, **options: Any) -> Model:
             f"{plan.method} drops other inputs for every token, which no copy can hold: use "
             "`with pruned(model, ...)`"
         )
-    return smaller(model, plan) if plan.method in UNITS else replaced_copy(model, plan.replacement())
+    if plan.method in UNITS:
+        return cast(Model, smaller(model, plan))  # which refuses models of another class than its result
+    return replaced_copy(model, plan.replacement())
 
 
 @contextlib.contextmanager
@@ -125,21 +127,27 @@ def plan_pruning(
         UserError: an unknown method, or an option that it does not have, or out of range; a calibration that
             is missing or of other matrices; a weight outside the model; weights that are not finite.
     """
-    check_method(method)
-    given = calibration
-    if not isinstance(given, Calibration | InputSizes | None):
-        given = calibration_for(model, method, given, matrices, score)
-    protect, watch, family = coordinates(protect), coordinates(watch), FAMILY[method]
+    check_method(method, pattern=pattern, scope=scope, score=score, matrices=matrices)
+    family, known = FAMILY[method], calibration
+    if not isinstance(known, Calibration | InputSizes | None):
+        known = calibration_for(model, method, known, matrices, score)
+    sums = known if isinstance(known, Calibration) else None
+    sizes = known if isinstance(known, InputSizes) else None
+    protect, watch = coordinates(protect), coordinates(watch)
+    if family == "dynamic" and sparsity is not None:
+        return plan_dynamic(model, method, sparsity, sizes, protect, matrices)
+    if isinstance(sparsity, Mapping):
+        raise UserError(
+            f"{method} takes one sparsity for all matrices, such as 0.5, and was given {sparsity}"
+        )
     if family == "static":
         return plan_static(
-            model, method, sparsity, given, protect, watch, scope, pattern, seed, matrices, progress
+            model, method, sparsity, sums, protect, watch, scope, pattern, seed, matrices, progress
         )
-    if family == "structured":
-        score = score or "activation"
-        return plan_structured(
-            model, method, sparsity, given, protect, watch, score, seed=seed, progress=progress
-        )
-    return plan_dynamic(model, method, sparsity, given, protect, matrices)
+    if sparsity is None:
+        raise UserError("give a sparsity, such as 0.5")
+    score = score or "activation"
+    return plan_structured(model, method, sparsity, sums, protect, watch, score, seed=seed, progress=progress)
 
 
 def calibration_for(
@@ -155,13 +163,10 @@ def calibration_for(
     """
     check_method(method)
     if FAMILY[method] == "structured":
-        check_class(model)
+        structured_model(model)
     if not needs_text(method, score):
         return None
-    if isinstance(text, Text):
-        ids, length = text.windows().flatten(), text.length
-    else:
-        ids, length = text, min(LENGTH, model.config.n_ctx)
+    ids, length = in_windows(model, text)
     needs = METHODS[method].needs
     if needs in ("inputs", "gate"):
         return input_sizes(model, ids, length, needs, matrices)
@@ -169,10 +174,11 @@ def calibration_for(
     return calibrate(model, ids, length, needs == "products", kinds)
 
 
-def check_method(method: str) -> None:
-    """`UserError` on an unknown method."""
-    if method not in METHODS:
-        raise UserError(f"unknown pruning method {method!r}; choose from {', '.join(METHODS)}")
+def in_windows(model: LanguageModel, text: Read) -> tuple[Sequence[int] | Tensor, int]:
+    """A text's token ids (N,) and how many of them make a window, where it does not say as `LENGTH` does."""
+    if isinstance(text, Text):
+        return text.windows().flatten(), text.length
+    return text, min(LENGTH, model.config.n_ctx)
 
 
 def quantize(model: Model, scheme: Scheme | str | Quantization, **options: Any) -> Model:
@@ -226,8 +232,6 @@ def quantization_of(
         return scheme
     given = options.get("calibration")
     if given is not None and not isinstance(given, Calibration):
-        ids, length = given, LENGTH
-        if isinstance(given, Text):
-            ids, length = given.windows().flatten(), given.length
+        ids, length = in_windows(model, given)
         options = {**options, "calibration": calibrate(model, ids, length, kinds=options.get("matrices"))}
     return plan_quantization(model, scheme, **options)

@@ -146,7 +146,7 @@ def plan_dynamic(
             held.setdefault(name, none)[channel] = True
     cuts = {}
     for name, share in shares.items():
-        threshold = None if method == "top" else sizes.threshold(name, share)
+        threshold = sizes.threshold(name, share) if sizes and method != "top" else None
         axes = sizes.axes.get(name) if sizes else None
         cuts[name] = Cut(widths[name], share, threshold, held.get(name), axes)
         if name in held:
@@ -188,11 +188,11 @@ def check_sizes(method: str, widths: Mapping[str, int], sizes: InputSizes | None
             f'`input_sizes(model, ids, of="{of}")`'
         )
     for name, width in widths.items():
-        given = sizes.widths.get(name, 0)
-        if given != width:
+        measured = sizes.widths.get(name, 0)
+        if measured != width:
             raise UserError(
-                f"the sizes given are of {given} {of} of {name}, which has {width}: measure this model, with "
-                "the same kinds of matrices"
+                f"the sizes given are of {measured} {of} of {name}, which has {width}: measure this model, "
+                "with the same kinds of matrices"
             )
 
 

@@ -102,7 +102,8 @@ def gates(model: LanguageModel) -> dict[str, nn.Module]:
     """The c_fc of every layer by name; `UserError` unless they are SwiGLU's."""
     if not isinstance(model, GPT) or model.config.mlp != "swiglu":
         raise UserError("gate thresholds need a SwiGLU model of this lab: use method inputs for others")
-    return {f"h.{layer}.mlp.c_fc": block.mlp.c_fc for layer, block in enumerate(model.h)}
+    names = [f"h.{layer}.mlp.c_fc" for layer in range(model.config.n_layer)]
+    return {name: model.get_submodule(name) for name in names}
 
 
 def input_collector(parts: list[Tensor], axes: Tensor | None) -> Callable[[nn.Module, tuple[Any, ...]], None]:

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from supertf.compression.own_model import as_gpt
 from supertf.data import batches, check_vocabulary
 from supertf.errors import UserError
-from supertf.model import GPT, matrices, with_changes
+from supertf.model import GPT, LanguageModel, matrices, with_changes
 from supertf.training import learning_rate, make_optimizer, sliced_head
 
 WARMUP = 0.1  # of the steps, from a learning rate of 0
@@ -34,10 +35,10 @@ class Recovery:
 
 @torch.enable_grad()
 def recover(
-    model: GPT,
+    model: LanguageModel,
     ids: Sequence[int] | Tensor,
     steps: int = 100,
-    teacher: GPT | None = None,
+    teacher: LanguageModel | None = None,
     length: int = 128,
     batch_size: int = 4,
     lr: float = 1e-4,
@@ -54,8 +55,7 @@ def recover(
     Raises `UserError` on a model that is not in float32 or float64, on a text of another vocabulary or
     shorter than a batch, on numbers out of range, and when the loss stops being finite.
     """
-    if not isinstance(model, GPT):
-        raise UserError(f"recover trains this package's GPT, not {type(model).__name__}: use `load_model`")
+    model = as_gpt(model, "recover trains")
     for name, value in (("steps", steps), ("length", length), ("batch_size", batch_size)):
         if value < 1:
             raise UserError(f"{name} is {value}, expected at least 1")
@@ -97,7 +97,8 @@ def recover(
                 raise UserError(f"the loss of step {step} is {loss.item()}: try a smaller lr than {lr}")
             loss.backward()
             for weight, removed in zeros:  # no gradient and no weight decay: AdamW leaves them at 0
-                weight.grad.masked_fill_(removed, 0.0)
+                if weight.grad is not None:  # else the user has frozen it
+                    weight.grad.masked_fill_(removed, 0.0)
             torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -108,7 +109,7 @@ def recover(
     return result
 
 
-def divergence(student: GPT, teacher: GPT, inputs: Tensor) -> Tensor:
+def divergence(student: GPT, teacher: LanguageModel, inputs: Tensor) -> Tensor:
     """KL divergence from the teacher's next-token probabilities to the student's, a mean over the tokens in
     nats. inputs: (B, T) int64."""
     with torch.no_grad():

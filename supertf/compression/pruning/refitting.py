@@ -20,20 +20,21 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from supertf.compression.calibration import check_finite, windows_of
+from supertf.compression.own_model import as_gpt
 from supertf.compression.pruning.dynamic import DynamicPruning, dynamically_pruned
 from supertf.device import in_float64
 from supertf.errors import UserError
-from supertf.model import GPT, Block, Layout, with_changes
+from supertf.model import GPT, Block, LanguageModel, Layout, with_changes
 
 BATCH = 8  # windows
 
 
 @torch.no_grad()
 def refit(
-    model: GPT,
+    model: LanguageModel,
     ids: Sequence[int] | Tensor,
     plan: DynamicPruning | None = None,
-    teacher: GPT | None = None,
+    teacher: LanguageModel | None = None,
     length: int = 512,
     kinds: Iterable[str] = ("mlp.c_proj",),
     prior: float = 1000.0,
@@ -53,7 +54,8 @@ def refit(
     RMSNorm makes of them. Raises `UserError` on other models, a teacher of other sizes, weights that were set
     to zero one by one (they would not stay zero), kinds or a prior out of range, and as `calibrate` does.
     """
-    teacher, kinds = model if teacher is None else teacher, list(kinds)
+    model, kinds = as_gpt(model, "refit is for"), list(kinds)
+    teacher = model if teacher is None else as_gpt(teacher, "refit is for")
     check_refit(model, teacher, kinds, prior)
     windows = windows_of(model, ids, length)[:, 0].to(model.device).split(BATCH)  # each (B, T)
     copy = with_changes(model).eval()
@@ -65,7 +67,8 @@ def refit(
         layers = tqdm(pairs, "refitting", len(copy.h), leave=False, disable=not progress)
         for layer, (taught, block) in enumerate(layers):
             for kind, half in HALVES.items():
-                projection, inputs = block.get_submodule(kind), []
+                projection = block.get_submodule(kind)
+                inputs: list[Tensor] = []
                 with projection.register_forward_pre_hook(keeper(inputs)):  # behind the plan's own hook
                     for i, where in enumerate(places):
                         wanted[i] = wanted[i] + half(taught, wanted[i], where)
@@ -125,9 +128,6 @@ def fitted(
 
 def check_refit(model: GPT, teacher: GPT, kinds: list[str], prior: float) -> None:
     """`UserError` unless the model can be refitted to the teacher."""
-    for one in (model, teacher):
-        if not isinstance(one, GPT):
-            raise UserError(f"refit is for this package's GPT, not {type(one).__name__}: use `load_model`")
     sizes = [(len(one.h), one.config.n_embd, one.config.vocab_size) for one in (model, teacher)]
     if sizes[0] != sizes[1]:
         raise UserError(
@@ -140,7 +140,7 @@ def check_refit(model: GPT, teacher: GPT, kinds: list[str], prior: float) -> Non
         raise UserError(f"prior is {prior}, expected a positive number of tokens such as 1000")
     for layer, (block, taught) in enumerate(zip(model.h, teacher.h, strict=True)):
         for kind in kinds:
-            weight, whole = (one.get_submodule(kind).weight for one in (block, taught))
+            weight, whole = (one.get_parameter(f"{kind}.weight") for one in (block, taught))
             if weight.shape == whole.shape and ((weight == 0) & (whole != 0)).any():
                 raise UserError(
                     f"h.{layer}.{kind} has weights that were set to zero, and fitted anew they would not "

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from supertf.compression.calibration import Calibration, check_calibration
-from supertf.compression.fate import Fate
+from supertf.compression.calibration import Calibration, needed_calibration
+from supertf.compression.fate import Fate, untouched
 from supertf.compression.methods import METHODS, of_family
 from supertf.compression.pruning import scores
 from supertf.compression.pruning.groups import (
@@ -23,12 +23,12 @@ from supertf.compression.pruning.groups import (
     lowest,
     lowest_of,
     parse_pattern,
-    rank,
+    turn_of,
 )
 from supertf.compression.pruning.sparsegpt import BLOCK, sparsegpt
 from supertf.compression.replaced_weights import Replacement, check_matrices
 from supertf.errors import UserError
-from supertf.model import Coordinate, LanguageModel, kind, marks, matrices, output_projections, places
+from supertf.model import Coordinate, LanguageModel, kind, marks, matrices
 
 
 @dataclass(frozen=True)
@@ -106,42 +106,38 @@ def plan_static(
     scope, sparsity, m = resolve_scope(method, sparsity, scope, pattern)
     check_matrices(model, found, m)
     needs = METHODS[method].needs
-    if needs:
-        check_calibration(method, needs, found, calibration)
+    known = needed_calibration(method, needs, found, calibration) if needs else None
+    products = known.products if known else {}
     protect, watch = list(protect), list(watch)
-    protected, watched = marks(model, protect), places(model, watch)
+    protected, watched = marks(model, protect), untouched(model, watch, protect)
 
     removed: dict[str, Tensor] = {}
     changed: dict[str, Tensor] = {}
     scored: dict[str, Tensor] = {}
-    wanted = found if scope == "global" else {name for name, _, _ in watched}
+    wanted = found if scope == "global" else {name for _, name in watched}
     generator = torch.Generator().manual_seed(seed)
     for name, matrix in tqdm(found.items(), desc=f"planning {method}", disable=not progress, leave=False):
         weight, held = matrix.weight.detach(), protected.get(name)
         if method == "sparsegpt":
-            result = sparsegpt(weight, calibration.products[name], sparsity, m, held)
+            result = sparsegpt(weight, products[name], sparsity, m, held)
             score, removed[name], changed[name] = result.scores, result.removed, result.weight
         else:
-            score = getattr(scores, method)(weight, calibration.norms(name) if needs else None, generator)
+            score = getattr(scores, method)(weight, known.norms(name) if known else None, generator)
             if scope != "global":
-                removed[name] = lowest_of(score, m or group_size(scope, weight), sparsity, held)
+                removed[name] = lowest_of(score, group_size(scope, m, weight), sparsity, held)
         if name in wanted:
             scored[name] = score
     if scope == "global":
         removed = lowest_of_all(scored, sparsity, protected)
     fates = []
-    projections = output_projections(model)
-    for coordinate, (name, out, into) in zip(watch, watched, strict=True):
-        weight = projections[coordinate[0]].weight.detach()
-        before = weight[out, into].item()
+    for fate, name in watched:
         if name in found:
+            _, out, into = fate.coordinate
             group, index = group_of(scored, name, out, into, scope, m)
-            gone, going = bool(removed[name][out, into]), how_many(sparsity, len(group))
-            after = 0.0 if gone else changed.get(name, weight)[out, into].item()
-            turn = (rank(group, index), len(group), going)
-            fates.append(Fate(coordinate, before, after, gone, coordinate in protect, None, *turn))
-        else:
-            fates.append(Fate(coordinate, before, before, protected=coordinate in protect))
+            kept = changed[name][out, into].item() if name in changed else fate.before
+            going, gone = how_many(sparsity, len(group)), bool(removed[name][out, into])
+            fate = turn_of(fate, group, index, going, gone, kept)
+        fates.append(fate)
     settings = {
         "sparsity": sparsity,
         "scope": scope,
@@ -149,7 +145,7 @@ def plan_static(
         "seed": seed if method == "random" else None,
         "matrices": list(dict.fromkeys(map(kind, found))),
         "protect": protect,
-        "calibration_tokens": calibration.tokens if needs else None,
+        "calibration_tokens": known.tokens if known else None,
     }
     return Pruning(method, settings, removed, changed, tuple(fates))
 
@@ -163,9 +159,9 @@ def resolve_scope(
     scopes = METHODS[method].scopes
     if scope is not None and scope not in scopes:
         raise UserError(f"scope {scope!r}; {method} compares weights by {' or '.join(scopes)}")
-    if pattern is None and sparsity is None:
-        raise UserError("give a sparsity, such as 0.5, or a pattern, such as 2:4")
     if pattern is None:
+        if sparsity is None:
+            raise UserError("give a sparsity, such as 0.5, or a pattern, such as 2:4")
         check_sparsity(sparsity)
         return scope or scopes[0], sparsity, None
     kept, m = parse_pattern(pattern)
@@ -176,9 +172,9 @@ def resolve_scope(
     return None, 1 - kept / m, m
 
 
-def group_size(scope: str, weight: Tensor) -> int:
-    """Weights that are compared with one another, within a matrix."""
-    return weight.shape[1] if scope == "row" else weight.numel()
+def group_size(scope: str | None, m: int | None, weight: Tensor) -> int:
+    """Weights that are compared with one another, within a matrix: m of an N:M pattern, a row, or all."""
+    return m or (weight.shape[1] if scope == "row" else weight.numel())
 
 
 def lowest_of_all(
@@ -209,5 +205,5 @@ def group_of(
     if scope == "columns":
         block = score.split(BLOCK, dim=1)[into // BLOCK]
         return block.flatten(), out * block.shape[1] + into % BLOCK
-    size = m or group_size(scope, score)
+    size = group_size(scope, m, score)
     return score.flatten().split(size)[index // size], index % size

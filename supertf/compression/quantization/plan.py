@@ -15,10 +15,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from supertf.compression.calibration import Calibration
-from supertf.compression.fate import Fate
+from supertf.compression.fate import Fate, untouched
 from supertf.compression.quantization.rounding import Scheme, block_count, check_block, round_to_nearest
 from supertf.compression.replaced_weights import Replacement, check_matrices
-from supertf.model import Coordinate, LanguageModel, kind, marks, output_projections, places
+from supertf.model import Coordinate, LanguageModel, kind, marks, places
 from supertf.model import matrices as find_matrices
 from supertf.superweights import coordinates
 
@@ -92,7 +92,9 @@ def plan_quantization(
         check_block(name, matrix.weight.shape, scheme.block)
     check_matrices(model, found, None)
     protect, watch = coordinates(protect), coordinates(watch)
-    masks, watched = marks(model, protect), places(model, watch)
+    masks, names = marks(model, protect), [name for name, *_ in places(model, protect)]
+    held = tuple(one for one, name in zip(protect, names, strict=True) if name in found)
+    watched = untouched(model, watch, held)
     squares = calibration.squares if calibration else {}
     values: dict[str, Tensor] = {}
     errors: dict[str, float] = {}
@@ -101,16 +103,11 @@ def plan_quantization(
         values[name] = round_to_nearest(weight, scheme, masks.get(name), squares.get(name), name)
         size = weight.float().square().sum().item()
         errors[name] = (values[name].float() - weight.float()).square().sum().item() / size if size else 0.0
-    held = tuple(
-        one for one, (name, *_) in zip(protect, places(model, protect), strict=True) if name in found
+    fates = tuple(
+        replace(fate, after=values[name][fate.coordinate[1:]].item()) if name in values else fate
+        for fate, name in watched
     )
-    projections = output_projections(model)
-    fates = []
-    for coordinate, (name, out, into) in zip(watch, watched, strict=True):
-        before = projections[coordinate[0]].weight[out, into].item()
-        after = values[name][out, into].item() if name in found else before
-        fates.append(Fate(coordinate, before, after, protected=coordinate in held))
-    return Quantization(scheme, values, errors, held, tuple(fates))
+    return Quantization(scheme, values, errors, held, fates)
 
 
 def holding_out(

@@ -131,8 +131,8 @@ def round_to_nearest(
 
 def importance(weight: Tensor, squares: Tensor | None, name: str) -> Tensor:
     """What a squared error of each weight counts in the output, (out, in); `UserError` without squares."""
-    inputs = 0 if squares is None else len(squares)
-    if inputs != weight.shape[1]:
+    if squares is None or len(squares) != weight.shape[1]:
+        inputs = 0 if squares is None else len(squares)
         raise UserError(
             f"clip=output needs a calibration that has the {weight.shape[1]} inputs of {name}, got {inputs}: "
             "give `calibrate(model, ids)` of a short text, or choose clip=error"
@@ -185,7 +185,7 @@ def span(blocks: Tensor, free: Tensor | None) -> tuple[Tensor, Tensor]:
         return blocks.amin(1, keepdim=True), blocks.amax(1, keepdim=True)
     low = blocks.masked_fill(~free, torch.inf).amin(1, keepdim=True)
     high = blocks.masked_fill(~free, -torch.inf).amax(1, keepdim=True)
-    return tuple(end.masked_fill(~end.isfinite(), 0.0) for end in (low, high))
+    return low.masked_fill(~low.isfinite(), 0.0), high.masked_fill(~high.isfinite(), 0.0)
 
 
 def to_levels(blocks: Tensor, low: Tensor, high: Tensor, limit: Tensor, scheme: Scheme) -> Tensor:

@@ -20,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from supertf.compression.own_model import as_gpt
 from supertf.errors import UserError
-from supertf.model import GPT, replace_product
+from supertf.model import LanguageModel, replace_product
 
 GROUP = 32  # inputs of a row that share a scale and a zero point in 4 bits
 FEW = 8  # rows up to which the 8-bit kernel is no slower than a bfloat16 product with the unpacked codes
@@ -45,7 +46,7 @@ class Packed:
 
 
 @contextlib.contextmanager
-def packed_weights(model: GPT, packing: str) -> Iterator[None]:
+def packed_weights(model: LanguageModel, packing: str) -> Iterator[None]:
     """Run a bfloat16 `model` on the CPU with its linear layers packed while the context lasts.
 
     packing: "bfloat16", "int8" or "int4" (both lossy). The weights themselves are untouched and used again on
@@ -55,6 +56,7 @@ def packed_weights(model: GPT, packing: str) -> Iterator[None]:
     """
     if packing not in PACKINGS:
         raise UserError(f"unknown packing {packing!r}; choose from {', '.join(PACKINGS)}")
+    model = as_gpt(model, "packing is for")
     if model.device.type != "cpu" or model.wte.weight.dtype != torch.bfloat16:
         raise UserError(
             f"packed weights need a bfloat16 model on the CPU, this one is {model.wte.weight.dtype} on "

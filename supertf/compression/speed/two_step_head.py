@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from supertf.compression.calibration import Calibration
 from supertf.compression.speed.kernels import columns_product, limited_threads, rows_product, threads
-from supertf.compression.speed.skipped_columns import check_skips
+from supertf.compression.speed.skipped_columns import skippable
 from supertf.errors import UserError
-from supertf.model import GPT, HEAD, linear_one_row, one_float32_row_on_cpu, replace_product
+from supertf.model import HEAD, LanguageModel, linear_one_row, one_float32_row_on_cpu, replace_product
 
 DAMPING = 0.01  # of the mean second moment: states of other texts reach a little further
 
@@ -44,14 +44,16 @@ class RoughHead:
 
 
 @torch.no_grad()
-def rough_head(model: GPT, calibration: Calibration, rank: int = 128, exact: int = 4096) -> RoughHead:
+def rough_head(
+    model: LanguageModel, calibration: Calibration, rank: int = 128, exact: int = 4096
+) -> RoughHead:
     """The head's best `rank` directions; the model is not touched.
 
     calibration: `calibrate(model, ids, hessians=True, kinds=["lm_head"])`. exact: words whose logits are
     computed in full. Raises `UserError` on numbers out of range, and on a calibration that has no products of
     this head's inputs.
     """
-    check_skips(model)
+    model = skippable(model)
     weight = model.lm_head.weight.detach()
     V, C = weight.shape
     for name, value, most in (("rank", rank, C), ("exact", exact, V)):
@@ -73,7 +75,7 @@ def rough_head(model: GPT, calibration: Calibration, rank: int = 128, exact: int
 
 
 @contextlib.contextmanager
-def svd_softmax(model: GPT, head: RoughHead) -> Iterator[None]:
+def svd_softmax(model: LanguageModel, head: RoughHead) -> Iterator[None]:
     """Run the model with rough logits of most words while the context lasts.
 
     For one token at a time, with the work left out; several at once get the same logits from dense products.
@@ -81,7 +83,7 @@ def svd_softmax(model: GPT, head: RoughHead) -> Iterator[None]:
     The weights are untouched. Raises `UserError` for other models, devices and dtypes, a head of another
     shape, and when the head's product is replaced already.
     """
-    check_skips(model)
+    model = skippable(model)
     shape = (len(head.up), head.down.shape[1])
     if shape != tuple(model.lm_head.weight.shape):
         raise UserError(
@@ -109,7 +111,7 @@ class RoughProduct:
             best = logits.topk(head.exact, sorted=False).indices
             return logits.scatter(-1, best, F.linear(x, self.weight).gather(-1, best))
         low = linear_one_row(x, head.down).reshape(-1)  # (r,)
-        logits = columns_product(low.numpy(), self.all, self.columns, self.parts)
-        best = np.argpartition(logits, len(logits) - head.exact)[-head.exact :]
-        rows_product(x.reshape(-1).numpy(), best, self.rows, logits)
-        return torch.from_numpy(logits).view(*x.shape[:-1], -1)
+        row = columns_product(low.numpy(), self.all, self.columns, self.parts)  # (V,)
+        highest = np.argpartition(row, len(row) - head.exact)[-head.exact :]
+        rows_product(x.reshape(-1).numpy(), highest, self.rows, row)
+        return torch.from_numpy(row).view(*x.shape[:-1], -1)
