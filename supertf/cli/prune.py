@@ -127,7 +127,9 @@ def run(args: SimpleNamespace) -> int:
     known = None
     if calibrated:
         with side.step("calibrating"):
-            known = calibration_for(side.model, args.method, side.calibration, args.matrices, args.score)
+            known = calibration_for(
+                side.model, args.method, side.calibration, matrices=args.matrices, score=args.score
+            )
     options = {name: getattr(args, name) for name in ("sparsity", "pattern", "scope", "score", "seed")}
     options |= {"matrices": args.matrices, "calibration": known, "watch": side.watch}
     with side.step("planning"):
@@ -205,7 +207,7 @@ def dynamic(
     if side.protect:
         first = dataclasses.replace(side.held_out, ids=side.held_out.ids[: side.length + 1])
         inside = pruned(model, alone, watch=side.watch)
-        unprotected = measure_variant(model, (model, inside), first, "unprotected").skipped
+        unprotected = measure_variant(model, (model, inside), first, name="unprotected").skipped
     with pruned(model, alone):
         spiking = side.spiking(model)
     by_matrix = {
@@ -234,7 +236,8 @@ def refitted(
         return model
     kind = UNITS["heads" if args.method == "heads" else "channels"][1]
     with side.step("refitting"):
-        return refit(model, side.refitting.windows().flatten(), plan, side.model, side.length, [kind])
+        ids, length = side.refitting.windows().flatten(), side.length
+        return refit(model, ids, plan, teacher=side.model, length=length, matrices=[kind])
 
 
 def removed(plan: "Pruning") -> dict[str, dict[str, Any]]:

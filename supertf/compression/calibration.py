@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from supertf.data import check_vocabulary
 from supertf.device import float64_device
 from supertf.errors import UserError
-from supertf.model import HEAD, LanguageModel, Projection, kind, matrices
+from supertf.model import HEAD, LanguageModel, Projection, kind
+from supertf.model import matrices as find_matrices
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ def calibrate(
     model: LanguageModel,
     ids: Sequence[int] | Tensor,
     length: int = 512,
-    hessians: bool = False,
-    kinds: Iterable[str] | None = None,
+    *,
+    products: bool = False,
+    matrices: Iterable[str] | None = None,
 ) -> Calibration:
     """Read a text of token ids (N,) in windows of `length`, side by side, and sum up every matrix's inputs.
 
@@ -47,18 +49,18 @@ def calibrate(
     than the model reads, and on activations that are not finite.
     """
     windows = windows_of(model, ids, length)
-    found = matrices(model, kinds)
+    found = find_matrices(model, matrices)
     squares: dict[str, Tensor] = {}
-    products: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
     with contextlib.ExitStack() as hooks:
         for name, matrix in found.items():
-            hook = adder(name, squares, products if hessians else None)
+            hook = adder(name, squares, sums if products else None)
             hooks.callback(matrix.module.register_forward_pre_hook(hook).remove)
         for window in windows:
             model(window.to(model.device), last_only=HEAD not in map(kind, found))
-    for name, sums in squares.items():
-        check_finite(name, sums)
-    return Calibration(windows.numel(), squares, products)
+    for name, values in squares.items():
+        check_finite(name, values)
+    return Calibration(windows.numel(), squares, sums)
 
 
 def windows_of(model: LanguageModel, ids: Sequence[int] | Tensor, length: int) -> Tensor:
@@ -109,7 +111,7 @@ def needed_calibration(
     if calibration is None:
         raise UserError(f"{method} needs a calibration: give `calibrate(model, ids)` of a short text")
     if needs == "products" and not calibration.products:
-        raise UserError(f"{method} needs a calibration with products: `calibrate(model, ids, hessians=True)`")
+        raise UserError(f"{method} needs a calibration with products: `calibrate(model, ids, products=True)`")
     for name, matrix in found.items():
         inputs = len(calibration.squares.get(name, ()))
         if inputs != matrix.weight.shape[1]:

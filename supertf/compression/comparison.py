@@ -188,9 +188,19 @@ def compare(
     bar = tqdm({"dense": model, **others}.items(), disable=not progress, leave=False)
     for name, variant in bar:
         bar.set_description(name)
-        spoken = {"tokenizer": tokenizer, "prompt": prompt, "max_new_tokens": max_new_tokens}
-        base = rows[0].loss if rows else None
-        rows.append(measure_variant(model, variant, text, name, base, watch, batch_size, **spoken))
+        row = measure_variant(
+            model,
+            variant,
+            text,
+            name=name,
+            base=rows[0].loss if rows else None,
+            watch=watch,
+            batch_size=batch_size,
+            tokenizer=tokenizer,
+            prompt=prompt,
+            max_new_tokens=max_new_tokens,
+        )
+        rows.append(row)
     tokens = len(text) - (text.bos_id is None)
     return Comparison(text.name, tokens, text.length, None if tokenizer is None else prompt, tuple(rows))
 
@@ -199,6 +209,7 @@ def measure_variant(
     model: LanguageModel,
     variant: Variant,
     text: Text | Sequence[int] | Tensor,
+    *,
     name: str = "variant",
     base: float | None = None,
     watch: Any = (),

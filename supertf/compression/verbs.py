@@ -130,30 +130,50 @@ def plan_pruning(
     check_method(method, pattern=pattern, scope=scope, score=score, matrices=matrices)
     family, known = FAMILY[method], calibration
     if not isinstance(known, Calibration | InputSizes | None):
-        known = calibration_for(model, method, known, matrices, score)
+        known = calibration_for(model, method, known, matrices=matrices, score=score)
     sums = known if isinstance(known, Calibration) else None
     sizes = known if isinstance(known, InputSizes) else None
     protect, watch = coordinates(protect), coordinates(watch)
     if family == "dynamic" and sparsity is not None:
-        return plan_dynamic(model, method, sparsity, sizes, protect, matrices)
+        return plan_dynamic(model, method, sparsity, sizes, protect=protect, matrices=matrices)
     if isinstance(sparsity, Mapping):
         raise UserError(
             f"{method} takes one sparsity for all matrices, such as 0.5, and was given {sparsity}"
         )
     if family == "static":
         return plan_static(
-            model, method, sparsity, sums, protect, watch, scope, pattern, seed, matrices, progress
+            model,
+            method,
+            sparsity,
+            sums,
+            protect=protect,
+            watch=watch,
+            scope=scope,
+            pattern=pattern,
+            seed=seed,
+            matrices=matrices,
+            progress=progress,
         )
     if sparsity is None:
         raise UserError("give a sparsity, such as 0.5")
-    score = score or "activation"
-    return plan_structured(model, method, sparsity, sums, protect, watch, score, seed=seed, progress=progress)
+    return plan_structured(
+        model,
+        method,
+        sparsity,
+        sums,
+        protect=protect,
+        watch=watch,
+        score=score or "activation",
+        seed=seed,
+        progress=progress,
+    )
 
 
 def calibration_for(
     model: LanguageModel,
     method: str,
     text: Read,
+    *,
     matrices: Iterable[str] | None = None,
     score: str | None = None,
 ) -> Known:
@@ -169,9 +189,9 @@ def calibration_for(
     ids, length = in_windows(model, text)
     needs = METHODS[method].needs
     if needs in ("inputs", "gate"):
-        return input_sizes(model, ids, length, needs, matrices)
+        return input_sizes(model, ids, length, of=needs, matrices=matrices)
     kinds = UNITS[method][1:] if method in UNITS else matrices
-    return calibrate(model, ids, length, needs == "products", kinds)
+    return calibrate(model, ids, length, products=needs == "products", matrices=kinds)
 
 
 def in_windows(model: LanguageModel, text: Read) -> tuple[Sequence[int] | Tensor, int]:
@@ -233,5 +253,5 @@ def quantization_of(
     given = options.get("calibration")
     if given is not None and not isinstance(given, Calibration):
         ids, length = in_windows(model, given)
-        options = {**options, "calibration": calibrate(model, ids, length, kinds=options.get("matrices"))}
+        options = {**options, "calibration": calibrate(model, ids, length, matrices=options.get("matrices"))}
     return plan_quantization(model, scheme, **options)

@@ -88,7 +88,7 @@ def refitted(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> d
     def fitted(tokens: int) -> dict[str, Any]:
         began = time.perf_counter()
         ids = training[:tokens]
-        new = refit(start, ids, plan if dynamic else None, model, length, progress=False)
+        new = refit(start, ids, plan if dynamic else None, teacher=model, length=length, progress=False)
         seconds = time.perf_counter() - began
         perplexity_after, removed = under_plan(new)
         found = {"perplexity": perplexity_after, "removed": removed, "seconds": seconds}

@@ -28,7 +28,7 @@ def inputs(model, name, ids, length=LENGTH):
 
 def test_norms_and_products_are_those_of_the_inputs():
     model, ids = planted_model(), tokens()
-    found = calibrate(model, ids, LENGTH, hessians=True)
+    found = calibrate(model, ids, LENGTH, products=True)
     assert found.tokens == len(ids)
     assert list(found.squares) == list(found.products) == list(matrices(model))
     for name in matrices(model):
@@ -62,14 +62,14 @@ def test_windows_lie_side_by_side():
 
 def test_the_head_is_observed_at_every_token():
     model, ids = planted_model(), tokens()
-    found = calibrate(model, ids, LENGTH, kinds=["lm_head"])
+    found = calibrate(model, ids, LENGTH, matrices=["lm_head"])
     x = inputs(model, "lm_head", ids)
     assert len(x) == found.tokens == len(ids)
     assert torch.allclose(found.norms("lm_head").double(), x.norm(dim=0), rtol=1e-5)
 
 
 def test_only_the_kinds_asked_for_are_observed():
-    found = calibrate(planted_model(), tokens(), LENGTH, kinds=["mlp.c_proj"])
+    found = calibrate(planted_model(), tokens(), LENGTH, matrices=["mlp.c_proj"])
     assert list(found.squares) == [f"h.{layer}.mlp.c_proj" for layer in range(3)]
 
 

@@ -35,9 +35,9 @@ from supertf.model import (
     changes,
     check_coordinate,
     kind,
-    matrices,
     output_projections,
 )
+from supertf.model import matrices as find_matrices
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,9 @@ def plan_dynamic(
     method: str,
     sparsity: float | Mapping[str, float],
     sizes: InputSizes | None = None,
+    *,
     protect: Iterable[Coordinate] = (),
-    kinds: Iterable[str] | None = None,
+    matrices: Iterable[str] | None = None,
 ) -> DynamicPruning:
     """Choose what is dropped of the inputs of each matrix; the model is not touched.
 
@@ -134,7 +135,7 @@ def plan_dynamic(
     """
     if method not in of_family("dynamic"):
         raise UserError(f"unknown dynamic method {method!r}; choose from {', '.join(of_family('dynamic'))}")
-    shares = shares_of(model, method, sparsity, kinds)
+    shares = shares_of(model, method, sparsity, matrices)
     widths = {name: size_of(method, model.get_submodule(name)) for name in shares}
     if method != "top" or sizes is not None:
         check_sizes(method, widths, sizes)
@@ -162,12 +163,12 @@ def plan_dynamic(
 
 
 def shares_of(
-    model: LanguageModel, method: str, sparsity: float | Mapping[str, float], kinds: Iterable[str] | None
+    model: LanguageModel, method: str, sparsity: float | Mapping[str, float], matrices: Iterable[str] | None
 ) -> dict[str, float]:
     """The share to drop of the inputs of every matrix that is pruned, or `UserError`."""
-    if method == "gate" and kinds is not None:
-        raise UserError("the gate decides over c_fc and c_proj together: leave kinds out")
-    known = list(gates(model) if method == "gate" else matrices(model, kinds))
+    if method == "gate" and matrices is not None:
+        raise UserError("the gate decides over c_fc and c_proj together: leave matrices out")
+    known = list(gates(model) if method == "gate" else find_matrices(model, matrices))
     if not isinstance(sparsity, Mapping):
         sparsity = dict.fromkeys(known, sparsity)
     if unknown := set(sparsity) - set(known) - set(map(kind, known)):

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from supertf.compression.calibration import Calibration, check_finite, windows_of
 from supertf.device import in_float64
 from supertf.errors import UserError
-from supertf.model import GPT, HEAD, LanguageModel, kind, matrices
+from supertf.model import GPT, HEAD, LanguageModel, kind
+from supertf.model import matrices as find_matrices
 
 STEPS = 1000  # quantiles that are kept
 
@@ -53,8 +54,9 @@ def input_sizes(
     model: LanguageModel,
     ids: Sequence[int] | Tensor,
     length: int = 256,
+    *,
     of: str = "inputs",
-    kinds: Iterable[str] | None = None,
+    matrices: Iterable[str] | None = None,
     axes: dict[str, Tensor] | None = None,
 ) -> InputSizes:
     """Read a text of token ids (N,), a few hundred, in windows of `length`, and measure the inputs.
@@ -66,14 +68,14 @@ def input_sizes(
     """
     if of not in ("inputs", "gate"):
         raise UserError(f"sizes of {of!r}; choose inputs or gate")
-    if of == "gate" and (kinds is not None or axes):
-        raise UserError("the gate is c_fc's, in its own axes: leave kinds and axes out")
+    if of == "gate" and (matrices is not None or axes):
+        raise UserError("the gate is c_fc's, in its own axes: leave matrices and axes out")
     windows = windows_of(model, ids, length)
     axes = dict(axes or {})
     if of == "gate":
         found, widths = gates(model), dict.fromkeys(gates(model), model.config.inner)
     else:
-        chosen = matrices(model, kinds)
+        chosen = find_matrices(model, matrices)
         found = {name: matrix.module for name, matrix in chosen.items()}
         widths = {name: matrix.weight.shape[1] for name, matrix in chosen.items()}
     for name, own in axes.items():
@@ -132,17 +134,17 @@ def quantiles_of(values: Tensor) -> Tensor:
     return ordered[at]
 
 
-def principal_axes(calibration: Calibration, kinds: Iterable[str]) -> dict[str, Tensor]:
+def principal_axes(calibration: Calibration, matrices: Iterable[str]) -> dict[str, Tensor]:
     """Principal axes (in, in) float32, as columns, of the inputs of the matrices of these kinds, by name.
 
     Those of X^T X, about zero. Raises `UserError` on a calibration without products of one of the kinds.
     """
-    wanted = list(kinds)
+    wanted = list(matrices)
     chosen = {name: product for name, product in calibration.products.items() if kind(name) in wanted}
     if missing := set(wanted) - set(map(kind, chosen)):
         raise UserError(
             f"the calibration has no products of {', '.join(sorted(missing))}: "
-            "`calibrate(model, ids, hessians=True, kinds=...)` keeps them"
+            "`calibrate(model, ids, products=True, matrices=...)` keeps them"
         )
     return {
         name: torch.linalg.eigh(in_float64(product)).eigenvectors.float().to(product.device)

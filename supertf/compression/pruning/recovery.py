@@ -38,6 +38,7 @@ def recover(
     model: LanguageModel,
     ids: Sequence[int] | Tensor,
     steps: int = 100,
+    *,
     teacher: LanguageModel | None = None,
     length: int = 128,
     batch_size: int = 4,

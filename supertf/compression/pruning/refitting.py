@@ -34,9 +34,10 @@ def refit(
     model: LanguageModel,
     ids: Sequence[int] | Tensor,
     plan: DynamicPruning | None = None,
+    *,
     teacher: LanguageModel | None = None,
     length: int = 512,
-    kinds: Iterable[str] = ("mlp.c_proj",),
+    matrices: Iterable[str] = ("mlp.c_proj",),
     prior: float = 1000.0,
     progress: bool = True,
 ) -> GPT:
@@ -54,7 +55,7 @@ def refit(
     RMSNorm makes of them. Raises `UserError` on other models, a teacher of other sizes, weights that were set
     to zero one by one (they would not stay zero), kinds or a prior out of range, and as `calibrate` does.
     """
-    model, kinds = as_gpt(model, "refit is for"), list(kinds)
+    model, kinds = as_gpt(model, "refit is for"), list(matrices)
     teacher = model if teacher is None else as_gpt(teacher, "refit is for")
     check_refit(model, teacher, kinds, prior)
     windows = windows_of(model, ids, length)[:, 0].to(model.device).split(BATCH)  # each (B, T)
@@ -135,7 +136,7 @@ def check_refit(model: GPT, teacher: GPT, kinds: list[str], prior: float) -> Non
             "the model that was pruned"
         )
     if not kinds or not set(kinds) <= set(HALVES):
-        raise UserError(f"refit kinds {kinds}; choose one or both of {', '.join(HALVES)}")
+        raise UserError(f"refit matrices {kinds}; choose one or both of {', '.join(HALVES)}")
     if not 0 < prior < math.inf:
         raise UserError(f"prior is {prior}, expected a positive number of tokens such as 1000")
     for layer, (block, taught) in enumerate(zip(model.h, teacher.h, strict=True)):

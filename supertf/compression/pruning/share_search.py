@@ -28,6 +28,7 @@ def kind_costs(
     sizes: InputSizes,
     ids: Sequence[int] | Tensor,
     shares: Iterable[float],
+    *,
     length: int = 512,
     progress: bool = True,
 ) -> Costs:

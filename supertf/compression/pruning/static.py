@@ -28,7 +28,8 @@ from supertf.compression.pruning.groups import (
 from supertf.compression.pruning.sparsegpt import BLOCK, sparsegpt
 from supertf.compression.replaced_weights import Replacement, check_matrices
 from supertf.errors import UserError
-from supertf.model import Coordinate, LanguageModel, kind, marks, matrices
+from supertf.model import Coordinate, LanguageModel, kind, marks
+from supertf.model import matrices as find_matrices
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,13 @@ def plan_static(
     method: str,
     sparsity: float | None = None,
     calibration: Calibration | None = None,
+    *,
     protect: Iterable[Coordinate] = (),
     watch: Iterable[Coordinate] = (),
     scope: str | None = None,
     pattern: str | None = None,
     seed: int = 0,
-    kinds: Iterable[str] | None = None,
+    matrices: Iterable[str] | None = None,
     progress: bool = True,
 ) -> Pruning:
     """Choose the weights that `method` removes; the model is not touched.
@@ -102,7 +104,7 @@ def plan_static(
     divide a matrix, a coordinate outside the model, a calibration that is missing or of other matrices, and
     weights that are not finite, not in memory or shared with another part of the model.
     """
-    found = matrices(model, kinds)
+    found = find_matrices(model, matrices)
     scope, sparsity, m = resolve_scope(method, sparsity, scope, pattern)
     check_matrices(model, found, m)
     needs = METHODS[method].needs

@@ -48,6 +48,7 @@ def plan_structured(
     what: str,
     sparsity: float,
     calibration: Calibration | None = None,
+    *,
     protect: Iterable[Coordinate] = (),
     watch: Iterable[Coordinate] = (),
     score: str = "activation",

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from supertf.errors import UserError
-from supertf.model import ROUNDING, Coordinate, Hook, LanguageModel, changed, changes, kind, matrices, places
+from supertf.model import ROUNDING, Coordinate, Hook, LanguageModel, changed, changes, kind, places
+from supertf.model import matrices as find_matrices
 
 STREAM = re.compile(  # kinds of matrices that read the residual stream, through a norm
     r"(?:.*\.)?(?:c_attn|q_proj|k_proj|v_proj|qkv_proj|query_key_value|Wqkv"
@@ -32,7 +33,8 @@ def quantized_activations(
     model: LanguageModel,
     bits: int = 8,
     restore: Mapping[str, Sequence[int]] | None = None,
-    kinds: Iterable[str] | None = None,
+    *,
+    matrices: Iterable[str] | None = None,
 ) -> Iterator[None]:
     """Run the model with the inputs of its matrices quantized per token while the context lasts.
 
@@ -43,7 +45,7 @@ def quantized_activations(
     """
     if not 2 <= bits <= 16:
         raise UserError(f"activations in {bits} bits; choose 2 to 16")
-    found = matrices(model, kinds)
+    found = find_matrices(model, matrices)
     spared = {name: list(channels) for name, channels in (restore or {}).items()}
     for name, channels in spared.items():
         if name not in found:
@@ -111,7 +113,7 @@ def super_activations(
         if where != "stream":
             found.setdefault(name, set()).add(into)
         if where != "input":
-            for reader, matrix in matrices(model).items():
+            for reader, matrix in find_matrices(model).items():
                 if matrix.layer > layer and STREAM.fullmatch(kind(reader)):
                     found.setdefault(reader, set()).add(out)
     return {name: sorted(channels) for name, channels in found.items()}

@@ -65,6 +65,7 @@ class Quantization:
 def plan_quantization(
     model: LanguageModel,
     scheme: Scheme | str,
+    *,
     protect: Any = (),
     watch: Any = (),
     calibration: Calibration | None = None,
@@ -100,7 +101,7 @@ def plan_quantization(
     errors: dict[str, float] = {}
     for name, matrix in tqdm(found.items(), desc=f"rounding to {scheme}", disable=not progress, leave=False):
         weight = matrix.weight.detach()
-        values[name] = round_to_nearest(weight, scheme, masks.get(name), squares.get(name), name)
+        values[name] = round_to_nearest(weight, scheme, masks.get(name), squares=squares.get(name), name=name)
         size = weight.float().square().sum().item()
         errors[name] = (values[name].float() - weight.float()).square().sum().item() / size if size else 0.0
     fates = tuple(
@@ -114,6 +115,7 @@ def holding_out(
     model: LanguageModel,
     bare: Quantization,
     protect: Any,
+    *,
     watch: Any = (),
     calibration: Calibration | None = None,
 ) -> Quantization:
@@ -124,5 +126,13 @@ def holding_out(
     kinds = {kind(name) for name, *_ in places(model, protect)} & set(map(kind, bare.values))
     if not kinds:
         return bare
-    found = plan_quantization(model, bare.scheme, protect, watch, calibration, kinds, progress=False)
+    found = plan_quantization(
+        model,
+        bare.scheme,
+        protect=protect,
+        watch=watch,
+        calibration=calibration,
+        matrices=kinds,
+        progress=False,
+    )
     return replace(found, values=bare.values | found.values, errors=bare.errors | found.errors)

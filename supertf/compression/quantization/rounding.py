@@ -100,6 +100,7 @@ def round_to_nearest(
     weight: Tensor,
     scheme: Scheme,
     held: Tensor | None = None,
+    *,
     squares: Tensor | None = None,
     name: str = "the matrix",
 ) -> Tensor:

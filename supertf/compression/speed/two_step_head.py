@@ -45,11 +45,11 @@ class RoughHead:
 
 @torch.no_grad()
 def rough_head(
-    model: LanguageModel, calibration: Calibration, rank: int = 128, exact: int = 4096
+    model: LanguageModel, calibration: Calibration, *, rank: int = 128, exact: int = 4096
 ) -> RoughHead:
     """The head's best `rank` directions; the model is not touched.
 
-    calibration: `calibrate(model, ids, hessians=True, kinds=["lm_head"])`. exact: words whose logits are
+    calibration: `calibrate(model, ids, products=True, matrices=["lm_head"])`. exact: words whose logits are
     computed in full. Raises `UserError` on numbers out of range, and on a calibration that has no products of
     this head's inputs.
     """
@@ -63,7 +63,7 @@ def rough_head(
     if tuple(products.shape) != (C, C):
         raise UserError(
             f"the calibration has no products of the head's {C} inputs: "
-            "`calibrate(model, ids, hessians=True, kinds=['lm_head'])` of this model keeps them"
+            "`calibrate(model, ids, products=True, matrices=['lm_head'])` of this model keeps them"
         )
     moments = products.double() / calibration.tokens
     moments += DAMPING * moments.diagonal().mean() * torch.eye(C, dtype=moments.dtype)

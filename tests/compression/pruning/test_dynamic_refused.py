@@ -30,7 +30,7 @@ def sizes(model):
 @pytest.fixture(scope="module")
 def turned(model):
     """Sizes along the principal axes of one kind of matrix."""
-    sums = calibrate(model, IDS, LENGTH, hessians=True)
+    sums = calibrate(model, IDS, LENGTH, products=True)
     return input_sizes(model, IDS, LENGTH, axes=principal_axes(sums, ["mlp.c_proj"]))
 
 
@@ -41,8 +41,8 @@ BAD = [
     ({"sparsity": float("nan")}, "sparsity is nan"),
     ({"sparsity": {"h.0.mlp.c_fc": 2}}, "sparsity is 2, expected 0"),
     ({"sparsity": {"h.3.mlp.c_fc": 0.5}}, "no matrix h.3.mlp.c_fc among those to prune, h.0.attn.c_attn to"),
-    ({"kinds": ["mlp.down"]}, "choose one or more of attn.c_attn"),
-    ({"method": "gate", "kinds": ["mlp.c_fc"]}, "leave kinds out"),
+    ({"matrices": ["mlp.down"]}, "choose one or more of attn.c_attn"),
+    ({"method": "gate", "matrices": ["mlp.c_fc"]}, "leave matrices out"),
     ({"sizes": None}, r"inputs needs the sizes of the inputs on a short text and was given none"),
     ({"sizes": "gate"}, r"inputs needs the sizes of the inputs .* those of the gate: .*of=\"inputs\""),
     ({"method": "gate", "sizes": "inputs"}, r"gate needs .* those of the inputs: .*of=\"gate\""),
@@ -67,7 +67,7 @@ def test_bad_input_is_refused_in_one_line(model, sizes, turned, given, message):
 
 
 def test_sizes_of_other_matrices_and_models_are_refused(model, sizes):
-    few = input_sizes(model, IDS, LENGTH, kinds=["mlp.c_proj"])
+    few = input_sizes(model, IDS, LENGTH, matrices=["mlp.c_proj"])
     with pytest.raises(UserError, match=r"are of 0 inputs of h\.0\.attn\.c_attn, which has 16: measure this"):
         plan_dynamic(model, "inputs", 0.5, few)
     wider = GPT(CONFIG.__class__(**{**CONFIG.to_dict(), "n_embd": 32}))

@@ -29,7 +29,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def axes(model):
-    return principal_axes(calibrate(model, IDS, LENGTH, hessians=True), ["mlp.c_proj", "attn.c_attn"])
+    return principal_axes(calibrate(model, IDS, LENGTH, products=True), ["mlp.c_proj", "attn.c_attn"])
 
 
 @torch.no_grad()
@@ -53,7 +53,7 @@ def test_quantiles_are_values_in_order_from_the_smallest_to_the_largest(values):
 
 
 def test_the_share_asked_for_lies_below_the_threshold(model):
-    sizes = input_sizes(model, IDS, LENGTH, kinds=["mlp.c_proj"])
+    sizes = input_sizes(model, IDS, LENGTH, matrices=["mlp.c_proj"])
     for name in DOWN:
         x = given_to(model, name)[0].abs()
         for share in torch.linspace(0, 1, 34).tolist():
@@ -75,7 +75,7 @@ def test_every_matrix_is_measured_on_whole_windows(model):
 
 
 def test_the_head_is_measured_at_every_token(model):
-    found = input_sizes(model, IDS, LENGTH, kinds=["lm_head"]).quantiles["lm_head"]
+    found = input_sizes(model, IDS, LENGTH, matrices=["lm_head"]).quantiles["lm_head"]
     assert torch.equal(found, quantiles_of(given_to(model, "lm_head")[0].abs().flatten()))
 
 
@@ -109,7 +109,7 @@ def test_few_principal_axes_carry_more_than_as_many_channels(model, axes, few):
 
 def test_sizes_along_axes_are_those_of_the_turned_inputs(model, axes):
     own = {name: axes[name] for name in DOWN}
-    sizes = input_sizes(model, IDS, LENGTH, kinds=["mlp.c_proj"], axes=own)
+    sizes = input_sizes(model, IDS, LENGTH, matrices=["mlp.c_proj"], axes=own)
     assert list(sizes.axes) == DOWN
     for name in DOWN:
         along = (given_to(model, name)[0] @ axes[name]).abs().flatten()
@@ -131,9 +131,9 @@ def test_a_bfloat16_model_is_measured(model, axes):
 
 BAD = [
     ({"of": "outputs"}, "sizes of 'outputs'; choose inputs or gate"),
-    ({"of": "gate", "kinds": ["mlp.c_fc"]}, "leave kinds and axes out"),
-    ({"of": "gate", "axes": {"h.0.mlp.c_fc": torch.eye(16)}}, "leave kinds and axes out"),
-    ({"kinds": ["mlp.down"]}, "choose one or more of attn.c_attn"),
+    ({"of": "gate", "matrices": ["mlp.c_fc"]}, "leave matrices and axes out"),
+    ({"of": "gate", "axes": {"h.0.mlp.c_fc": torch.eye(16)}}, "leave matrices and axes out"),
+    ({"matrices": ["mlp.down"]}, "choose one or more of attn.c_attn"),
     ({"ids": []}, "the calibration text is empty"),
     ({"ids": [1, 2, 3]}, "has 3 tokens, fewer than one window of 12"),
     ({"ids": [50] * 12}, "the model's vocabulary is 0 to 49"),
@@ -156,8 +156,8 @@ def test_gates_are_for_swiglu_of_this_lab(family):
 
 
 def test_axes_need_products_of_every_kind(model):
-    sums = calibrate(model, IDS, LENGTH, hessians=True, kinds=["mlp.c_proj"])
-    with pytest.raises(UserError, match=r"no products of attn\.c_attn: .*hessians=True"):
+    sums = calibrate(model, IDS, LENGTH, products=True, matrices=["mlp.c_proj"])
+    with pytest.raises(UserError, match=r"no products of attn\.c_attn: .*products=True"):
         principal_axes(sums, ["mlp.c_proj", "attn.c_attn"])
     with pytest.raises(UserError, match=r"no products of mlp\.c_proj"):
         principal_axes(calibrate(model, IDS, LENGTH), ["mlp.c_proj"])

@@ -29,8 +29,8 @@ def model():
 
 
 def test_costs_are_those_of_pruning_one_kind_by_hand(model):
-    sizes = input_sizes(model, IDS, 16, kinds=["attn.c_attn", "mlp.c_proj"])
-    costs = kind_costs(model, sizes, IDS, (0.25, 0.75), 16, progress=False)
+    sizes = input_sizes(model, IDS, 16, matrices=["attn.c_attn", "mlp.c_proj"])
+    costs = kind_costs(model, sizes, IDS, (0.25, 0.75), length=16, progress=False)
     assert list(costs) == ["attn.c_attn", "mlp.c_proj"]
     dense = perplexity(model, IDS, 16).loss
     for kind, by_share in costs.items():

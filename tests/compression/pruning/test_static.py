@@ -41,7 +41,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def calibration(model):
-    return calibrate(model, IDS, LENGTH, hessians=True)
+    return calibrate(model, IDS, LENGTH, products=True)
 
 
 @pytest.fixture(autouse=True)
@@ -250,13 +250,13 @@ def test_the_fate_of_a_watched_weight_is_what_happens_without_protection(model, 
 
 
 def test_a_weight_of_a_matrix_that_is_not_pruned_stays_whatever_the_method(model):
-    found = plan(model, "magnitude", 0.5, watch=[PLANTED], kinds=["attn.c_attn"])
+    found = plan(model, "magnitude", 0.5, watch=[PLANTED], matrices=["attn.c_attn"])
     assert list(found.removed) == [f"h.{layer}.attn.c_attn" for layer in range(3)]
     assert not found.fates[0].removed and not found.fates[0].chosen
 
 
 def test_the_plan_says_what_it_was_asked_for(model, calibration):
-    found = plan(model, "wanda", 0.5, calibration, protect=[PLANTED], kinds=["mlp.c_proj"])
+    found = plan(model, "wanda", 0.5, calibration, protect=[PLANTED], matrices=["mlp.c_proj"])
     assert found.method == "wanda"
     assert found.settings == {
         "sparsity": 0.5,
@@ -275,7 +275,7 @@ def test_hugging_face_models_are_pruned_under_their_own_names_and_restored(famil
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     found = matrices(model)
     assert len(found) == 3 * count
-    sums = calibrate(model, IDS, LENGTH, hessians=True)
+    sums = calibrate(model, IDS, LENGTH, products=True)
     for method in STATIC:
         with pruned(model, plan(model, method, 0.5, sums, protect=[PLANTED])):
             for matrix in found.values():
@@ -286,8 +286,8 @@ def test_hugging_face_models_are_pruned_under_their_own_names_and_restored(famil
 
 
 def test_different_matrices_can_be_pruned_one_inside_the_other(model):
-    outer = plan(model, "magnitude", 0.5, kinds=["mlp.c_proj"])
-    inner = plan(model, "random", 0.5, kinds=["attn.c_attn"])
+    outer = plan(model, "magnitude", 0.5, matrices=["mlp.c_proj"])
+    inner = plan(model, "random", 0.5, matrices=["attn.c_attn"])
     with pruned(model, outer), pruned(model, inner):
         zeros = {name: int((matrix.weight == 0).sum()) for name, matrix in matrices(model).items()}
     assert {name: count for name, count in zeros.items() if count} == {**outer.counts, **inner.counts}

@@ -38,13 +38,15 @@ def read(number, tokens):
 def own_plan(model, method, ids):
     """The plan of the method's own module, at half sparsity."""
     if FAMILY[method] == "static":
-        calibration = calibrate(model, ids, LENGTH, hessians=True)
+        calibration = calibrate(model, ids, LENGTH, products=True)
         return plan_static(model, method, 0.5, calibration, watch=[PLANTED], progress=False)
     if FAMILY[method] == "structured":
         calibration = calibrate(model, ids, LENGTH)
         return plan_structured(model, method, 0.5, calibration, watch=[PLANTED], progress=False)
     sizes = (
-        None if method == "top" else input_sizes(model, ids, LENGTH, "gate" if method == "gate" else "inputs")
+        None
+        if method == "top"
+        else input_sizes(model, ids, LENGTH, of="gate" if method == "gate" else "inputs")
     )
     return plan_dynamic(model, method, 0.5, sizes)
 

@@ -26,7 +26,7 @@ def model():
 
 @pytest.fixture
 def calibration(model):
-    return calibrate(model, IDS, LENGTH, hessians=True)
+    return calibrate(model, IDS, LENGTH, products=True)
 
 
 BAD = [
@@ -41,7 +41,7 @@ BAD = [
     ({"sparsity": None, "pattern": "2:4", "scope": "row"}, "leave them out"),
     ({"scope": "layer"}, "scope 'layer'; magnitude compares weights by matrix or row or global"),
     ({"method": "sparsegpt", "scope": "row"}, "sparsegpt compares weights by columns"),
-    ({"kinds": ["mlp.down"]}, "choose one or more of attn.c_attn"),
+    ({"matrices": ["mlp.down"]}, "choose one or more of attn.c_attn"),
     ({"method": "wanda"}, "wanda needs a calibration"),
     ({"method": "sparsegpt"}, "sparsegpt needs a calibration"),
     ({"protect": [(3, 0, 0)]}, "the model has layers 0 to 2"),
@@ -59,8 +59,8 @@ def test_bad_input_is_refused_in_one_line(model, given, message):
 
 def test_a_calibration_of_other_matrices_is_refused(model, calibration):
     with pytest.raises(UserError, match=r"has 0 inputs of h\.0\.attn.c_attn, which has 16"):
-        plan(model, "wanda", 0.5, calibrate(model, IDS, LENGTH, kinds=["mlp.c_proj"]))
-    with pytest.raises(UserError, match=r"calibrate\(model, ids, hessians=True\)"):
+        plan(model, "wanda", 0.5, calibrate(model, IDS, LENGTH, matrices=["mlp.c_proj"]))
+    with pytest.raises(UserError, match=r"calibrate\(model, ids, products=True\)"):
         plan(model, "sparsegpt", 0.5, calibrate(model, IDS, LENGTH))
     wider = GPT(CONFIG.__class__(**{**CONFIG.to_dict(), "n_embd": 32}))
     with pytest.raises(UserError, match=r"has 16 inputs of h\.0\.attn.c_attn, which has 32"):

@@ -334,7 +334,7 @@ def test_models_of_other_packages_and_damaged_ones_are_refused(calibration):
 
 def test_plans_that_no_smaller_model_fits_are_refused(model, calibration):
     whole = plan_structured(model, "channels", 0.2, calibration)
-    single = plan_static(model, "magnitude", 0.2, kinds=["mlp.c_fc", "mlp.c_proj"], progress=False)
+    single = plan_static(model, "magnitude", 0.2, matrices=["mlp.c_fc", "mlp.c_proj"], progress=False)
     with pytest.raises(UserError, match=r"removes single weights of h\.0\.mlp\.c_fc, not whole channels"):
         smaller(model, single)
     with pytest.raises(UserError, match="not for both matrices of every MLP or every attention"):

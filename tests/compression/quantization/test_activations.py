@@ -89,7 +89,7 @@ def test_every_matrix_reads_rounded_inputs_and_no_other_change():
 def test_only_the_kinds_asked_for_are_quantized():
     model = planted_model()
     exact = {name: read(model, name)[0] for name in matrices(model)}
-    with quantized_activations(model, bits=3, kinds=["mlp.c_proj"]):
+    with quantized_activations(model, bits=3, matrices=["mlp.c_proj"]):
         assert torch.equal(read(model, "h.0.mlp.c_fc")[0], exact["h.0.mlp.c_fc"])
         assert not torch.equal(read(model, "h.0.mlp.c_proj")[0], exact["h.0.mlp.c_proj"])
 
@@ -158,8 +158,8 @@ def test_all_matrices_but_the_two_that_write_to_it_read_the_stream(family):
         ({"restore": {"h.9.mlp.c_proj": [0]}}, "no matrix 'h.9.mlp.c_proj' among those quantized"),
         ({"restore": {DOWN: [40]}}, "no input channel 40 of h.1.mlp.c_proj: choose 0 to 39"),
         ({"restore": {DOWN: [-1]}}, "no input channel -1"),
-        ({"restore": {DOWN: [1]}, "kinds": ["mlp.c_fc"]}, "no matrix 'h.1.mlp.c_proj' among those"),
-        ({"kinds": ["mlp.up"]}, "matrices of kinds"),
+        ({"restore": {DOWN: [1]}, "matrices": ["mlp.c_fc"]}, "no matrix 'h.1.mlp.c_proj' among those"),
+        ({"matrices": ["mlp.up"]}, "matrices of kinds"),
     ],
 )
 def test_mistakes_are_one_clear_line(settings, message):
@@ -172,7 +172,7 @@ def test_mistakes_are_one_clear_line(settings, message):
 def test_other_mistakes_are_one_clear_line():
     model = planted_model()
     with (
-        quantized_activations(model, kinds=["mlp.c_fc"]),
+        quantized_activations(model, matrices=["mlp.c_fc"]),
         pytest.raises(UserError, match=r"the inputs of h\.0\.mlp\.c_fc are quantized already"),
         quantized_activations(model),
     ):

@@ -54,9 +54,9 @@ def unchanged(model):
     assert all(torch.equal(tensor, fresh[name]) for name, tensor in model.state_dict().items())
 
 
-def rounded(model, scheme="int4 block=8", *args, **settings):
-    """`quantize` without a progress bar."""
-    return plan_quantization(model, scheme, *args, progress=False, **settings)
+def rounded(model, scheme="int4 block=8", protect=(), watch=(), **settings):
+    """The plan, without a progress bar."""
+    return plan_quantization(model, scheme, protect=protect, watch=watch, progress=False, **settings)
 
 
 @settings(deadline=None, max_examples=25)
@@ -72,7 +72,7 @@ def test_every_matrix_is_rounded_by_itself_and_the_held_keep_their_values(
         for layer, out, into in hold_out:
             if name == f"h.{layer}.mlp.c_proj":
                 held[out, into] = True
-        expected = round_to_nearest(matrix.weight, scheme, held, calibration.squares[name])
+        expected = round_to_nearest(matrix.weight, scheme, held, squares=calibration.squares[name])
         assert torch.equal(found.values[name], expected)
         assert torch.equal(found.values[name][held], matrix.weight[held])
         error = (expected - matrix.weight).double().square().sum() / matrix.weight.double().square().sum()
@@ -136,9 +136,10 @@ def test_the_fate_of_a_watched_weight_is_its_value_before_and_after(model):
 @pytest.mark.parametrize("kinds", [None, ["mlp.c_proj", "mlp.c_fc"], ["mlp.c_fc"]])
 def test_holding_out_afterwards_is_holding_out_at_once(model, calibration, kinds):
     scheme, weights = "int4 block=8 clip=output", [PLANTED, (0, 3, 4)]
-    bare = plan_quantization(model, scheme, (), [PLANTED], calibration, kinds, progress=False)
-    later = holding_out(model, bare, weights, [PLANTED], calibration)
-    once = plan_quantization(model, scheme, weights, [PLANTED], calibration, kinds, progress=False)
+    how = {"calibration": calibration, "matrices": kinds, "progress": False}
+    bare = plan_quantization(model, scheme, watch=[PLANTED], **how)
+    later = holding_out(model, bare, weights, watch=[PLANTED], calibration=calibration)
+    once = plan_quantization(model, scheme, protect=weights, watch=[PLANTED], **how)
     assert (later.held, later.fates, later.errors) == (once.held, once.fates, once.errors)
     assert later.values.keys() == once.values.keys()
     assert all(torch.equal(value, once.values[name]) for name, value in later.values.items())

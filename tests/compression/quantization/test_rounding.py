@@ -88,7 +88,7 @@ def limits_tried(values, scheme):
 @example(Scheme(2, 4, False, "p50"), 0, 0.3)  # a block whose clipped weights are all the same
 def test_it_is_the_slow_computation_of_each_block_alone(scheme, seed, fraction):
     weight, held, squares = problem(seed, fraction)
-    found = round_to_nearest(weight, scheme, held, squares)
+    found = round_to_nearest(weight, scheme, held, squares=squares)
     numbers, result = weight.tolist(), found.tolist()
     assert torch.equal(found[held], weight[held])
     for block in members(scheme.block):
@@ -177,7 +177,7 @@ def test_the_least_error_clip_is_never_worse_than_none(scheme, seed, fraction):
     how = scheme.bits, scheme.block, scheme.symmetric
     for clip, counts in (("error", torch.ones_like(squares)), ("output", squares)):
         clipped, plain = (
-            (round_to_nearest(weight, Scheme(*how, one), held, squares) - weight).square() * counts
+            (round_to_nearest(weight, Scheme(*how, one), held, squares=squares) - weight).square() * counts
             for one in (clip, "none")
         )
         for block in members(scheme.block):
@@ -214,7 +214,7 @@ def test_held_weights_keep_their_bits_and_other_blocks_do_not_notice(scheme, see
     weight, held, squares = problem(seed, 0.05, dtype)
     weight[0, 0], held[0, 0] = -0.0, True  # a zero has a sign to lose
     before = weight.clone()
-    free, found = (round_to_nearest(weight, scheme, mask, squares) for mask in (None, held))
+    free, found = (round_to_nearest(weight, scheme, mask, squares=squares) for mask in (None, held))
     bits = torch.int32 if dtype == torch.float32 else torch.int16
     assert found.dtype == dtype
     assert torch.equal(weight.view(bits), before.view(bits))

@@ -72,7 +72,7 @@ def prepared(config):
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
                 parameter.normal_(std=0.2)
-    sums = calibrate(model, IDS, LENGTH, hessians=True)
+    sums = calibrate(model, IDS, LENGTH, products=True)
     sizes = {
         "inputs": input_sizes(model, IDS, LENGTH),
         "gate": input_sizes(model, IDS, LENGTH, of="gate") if config.mlp == "swiglu" else None,
@@ -81,10 +81,10 @@ def prepared(config):
     return model, sizes
 
 
-def planned(prepared, method, share, axes=False, protect=(), kinds=None):
+def planned(prepared, method, share, axes=False, protect=(), matrices=None):
     model, sizes = prepared
     own = sizes["axes"] if axes else {**sizes, "top": None}[method]
-    return plan_dynamic(model, method, share, own, protect, kinds)
+    return plan_dynamic(model, method, share, own, protect=protect, matrices=matrices)
 
 
 @torch.no_grad()
@@ -218,7 +218,7 @@ def test_generation_writes_the_same_tokens(models, name, share):
 
 def test_the_head_skips_too_though_its_weights_are_the_embeddings():
     model, _ = prepared(GPTConfig(**{**BASE, "tie_head": True}))
-    found = plan_dynamic(model, "top", 0.5, kinds=["lm_head"])
+    found = plan_dynamic(model, "top", 0.5, matrices=["lm_head"])
     with dynamically_pruned(model, found):
         expected = step_by_step(model, [3, 1, 4])
     with skipping(model, found):
@@ -243,7 +243,7 @@ def test_nothing_is_left_behind_also_after_an_exception(models, method):
 def test_a_copy_or_a_file_made_inside_is_the_plain_model(models):
     (model, _), file = models["SwiGLU"], io.BytesIO()
     plain = step_by_step(model, [3, 1, 4])
-    sparse = plan_static(model, "magnitude", 0.5, kinds=["attn.c_proj"], progress=False)
+    sparse = plan_static(model, "magnitude", 0.5, matrices=["attn.c_proj"], progress=False)
     with skipping(model, planned(models["SwiGLU"], "gate", 0.9)):
         twin, lighter = copy.deepcopy(model), prune(model, sparse)
         torch.save(model, file)
@@ -276,7 +276,7 @@ def test_static_changes_come_first_and_are_refused_inside(models, way, method):
 
 def test_single_weights_are_edited_first_or_refused(models):
     model, _ = models["SwiGLU"]
-    found = planned(models["SwiGLU"], "top", 0.1, kinds=["mlp.c_proj"])
+    found = planned(models["SwiGLU"], "top", 0.1, matrices=["mlp.c_proj"])
     with skipping(model, found):
         plain = step_by_step(model, [3, 1, 4])
         refused = pytest.raises(UserError, match=r"^h\.1\.mlp\.c_proj is packed, or laid out for skipping")
@@ -290,8 +290,8 @@ def test_what_another_context_prunes_is_refused_and_other_matrices_are_not(model
     model, _ = models["SwiGLU"]
     gate, attention, down, everything = (
         planned(models["SwiGLU"], "gate", 0.5),
-        planned(models["SwiGLU"], "inputs", 0.5, kinds=["attn.c_attn", "attn.c_proj"]),
-        planned(models["SwiGLU"], "inputs", 0.5, kinds=["mlp.c_proj"]),
+        planned(models["SwiGLU"], "inputs", 0.5, matrices=["attn.c_attn", "attn.c_proj"]),
+        planned(models["SwiGLU"], "inputs", 0.5, matrices=["mlp.c_proj"]),
         planned(models["SwiGLU"], "top", 0.5),
     )
     with dynamically_pruned(model, gate), dynamically_pruned(model, attention):
@@ -338,8 +338,8 @@ def test_every_product_of_the_real_models_generation_is_the_masked_one(smollm2):
     layers = {name: matrix.module for name, matrix in matrices(smollm2, KINDS).items()}
     for method in ("inputs", "gate"):
         kinds = KINDS[1::2] if method == "inputs" else None  # the output projections
-        sizes = input_sizes(smollm2, ids, 128, method, kinds)
-        found = plan_dynamic(smollm2, method, 0.5, sizes, [parse("11[507, 1229]")], kinds)
+        sizes = input_sizes(smollm2, ids, 128, of=method, matrices=kinds)
+        found = plan_dynamic(smollm2, method, 0.5, sizes, protect=[parse("11[507, 1229]")], matrices=kinds)
         seen: list = []
         with contextlib.ExitStack() as hooks, skipping(smollm2, found):
             for name, layer in layers.items():
