@@ -19,8 +19,10 @@ from supertf.model import matrices as find_matrices
 class Calibration:
     """Sums over the tokens of a text, by matrix name; X (tokens, in) is what the matrix was given.
 
-    squares: of each input channel, (in,) float64, on the CPU where the device lacks that. products: X^T X,
-    (in, in) float32, if they were asked for.
+    Attributes:
+        tokens: how many.
+        squares: of each input channel, (in,) float64, on the CPU where the device lacks that.
+        products: X^T X, (in, in) float32, if they were asked for.
     """
 
     tokens: int
@@ -41,12 +43,19 @@ def calibrate(
     products: bool = False,
     matrices: Iterable[str] | None = None,
 ) -> Calibration:
-    """Read a text of token ids (N,) in windows of `length`, side by side, and sum up every matrix's inputs.
+    """Read a text in windows and sum up what goes into every matrix.
 
-    Tokens left over at the end are not used. hessians: also keep X^T X, which SparseGPT needs: four bytes
-    times the square of each matrix's inputs (400 MB for SmolLM2-135M). kinds: see `matrices`. Raises
-    `UserError` on a text that is empty, shorter than a window or of another vocabulary, on a window longer
-    than the model reads, and on activations that are not finite.
+    Args:
+        model: is not changed.
+        ids: the text, (N,) int; tokens left over after the last whole window are not used.
+        length: tokens of a window; windows lie side by side.
+        products: also keep X^T X, which SparseGPT, principal axes and the rough head need: four bytes times
+            the square of each matrix's inputs (400 MB for SmolLM2-135M).
+        matrices: kinds such as ["mlp.c_proj"]; None is all but the head.
+
+    Raises:
+        UserError: a text that is empty, shorter than a window or of another vocabulary, a window longer than
+            the model reads, a kind that it lacks, and activations that are not finite.
     """
     windows = windows_of(model, ids, length)
     found = find_matrices(model, matrices)

@@ -42,11 +42,18 @@ Variant: TypeAlias = LanguageModel | Plan | tuple[LanguageModel, AbstractContext
 class Row:
     """One model on the text.
 
-    loss: nats per token. ratio: times the perplexity of the model that all are compared with. sparsity: share
-    that is zero of the weights of its layers' matrices, or of their inputs that were dropped. bytes: what its
-    parameters take, in few bits where they are quantized for a while. text: how it continues the prompt,
-    greedily; None without a tokenizer. fates: of the watched weights. skipped: what a dynamic plan dropped.
-    seconds: that the loss and the text took.
+    Attributes:
+        name: the variant's.
+        loss: nats per token.
+        perplexity: its exponential.
+        ratio: times the perplexity of the model that all are compared with.
+        sparsity: share that is zero of the weights of its layers' matrices, or of their inputs that were
+            dropped.
+        bytes: what its parameters take, in few bits where they are quantized for a while.
+        text: how it continues the prompt, greedily; None without a tokenizer.
+        fates: of the watched weights.
+        skipped: what a dynamic plan dropped.
+        seconds: that the "loss" and the "text" took.
     """
 
     name: str
@@ -69,7 +76,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison(Tabular):
-    """What `compare` found: rows by name, the model that all are compared with first."""
+    """What `compare` found: a table where it is printed, rows by name (`found["wanda"]`).
+
+    Attributes:
+        text: the name of what was read.
+        tokens: of it that were scored.
+        length: tokens of a window.
+        prompt: that was continued; None without a tokenizer.
+        found: the rows, that of the model that all are compared with first.
+    """
 
     text: str
     tokens: int
@@ -218,7 +233,16 @@ def measure_variant(
     prompt: str = PROMPT,
     max_new_tokens: int = 20,
 ) -> Row:
-    """One row of `compare`, which says what is taken; base: the model's own loss, None where this is it."""
+    """Measure one row of `compare`.
+
+    Args:
+        model, variant, text, watch, batch_size, tokenizer, prompt, max_new_tokens: as `compare` takes them.
+        name: of the row.
+        base: the model's own loss, in nats; None where this is it.
+
+    Raises:
+        UserError: as `compare` does.
+    """
     text, watch = as_text(model, text), coordinates(watch)
     whole, watched = output_projections(model), untouched(model, watch)
     other, context = running(model, variant, watch)

@@ -12,11 +12,18 @@ from supertf.model import Coordinate, output_projections, places
 class Fate:
     """One weight before and after.
 
-    after: its value then; None where its matrix is smaller and has no column like its own (also where columns
-    were fitted anew). removed: whether it was pruned. protected: whether it was to keep its value. dropped:
-    share of the tokens for which its input was dropped, of dynamic pruning. rank, group, going: of static and
-    structured pruning, protection aside: how many of the `group` that it is compared with go before it, and
-    how many are to go; None where its matrix is not pruned.
+    Attributes:
+        coordinate: (layer, out, in) of an MLP's output projection.
+        before: its value.
+        after: its value then; None where its matrix is smaller and has no column like its own (also where
+            columns were fitted anew).
+        removed: whether it was pruned.
+        protected: whether it was to keep its value.
+        dropped: share of the tokens for which its input was dropped, of dynamic pruning.
+        rank: of static and structured pruning, how many of the group that it is compared with go before it,
+            protection aside; None where its matrix is not pruned, as are the next two.
+        group: how many weights or channels the group has.
+        going: how many of them are to go.
     """
 
     coordinate: Coordinate

@@ -17,10 +17,11 @@ from supertf.errors import UserError
 class Method:
     """One way of pruning.
 
-    family: "static", "structured" or "dynamic". needs: what is to be known of a text's activations: the
-    "squares" or "products" of every matrix's inputs (`Calibration`), quantiles of the "inputs" or of the
-    "gate" (`InputSizes`); or nothing. scopes: of static ones, the groups in which weights can be compared,
-    its own first.
+    Attributes:
+        family: "static", "structured" or "dynamic".
+        needs: what is to be known of a text's activations: "squares" or "products" of every matrix's inputs
+            (`Calibration`), quantiles of the "inputs" or of the "gate" (`InputSizes`); None is nothing.
+        scopes: of static ones, the groups in which weights can be compared, its own first.
     """
 
     family: str
@@ -43,7 +44,11 @@ FAMILY = {name: method.family for name, method in METHODS.items()}
 
 
 def of_family(family: str) -> tuple[str, ...]:
-    """The names of a family's methods."""
+    """The names of a family's methods.
+
+    Args:
+        family: "static", "structured" or "dynamic".
+    """
     return tuple(name for name, own in FAMILY.items() if own == family)
 
 
@@ -65,7 +70,12 @@ def check_method(method: str, **options: Any) -> None:
 
 
 def needs_text(method: str, score: str | None = None) -> bool:
-    """Whether the method reads a text before it can plan. score: of channels and heads."""
+    """Whether the method reads a text before it can plan.
+
+    Args:
+        method: a name in `METHODS`.
+        score: of channels and heads: only "activation", which None is, reads one.
+    """
     if FAMILY[method] == "structured":
         return score in (None, "activation")
     return METHODS[method].needs is not None

@@ -40,6 +40,9 @@ def prune(model: Model, method: str | Pruning, **options: Any) -> Model:
         matrices: kinds such as ["mlp.c_proj"]; by default all but embeddings and head.
         **options: scope, score and seed, as `plan_pruning` takes them.
 
+    Returns:
+        A model of the same class: single weights that went are zeros in it.
+
     Raises:
         UserError: as `plan_pruning` does, on methods that drop other inputs for every token, which no copy
             can hold (`pruned` can), and on weights that are packed, pruned or quantized already.
@@ -123,6 +126,9 @@ def plan_pruning(
         watch: weights whose `Fate` the plan is to have.
         seed: of what is random.
 
+    Returns:
+        A `Pruning`; of methods that drop inputs token by token a `DynamicPruning`.
+
     Raises:
         UserError: an unknown method, or an option that it does not have, or out of range; a calibration that
             is missing or of other matrices; a weight outside the model; weights that are not finite.
@@ -177,9 +183,17 @@ def calibration_for(
     matrices: Iterable[str] | None = None,
     score: str | None = None,
 ) -> Known:
-    """What a method must know of the model's activations on a text; None where it needs nothing.
+    """Read what a method must know of the model's activations on a text.
 
-    Raises `UserError` on an unknown method, and as `calibrate` and `input_sizes` do.
+    Args:
+        model, method, matrices, score: as `plan_pruning` takes them.
+        text: a `Text`, or token ids (N,) in windows of 512 or of what the model reads.
+
+    Returns:
+        A `Calibration` or `InputSizes`, which `plan_pruning` takes; None where the method needs nothing.
+
+    Raises:
+        UserError: an unknown method, and otherwise as `calibrate` and `input_sizes` do.
     """
     check_method(method)
     if FAMILY[method] == "structured":

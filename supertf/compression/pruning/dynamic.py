@@ -44,9 +44,12 @@ from supertf.model import matrices as find_matrices
 class Cut:
     """Which inputs of one matrix count for a token.
 
-    size: how many there are. sparsity: the share that is to go. threshold: sizes below go (inputs, gate),
-    None where the smallest of each token go (top). held: channels that never go, (size,) bool. axes: R (size,
-    size), where R^T x is cut in place of x.
+    Attributes:
+        size: how many there are.
+        sparsity: the share that is to go.
+        threshold: sizes below go (inputs, gate); None where the smallest of each token go (top).
+        held: channels that never go, (size,) bool.
+        axes: R (size, size), where R^T x is cut in place of x.
     """
 
     size: int
@@ -68,9 +71,12 @@ class Cut:
 
 @dataclass(frozen=True)
 class DynamicPruning:
-    """A plan: what of every matrix's inputs is dropped.
+    """A plan: what of every matrix's inputs is dropped. `pruned` and `skipping` apply it.
 
-    settings: what `plan_dynamic` was asked for. cuts: by matrix name; for the gate, by the name of c_fc.
+    Attributes:
+        method: "inputs", "gate" or "top".
+        settings: what was asked for.
+        cuts: by matrix name; of the gate, by the name of c_fc.
     """
 
     method: str
@@ -80,11 +86,15 @@ class DynamicPruning:
 
 @dataclass
 class Skipped:
-    """What was dropped while a context lasted, all by matrix name.
+    """What was dropped while a context lasted, all by matrix name but `watched`.
 
-    weights, spared: how many weights an input meets, and how many of them need not be read if it is dropped.
-    seen, dropped: inputs. watched: of weights, the tokens whose input was dropped, and all tokens; none where
-    the matrix is not pruned.
+    Attributes:
+        weights: how many weights an input meets.
+        spared: how many of them need not be read if it is dropped.
+        seen: inputs, over all tokens.
+        dropped: those of them that did not count.
+        watched: by weight, the tokens whose input was dropped, and all tokens; 0 of 0 where the matrix is not
+            pruned.
     """
 
     weights: dict[str, int]
@@ -126,12 +136,17 @@ def plan_dynamic(
 ) -> DynamicPruning:
     """Choose what is dropped of the inputs of each matrix; the model is not touched.
 
-    sparsity: the share, one for all matrices, or by name or kind: then only those are pruned. sizes: of the
-    same model, from `input_sizes`; top needs them only for their axes. protect: (layer, out, in) of the MLPs'
-    output projections: their input channels always count. kinds: see `matrices`; the gate has none.
+    Args:
+        model: any causal language model that `load` reads; the gate is for this package's SwiGLU models.
+        method: "inputs", "gate" or "top" (what each compares: at the head of this file).
+        sparsity: the share that goes, one for all matrices, or by name or kind: then only those are pruned.
+        sizes: of the same model, from `input_sizes`; top needs them only for their axes.
+        protect: (layer, out, in) of the MLPs' output projections: their input channels always count.
+        matrices: kinds such as ["mlp.c_proj"]; None is all but the head. The gate has none.
 
-    Raises `UserError` on an unknown method, kind or name, a sparsity outside 0 to 1, a coordinate outside the
-    model or in other axes, and sizes that are missing, of something else or of other matrices.
+    Raises:
+        UserError: an unknown method, kind or name, a sparsity outside 0 to 1, a coordinate outside the model
+            or in other axes, and sizes that are missing, of something else or of other matrices.
     """
     if method not in of_family("dynamic"):
         raise UserError(f"unknown dynamic method {method!r}; choose from {', '.join(of_family('dynamic'))}")
@@ -229,11 +244,20 @@ def weight_of(module: nn.Module) -> Tensor:
 def dynamically_pruned(
     model: LanguageModel, pruning: DynamicPruning, watch: Iterable[Coordinate] = ()
 ) -> Iterator[Skipped]:
-    """Run the model with the small inputs of its matrices at zero, and count them, while the context lasts.
+    """Run the model with the small inputs of its matrices at zero while the context lasts, and count them.
 
-    Nothing is changed but what the matrices are given. watch: weights of the MLPs' output projections whose
-    inputs are watched. Raises `UserError` on a plan for another model, inside another such context, and on a
-    weight to watch that is outside the model or whose matrix is cut in other axes.
+    Nothing is changed but what the matrices are given.
+
+    Args:
+        pruning: a plan for this model.
+        watch: weights (layer, out, in) of the MLPs' output projections whose inputs are counted one by one.
+
+    Yields:
+        What was dropped, up to now.
+
+    Raises:
+        UserError: a plan for another model, another such context around this one, and a weight to watch that
+            is outside the model or whose matrix is cut in other axes.
     """
     with claimed(model, pruning) as modules, contextlib.ExitStack() as hooks:
         watch = list(dict.fromkeys(watch))

@@ -26,7 +26,11 @@ def parse_pattern(text: str) -> tuple[int, int]:
 
 
 def check_sparsity(sparsity: float) -> None:
-    """`UserError` unless it is a fraction."""
+    """Refuse a share that is none.
+
+    Raises:
+        UserError: it is not from 0 to 1.
+    """
     if not 0 <= sparsity <= 1:
         raise UserError(f"sparsity is {sparsity}, expected 0 (remove nothing) to 1 (remove all): 0.5 is half")
 

@@ -27,10 +27,14 @@ STEPS = 1000  # quantiles that are kept
 
 @dataclass(frozen=True)
 class InputSizes:
-    """Quantiles of the sizes |x_j| over tokens and channels, by matrix name: (1001,) float32, 0 to 100 %.
+    """Quantiles of the sizes |x_j| over tokens and channels.
 
-    of: "inputs" of the matrices, or the "gate", |silu(gate)| that c_fc gives. widths: how many of them a
-    token has. axes: by matrix name, R (in, in) with the axes as columns, where sizes are those of R^T x.
+    Attributes:
+        of: "inputs" of the matrices, or the "gate", |silu(gate)| that c_fc gives.
+        tokens: of the text.
+        widths: by matrix name, how many inputs or gates a token has.
+        quantiles: by matrix name, (1001,) float32, 0 to 100 %.
+        axes: by matrix name, R (in, in) with the axes as columns, where sizes are those of R^T x.
     """
 
     of: str
@@ -59,12 +63,24 @@ def input_sizes(
     matrices: Iterable[str] | None = None,
     axes: dict[str, Tensor] | None = None,
 ) -> InputSizes:
-    """Read a text of token ids (N,), a few hundred, in windows of `length`, and measure the inputs.
+    """Read a text of a few hundred tokens and measure how large every matrix's inputs are.
 
-    of: "inputs", or "gate" of this lab's SwiGLU models, which takes neither kinds nor axes. kinds: see
-    `matrices`. axes: see `principal_axes`. All sizes are held in memory, 4 bytes each: 390 kB per token for
-    SmolLM2-135M. Raises `UserError` on a text that is too short or of another vocabulary, a kind that is not
-    there, axes of other matrices, a model without gates, and activations that are not finite.
+    All sizes are held in memory, 4 bytes each: 390 kB per token for SmolLM2-135M.
+
+    Args:
+        model: is not changed.
+        ids: the text, (N,) int, read in windows side by side.
+        length: tokens of a window.
+        of: "inputs", or "gate" of this package's SwiGLU models, which takes neither matrices nor axes.
+        matrices: kinds such as ["mlp.c_proj"]; None is all but the head.
+        axes: by matrix name, other axes to measure along, see `principal_axes`.
+
+    Returns:
+        The `InputSizes` that `plan_dynamic` reads its thresholds from.
+
+    Raises:
+        UserError: a text that is too short or of another vocabulary, a kind that the model lacks, axes of
+            other matrices, a model without gates, and activations that are not finite.
     """
     if of not in ("inputs", "gate"):
         raise UserError(f"sizes of {of!r}; choose inputs or gate")
@@ -135,9 +151,17 @@ def quantiles_of(values: Tensor) -> Tensor:
 
 
 def principal_axes(calibration: Calibration, matrices: Iterable[str]) -> dict[str, Tensor]:
-    """Principal axes (in, in) float32, as columns, of the inputs of the matrices of these kinds, by name.
+    """Principal axes of the inputs of some kinds of matrices: those of X^T X, about zero.
 
-    Those of X^T X, about zero. Raises `UserError` on a calibration without products of one of the kinds.
+    Args:
+        calibration: with products.
+        matrices: kinds such as ["mlp.c_proj"].
+
+    Returns:
+        By matrix name, (in, in) float32, the axes as columns.
+
+    Raises:
+        UserError: the calibration has no products of one of the kinds.
     """
     wanted = list(matrices)
     chosen = {name: product for name, product in calibration.products.items() if kind(name) in wanted}

@@ -26,7 +26,13 @@ WARMUP = 0.1  # of the steps, from a learning rate of 0
 
 @dataclass
 class Recovery:
-    """The trained copy, in evaluation mode; the loss of every step, nats per token; seconds of training."""
+    """What `recover` gives.
+
+    Attributes:
+        model: the trained copy, in evaluation mode.
+        losses: of every step, in nats per token.
+        seconds: of training.
+    """
 
     model: GPT
     losses: list[float] = field(default_factory=list)
@@ -46,15 +52,25 @@ def recover(
     seed: int = 0,
     progress: bool = True,
 ) -> Recovery:
-    """Train a copy of the model on a text of token ids (N,), cut into windows of `length` side by side.
+    """Train a copy of the model for a while; weights of its matrices that are exactly 0 stay 0.
 
-    It learns the text's next tokens, or with a teacher, such as the dense model, the teacher's probabilities
-    of them (distillation: KL divergence). AdamW without weight decay, linear warm-up over a tenth of the
-    steps, cosine decay to a tenth of `lr`, gradients clipped at norm 1; the same seed gives the same batches.
-    Weights of the layers' matrices that are exactly 0 stay 0, so a `prune` stays pruned.
+    AdamW without weight decay, linear warm-up over a tenth of the steps, cosine decay to a tenth of `lr`,
+    gradients clipped at norm 1; the same seed gives the same batches.
 
-    Raises `UserError` on a model that is not in float32 or float64, on a text of another vocabulary or
-    shorter than a batch, on numbers out of range, and when the loss stops being finite.
+    Args:
+        model: this package's `GPT` in float32 or float64; it is not changed.
+        ids: the text, (N,) int, cut into windows side by side.
+        steps: batches to train on.
+        teacher: such as the dense model: learn its next-token probabilities (distillation: KL divergence), in
+            place of the text's next tokens.
+        length: tokens of a window.
+        batch_size: windows of a batch.
+        lr: the highest learning rate.
+        seed: of the batches and of dropout.
+
+    Raises:
+        UserError: a model of another class or dtype, a text of another vocabulary or shorter than a batch,
+            numbers out of range, and a loss that stops being finite.
     """
     model = as_gpt(model, "recover trains")
     for name, value in (("steps", steps), ("length", length), ("batch_size", batch_size)):

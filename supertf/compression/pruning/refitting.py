@@ -41,19 +41,27 @@ def refit(
     prior: float = 1000.0,
     progress: bool = True,
 ) -> GPT:
-    """A copy of the model with other weights in its projections of these kinds, and only there.
-
-    ids: calibration text (N,), in windows of `length`; a projection has as many unknowns for each output as
-    it has inputs, so take many times that: 65,536 tokens for SmolLM2-135M, which take 11 kB of memory each.
-    plan: what is dropped, here and later when the copy is used. teacher: the whole model, for one whose
-    channels or heads were cut out (`structured.smaller`); None is the model itself. kinds: of attn.c_proj and
-    mlp.c_proj. prior: how many tokens' worth the present weights count.
+    """A copy of the model with other weights in its projections into the stream, and only there.
 
     Minimizes, over W, the sum over tokens of |h - s - b - W x|^2 / |h|^2 + prior * m |W - W_0|^2: h is the
     teacher's stream behind this half of a block, s the copy's before the projection, x its inputs after the
     plan, b its bias, m the mean over tokens and inputs of x_j^2 / |h|^2. Errors count by what the next
-    RMSNorm makes of them. Raises `UserError` on other models, a teacher of other sizes, weights that were set
-    to zero one by one (they would not stay zero), kinds or a prior out of range, and as `calibrate` does.
+    RMSNorm makes of them.
+
+    Args:
+        model: this package's `GPT`; it is not changed.
+        ids: calibration text, (N,) int. A projection has as many unknowns for each output as it has inputs,
+            so take many times that: 65,536 tokens for SmolLM2-135M, which take 11 kB of memory each.
+        plan: what is dropped, here and later when the copy is used.
+        teacher: the whole model, for one whose channels or heads were cut out (`smaller`); None is the model
+            itself.
+        length: tokens of a window; windows lie side by side.
+        matrices: kinds, of attn.c_proj and mlp.c_proj.
+        prior: how many tokens' worth the present weights count.
+
+    Raises:
+        UserError: other models, a teacher of other sizes, weights that were set to zero one by one (they
+            would not stay zero), matrices or a prior out of range, and otherwise as `calibrate` does.
     """
     model, kinds = as_gpt(model, "refit is for"), list(matrices)
     teacher = model if teacher is None else as_gpt(teacher, "refit is for")

@@ -34,11 +34,15 @@ from supertf.model import matrices as find_matrices
 
 @dataclass(frozen=True)
 class Pruning:
-    """A plan: which weights of which matrices become zero, and what the others become.
+    """A plan: which weights become zero, and what the others become. `pruned` and `prune` apply it.
 
-    settings: what was asked for. removed: by matrix name, (out, in) bool, True where removed. changed:
-    by matrix name, the new values of the whole matrix, from methods that also change the weights they keep.
-    fates: of the weights that were watched. To undo it, leave the context of `pruned`.
+    Attributes:
+        method: its name, or "channels" or "heads".
+        settings: what was asked for.
+        removed: by matrix name, (out, in) bool, True where removed.
+        changed: by matrix name, new values of the whole matrix (out, in), of methods that also change the
+            weights they keep.
+        fates: of the weights that were watched.
     """
 
     method: str
@@ -89,20 +93,27 @@ def plan_static(
     matrices: Iterable[str] | None = None,
     progress: bool = True,
 ) -> Pruning:
-    """Choose the weights that `method` removes; the model is not touched.
+    """Choose the weights that a static method removes; the model is not touched.
 
-    sparsity: the share that goes of every group of weights that are compared, to the nearest whole number,
-    halves upwards; of equal scores the first go. scope: the group, a "matrix", a "row" or all of them
-    ("global"), see `methods.METHODS` for each method's own; SparseGPT's is a block of 128 columns. pattern:
-    in place of sparsity and scope, "n:m" keeps n of every m consecutive inputs of a row. protect: (layer,
-    out, in) of the MLPs' output projections: weights that keep their values; the next of their groups go in
-    their place.
-    watch: weights whose `Fate` is wanted. kinds: which matrices, see `matrices`. calibration: of the same
-    model; wanda and sparsegpt need one. seed: for random.
+    Args:
+        model: any causal language model that `load` reads.
+        method: "random", "magnitude", "wanda" or "sparsegpt".
+        sparsity: the share that goes of every group of weights that are compared, to the nearest whole
+            number, halves upwards; of equal scores the first go.
+        calibration: of the same model; wanda and sparsegpt need one, sparsegpt with products.
+        protect: (layer, out, in) of the MLPs' output projections: weights that keep their values; the next of
+            their groups go in their place.
+        watch: weights whose `Fate` is wanted.
+        scope: the group, a "matrix", a "row" or all of them ("global"); None is the method's own, see
+            `METHODS`. SparseGPT's is a block of 128 columns.
+        pattern: in place of sparsity and scope, "n:m" keeps n of every m consecutive inputs of a row.
+        seed: of "random".
+        matrices: kinds such as ["mlp.c_proj"]; None is all but the head.
 
-    Raises `UserError` on an unknown method, scope or kind, a sparsity outside 0 to 1, a pattern that does not
-    divide a matrix, a coordinate outside the model, a calibration that is missing or of other matrices, and
-    weights that are not finite, not in memory or shared with another part of the model.
+    Raises:
+        UserError: an unknown method, scope or kind, a sparsity outside 0 to 1, a pattern that does not divide
+            a matrix, a coordinate outside the model, a calibration that is missing or of other matrices, and
+            weights that are not finite, not in memory or shared with another part of the model.
     """
     found = find_matrices(model, matrices)
     scope, sparsity, m = resolve_scope(method, sparsity, scope, pattern)
@@ -155,7 +166,17 @@ def plan_static(
 def resolve_scope(
     method: str, sparsity: float | None, scope: str | None, pattern: str | None
 ) -> tuple[str | None, float, int | None]:
-    """Scope, sparsity and the m of an N:M pattern, with the method's own scope filled in, or `UserError`."""
+    """Fill in what a static method leaves to be chosen.
+
+    Args:
+        method, sparsity, scope, pattern: as `plan_static` takes them.
+
+    Returns:
+        The scope, the sparsity, and m of an n:m pattern: either the first or the last is None.
+
+    Raises:
+        UserError: they do not go together, or are out of range.
+    """
     if method not in of_family("static"):
         raise UserError(f"unknown pruning method {method!r}; choose from {', '.join(of_family('static'))}")
     scopes = METHODS[method].scopes

@@ -58,16 +58,23 @@ def plan_structured(
 ) -> Pruning:
     """Choose channels or heads to remove, as many in every layer; the model is not touched.
 
-    what: "channels" of the MLPs, each a row of c_fc (SwiGLU: of gate and of up) and a column of c_proj; or
-    "heads": query heads, as many of every key and value head, which stay; where every query head has its
-    own, that goes with it. sparsity: the share of them that goes, to the nearest whole number, halves
-    upwards. multiple: round what stays to the nearest multiple of this (or all), as kernels like it. protect:
-    (layer, out, in) of the MLPs' output projections, whose channels `in` stay; others go in their place.
-    watch: weights of them whose `Fate` is wanted, in terms of their channel. calibration: of the same model,
-    for score "activation". seed: for "random".
+    Args:
+        model: this package's `GPT`.
+        what: "channels" of the MLPs, each a row of c_fc (SwiGLU: of gate and of up) and a column of c_proj;
+            or "heads": query heads, as many of every key and value head, which stay; where every query head
+            has its own, that goes with it.
+        sparsity: the share of them that goes, to the nearest whole number, halves upwards.
+        calibration: of the same model, for score "activation".
+        protect: (layer, out, in) of the MLPs' output projections, whose channels `in` stay; others go in
+            their place.
+        watch: weights of them whose `Fate` is wanted, in terms of their channel.
+        score: "activation", "magnitude" or "random"; the lowest go (formulas at the head of this file).
+        multiple: what stays is rounded to the nearest multiple of this (or all stays), as kernels like it.
+        seed: of "random".
 
-    Raises `UserError` on a model that is not a `GPT`, unknown units and scores, a sparsity outside 0 to 1, a
-    multiple that is too large, more protected channels than may stay, and on what `plan` refuses.
+    Raises:
+        UserError: a model of another class, unknown units and scores, a sparsity outside 0 to 1, a multiple
+            that is too large, more protected channels than may stay, and otherwise as `plan_static` does.
     """
     model = structured_model(model)
     if what not in UNITS:
@@ -123,10 +130,17 @@ def structured_model(model: LanguageModel) -> GPT:
 def smaller(model: LanguageModel, pruning: Pruning) -> GPT:
     """A copy of the model that lacks the removed channels or heads: what `pruned` computes, up to rounding.
 
-    It is a `GPT` like others, whose config says n_inner, or n_head with n_head_dim: it is saved, loaded,
-    trained and pruned again like them. Raises `UserError` on a plan that does not remove whole channels or
-    heads, as many in every layer (and of every key and value head), or removes all of them, and as
-    `prune` does.
+    Args:
+        model: this package's `GPT`; it is not changed.
+        pruning: a plan of `plan_structured` for it.
+
+    Returns:
+        A `GPT` like others, whose config says n_inner, or n_head with n_head_dim: it is saved, loaded,
+        trained and pruned again like them.
+
+    Raises:
+        UserError: a plan that does not remove whole channels or heads, as many in every layer (and of every
+            key and value head), or removes all of them, and otherwise as `prune` does.
     """
     if not isinstance(model, GPT) or (what := units_of(model, pruning)) is None:
         raise UserError(
@@ -162,8 +176,15 @@ def smaller(model: LanguageModel, pruning: Pruning) -> GPT:
 
 
 def in_smaller(pruning: Pruning, weight: Coordinate) -> Coordinate | None:
-    """Where a weight (layer, out, in) of an MLP's output projection is in the `smaller` model; None if it is
-    gone with its channel."""
+    """Where a weight is in the `smaller` model.
+
+    Args:
+        pruning: the plan that the model was made with.
+        weight: (layer, out, in) of an MLP's output projection in the whole model.
+
+    Returns:
+        Its coordinate there; None if it is gone with its channel.
+    """
     layer, out, into = weight
     if pruning.method == "heads":
         return weight

@@ -38,10 +38,17 @@ def quantized_activations(
 ) -> Iterator[None]:
     """Run the model with the inputs of its matrices quantized per token while the context lasts.
 
-    restore: input channels by matrix name that keep full precision and do not stretch their tokens' levels,
-    see `super_activations`. kinds: which matrices, see `matrices`. The weights are not touched. It is for
-    inference: rounding has no gradient. Raises `UserError` on bits out of range, on a channel outside the
-    matrices that are quantized, and on activations that are quantized already.
+    The weights are not touched. It is for inference: rounding has no gradient.
+
+    Args:
+        bits: 2 to 16.
+        restore: by matrix name, input channels that keep full precision and do not stretch their tokens'
+            levels, see `super_activations`.
+        matrices: kinds such as ["mlp.c_proj"]; None is all but the head.
+
+    Raises:
+        UserError: bits out of range, a channel outside the matrices that are quantized, and activations that
+            are quantized already.
     """
     if not 2 <= bits <= 16:
         raise UserError(f"activations in {bits} bits; choose 2 to 16")
@@ -74,11 +81,16 @@ def rounder(bits: int, restore: list[int]) -> Callable[[nn.Module, tuple[Any, ..
 
 
 def quantize_tokens(x: Tensor, bits: int = 8, restore: Sequence[int] = ()) -> Tensor:
-    """x (..., C) rounded per token and read back, in its own dtype: off by at most half a step, which is the
-    token's largest magnitude over 2^(bits-1) - 1.
+    """Round each token to few levels, and read it back.
 
-    restore: channels that are replaced by the token's median first, and come back as they were. It happens
-    in every token, not only where the channel spikes: which token that is, none can tell from itself.
+    Args:
+        x: (..., C).
+        bits: give 2^(bits-1) - 1 levels up and down, to the token's largest magnitude.
+        restore: channels that are replaced by the token's median first, and come back as they were, in every
+            token: which one spikes, none can tell from itself.
+
+    Returns:
+        Like x; off by at most half a step, which is the largest magnitude over 2^(bits-1) - 1.
     """
     wide = x if x.dtype == torch.float64 else x.float()
     restore = list(restore)
@@ -96,14 +108,22 @@ def quantize_tokens(x: Tensor, bits: int = 8, restore: Sequence[int] = ()) -> Te
 def super_activations(
     model: LanguageModel, coordinates: Iterable[Coordinate], where: str = "both"
 ) -> dict[str, list[int]]:
-    """Where super weights (layer, out, in) make inputs of matrices spike: channels by matrix name.
+    """Where super weights make inputs of matrices spike.
 
-    where: "input" is channel `in` of the layer's down projection, the spike that the weight multiplies.
-    "stream" is what it makes of it, on its way through the residual stream: channel `out` of every matrix
-    that reads the stream in later layers, where it arrives scaled by their norms. "both" is both. What the
-    paper calls the super activation is made by the weight and travels ("stream"); which inputs of matrices
-    it spares is not published, so this is our reading. The coordinates are `Spike.coordinate` of
-    `superweights.find_spikes`, or the user's. Raises `UserError` on one outside the model.
+    What the paper calls the super activation is made by the weight and travels ("stream"); which inputs of
+    matrices it spares is not published, so this is our reading.
+
+    Args:
+        coordinates: the weights, (layer, out, in): `Spike.coordinate` of `find_spikes`, or the user's.
+        where: "input" is channel `in` of the layer's down projection, the spike that the weight multiplies.
+            "stream" is what it makes of it, on its way through the residual stream: channel `out` of every
+            matrix that reads the stream in later layers, where it arrives scaled by their norms. Or "both".
+
+    Returns:
+        Input channels by matrix name, as `quantized_activations` restores them.
+
+    Raises:
+        UserError: a weight outside the model, or another `where`.
     """
     if where not in ("input", "stream", "both"):
         raise UserError(f"where is {where!r}; choose input, stream or both")

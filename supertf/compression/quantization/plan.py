@@ -27,11 +27,14 @@ HELD = 16 + 32  # bits of a weight that is held out: its value, and where it is
 
 @dataclass(frozen=True)
 class Quantization:
-    """What quantizing makes of a model's matrices.
+    """What quantizing makes of a model's matrices. `quantized` and `quantize` apply it.
 
-    values: by matrix name, the weights read back, (out, in) in the model's dtype. errors: by matrix name, the
-    squared error over the sum of squares. held: the weights held out of these matrices. fates: of the weights
-    that were watched. To undo it, leave the context of `quantized`.
+    Attributes:
+        scheme: how weights were rounded.
+        values: by matrix name, the weights read back, (out, in) in the model's dtype.
+        errors: by matrix name, the squared error over the sum of squares.
+        held: the weights held out of these matrices.
+        fates: of the weights that were watched.
     """
 
     scheme: Scheme
@@ -75,12 +78,13 @@ def plan_quantization(
     """Round the model's matrices to nearest; the model is not touched.
 
     Args:
+        model: any causal language model that `load` reads.
         scheme: such as "int4 block=64 clip=error".
         protect: single weights of the MLPs' output projections that are held out: they keep their values, and
             do not stretch their block's levels. `row_pool` and `greedy_set` give those of a row that do most.
         watch: weights whose `Fate` is wanted.
         calibration: of the same model; clip=output needs one.
-        matrices: kinds such as "mlp.c_proj"; None is all but embeddings and head.
+        matrices: kinds such as ["mlp.c_proj"]; None is all but the head.
 
     Raises:
         UserError: an unknown scheme or kind, blocks that do not divide a matrix, a weight outside the model,
@@ -119,8 +123,15 @@ def holding_out(
     watch: Any = (),
     calibration: Calibration | None = None,
 ) -> Quantization:
-    """A quantization of the same model once more, with weights held out: only the kinds of matrices that they
-    are in are rounded again. Raises `UserError` as `plan_quantization` does.
+    """A quantization once more, with weights held out: only their kinds of matrices are rounded again.
+
+    Args:
+        model: the same.
+        bare: its quantization.
+        protect, watch, calibration: as `plan_quantization` takes them.
+
+    Raises:
+        UserError: as `plan_quantization` does.
     """
     protect = coordinates(protect)
     kinds = {kind(name) for name, *_ in places(model, protect)} & set(map(kind, bare.values))

@@ -1,7 +1,7 @@
 """Dynamic pruning that leaves the work out: a token that is generated alone reads only the columns it needs.
 
 y = W x is the sum over j of x_j W[:, j]. The columns of W are laid out as rows, so that one that counts is
-read in one piece, and `skipping_kernels` adds up those that do.
+read in one piece, and `speed.kernels` adds up those that do.
 
 The products are those of `dynamically_pruned` up to the order of summation. So are texts, until an input lies
 so near its threshold that rounding decides whether it counts, which later layers and tokens do not smooth
@@ -33,12 +33,19 @@ NONZERO = torch.finfo(torch.float32).tiny  # a threshold that only zeros are bel
 
 @contextlib.contextmanager
 def skipping(model: LanguageModel, pruning: DynamicPruning) -> Iterator[None]:
-    """Generate with the plan applied, and without the work that it spares, while the context lasts.
+    """Generate with a plan applied, and without the work that it spares, while the context lasts.
 
-    For one token at a time, on a CPU in float32; several at once are pruned alike, with dense products. The
-    columns as rows take as much memory again as the matrices they are of. The weights are untouched, and not
-    to be changed meanwhile: prune or quantize them first. Raises `UserError` for other models, devices and
-    dtypes, inside another such context, and as `dynamically_pruned` does.
+    That is for one token at a time, on a CPU in float32; several at once are pruned alike, with dense
+    products. The columns as rows take as much memory again as the matrices they are of. The weights are
+    untouched, and not to be changed meanwhile: prune or quantize them first.
+
+    Args:
+        model: this package's `GPT`.
+        pruning: a plan for it.
+
+    Raises:
+        UserError: other classes, devices and dtypes, another such context around this one, and otherwise as
+            `dynamically_pruned` does.
     """
     model = skippable(model)
     with claimed(model, pruning) as modules, limited_threads(), contextlib.ExitStack() as undo:

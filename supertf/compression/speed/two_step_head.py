@@ -30,7 +30,13 @@ DAMPING = 0.01  # of the mean second moment: states of other texts reach a littl
 
 @dataclass(frozen=True)
 class RoughHead:
-    """W (V, C) is nearly up (V, r) times down (r, C); `exact` words get their logits in full."""
+    """W (V, C) is nearly up @ down.
+
+    Attributes:
+        up: (V, r).
+        down: (r, C).
+        exact: words that get their logits in full.
+    """
 
     up: Tensor
     down: Tensor
@@ -47,11 +53,20 @@ class RoughHead:
 def rough_head(
     model: LanguageModel, calibration: Calibration, *, rank: int = 128, exact: int = 4096
 ) -> RoughHead:
-    """The head's best `rank` directions; the model is not touched.
+    """The head's best few directions; the model is not touched.
 
-    calibration: `calibrate(model, ids, products=True, matrices=["lm_head"])`. exact: words whose logits are
-    computed in full. Raises `UserError` on numbers out of range, and on a calibration that has no products of
-    this head's inputs.
+    Args:
+        model: this package's `GPT`, in float32 on a CPU.
+        calibration: `calibrate(model, ids, products=True, matrices=["lm_head"])`.
+        rank: how many directions.
+        exact: words whose logits are computed in full.
+
+    Returns:
+        What `svd_softmax` takes.
+
+    Raises:
+        UserError: numbers out of range, a calibration that has no products of this head's inputs, and other
+            classes, devices and dtypes.
     """
     model = skippable(model)
     weight = model.lm_head.weight.detach()
@@ -78,10 +93,16 @@ def rough_head(
 def svd_softmax(model: LanguageModel, head: RoughHead) -> Iterator[None]:
     """Run the model with rough logits of most words while the context lasts.
 
-    For one token at a time, with the work left out; several at once get the same logits from dense products.
-    On a CPU in float32. The directions as rows take a `rank`-th of the head's inputs as much memory again.
-    The weights are untouched. Raises `UserError` for other models, devices and dtypes, a head of another
-    shape, and when the head's product is replaced already.
+    One token at a time has the work left out; several at once get the same logits from dense products. The
+    directions as rows take a `rank`-th of the head's inputs as much memory again. The weights are untouched.
+
+    Args:
+        model: this package's `GPT`, in float32 on a CPU.
+        head: its `rough_head`.
+
+    Raises:
+        UserError: other classes, devices and dtypes, a head of another shape, and a head whose product is
+            replaced already.
     """
     model = skippable(model)
     shape = (len(head.up), head.down.shape[1])
