@@ -16,6 +16,9 @@ from supertf.training import checkpoint
 CONFIG = GPTConfig(
     vocab_size=50, n_ctx=24, n_layer=3, n_head=2, n_embd=16, n_inner=40, mlp="swiglu", position="none"
 )
+LENGTH = 12  # of a window
+IDS = torch.randint(0, 50, (20 * LENGTH,), generator=torch.Generator().manual_seed(1))
+PLANTED = (1, 7, 21)  # the weight that `planted_model` has, unless it says otherwise
 PROMPT = [3, 1, 4, 1, 5]
 TEXT = torch.arange(4000) * 7 % 48 + torch.randint(0, 2, (4000,), generator=torch.Generator().manual_seed(1))
 

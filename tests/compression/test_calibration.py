@@ -1,6 +1,7 @@
 """What calibration sums up is what goes into every matrix."""
 
-import pytest
+import dataclasses
+
 import torch
 from planted import CONFIG, planted_model
 
@@ -74,31 +75,10 @@ def test_only_the_kinds_asked_for_are_observed():
 
 
 def test_the_model_is_left_without_hooks_also_when_a_pass_fails():
-    model = GPT(CONFIG.__class__(**{**CONFIG.to_dict(), "position": "learned"})).eval()
+    model = GPT(dataclasses.replace(CONFIG, position="learned")).eval()
     for length in (LENGTH, 30):  # 30 is beyond the learned positions
         try:
             calibrate(model, tokens(60), length)
         except UserError:
             assert length == 30
     assert not any(module._forward_pre_hooks for module in model.modules())
-
-
-@pytest.mark.parametrize(
-    "ids, length, message",
-    [
-        ([], LENGTH, "the calibration text is empty"),
-        ([1, 2, 3], LENGTH, "3 tokens, fewer than one window of 8: use a longer text"),
-        ([1, 50] * LENGTH, LENGTH, "the model's vocabulary is 0 to 49"),
-        ([1, 2, 3], 0, "the window length is 0"),
-    ],
-)
-def test_bad_text_is_refused(ids, length, message):
-    with pytest.raises(UserError, match=message):
-        calibrate(planted_model(), ids, length)
-
-
-def test_damaged_activations_are_refused():
-    model = planted_model()
-    model.h[1].mlp.c_fc.weight.data[0, 0] = torch.nan
-    with pytest.raises(UserError, match=r"the inputs of h\.1\.mlp\.c_proj are not finite"):
-        calibrate(model, tokens(), LENGTH)

@@ -11,10 +11,7 @@ from supertf.analysis.losses import perplexity
 from supertf.compression.pruning.dynamic import dynamically_pruned, plan_dynamic
 from supertf.compression.pruning.input_quantiles import input_sizes
 from supertf.compression.pruning.refitting import refit as fit_anew
-from supertf.compression.pruning.static import plan_static as static_plan
 from supertf.compression.pruning.structured import plan_structured, smaller
-from supertf.compression.verbs import prune
-from supertf.errors import UserError
 from supertf.model.gpt import GPT
 
 LENGTH = 8
@@ -122,21 +119,3 @@ def test_a_model_with_biases_keeps_them():
     same = refit(model, SEEN[:800])
     assert torch.allclose(same.h[1].mlp.c_proj.weight, model.h[1].mlp.c_proj.weight, atol=1e-4)
     assert torch.equal(same.h[1].mlp.c_proj.bias, model.h[1].mlp.c_proj.bias)
-
-
-def test_mistakes_are_named(model):
-    small = GPT(dataclasses.replace(CONFIG, n_layer=1))
-    wider = plan_dynamic(GPT(dataclasses.replace(CONFIG, n_inner=48)), "top", 0.5)
-    zeros = prune(model, static_plan(model, "magnitude", 0.5, progress=False))
-    for given, part in (
-        (lambda: refit(model, SEEN[:5]), "fewer than one window"),
-        (lambda: refit(model, SEEN, matrices=["mlp.c_fc"]), "choose one or both"),
-        (lambda: refit(model, SEEN, matrices=[]), "choose one or both"),
-        (lambda: refit(model, SEEN, prior=0), "prior is 0"),
-        (lambda: refit(model, SEEN, teacher=small), "the model that was pruned"),
-        (lambda: refit(torch.nn.Linear(2, 2), SEEN), "not Linear"),
-        (lambda: refit(zeros, SEEN, teacher=model), "would not stay zero"),
-        (lambda: refit(model, SEEN, wider), "the plan is for 48"),
-    ):
-        with pytest.raises(UserError, match=part):
-            given()

@@ -10,7 +10,7 @@ import torch
 from families import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import planted_model
+from planted import IDS, LENGTH, PLANTED, planted_model
 
 from supertf.analysis.losses import perplexity
 from supertf.compression.calibration import calibrate
@@ -23,33 +23,12 @@ from supertf.experiments.measure_smollm2 import text
 from supertf.model.weight_matrices import matrices
 from supertf.superweights.edit import scaled_weights
 
-LENGTH = 12
-IDS = torch.randint(0, 50, (20 * LENGTH,), generator=torch.Generator().manual_seed(1))
-PLANTED = (1, 7, 21)
+pytestmark = pytest.mark.usefixtures("unchanged")
 STATIC = of_family("static")
 EVERY = [(method, scope) for method in STATIC for scope in METHODS[method].scopes]
 plan = functools.partial(make_plan, progress=False)
 coordinates = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 15), st.integers(0, 39)), max_size=5)
 methods = st.sampled_from(EVERY)
-
-
-@pytest.fixture(scope="module")
-def model():
-    """Tests that change it put it back."""
-    return planted_model()
-
-
-@pytest.fixture(scope="module")
-def calibration(model):
-    return calibrate(model, IDS, LENGTH, products=True)
-
-
-@pytest.fixture(autouse=True)
-def unchanged(model):
-    """No test leaves a trace in the model that all share."""
-    yield
-    fresh = planted_model().state_dict()
-    assert all(torch.equal(tensor, fresh[name]) for name, tensor in model.state_dict().items())
 
 
 def compared(removed, scope):

@@ -10,10 +10,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from families import tiny
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from planted import held
+from planted import IDS, LENGTH, held
 
 from supertf.compression.calibration import calibrate
 from supertf.compression.pruning.dynamic import Cut, cut_to, dynamically_pruned, plan_dynamic
@@ -21,7 +20,6 @@ from supertf.compression.pruning.groups import how_many
 from supertf.compression.pruning.input_quantiles import input_sizes, principal_axes
 from supertf.compression.pruning.static import plan_static
 from supertf.compression.quantization.plan import plan_quantization
-from supertf.compression.speed.packed import packed_weights
 from supertf.compression.speed.skipped_columns import Skipping, skipping
 from supertf.compression.verbs import prune, pruned, quantized
 from supertf.errors import UserError
@@ -34,8 +32,6 @@ from supertf.superweights.edit import scaled_weights
 
 pytestmark = [pytest.mark.kernels, pytest.mark.usefixtures("one_thread")]
 KINDS = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
-LENGTH = 12
-IDS = torch.randint(0, 50, (20 * LENGTH,), generator=torch.Generator().manual_seed(1))
 BASE = {
     "vocab_size": 50,
     "n_ctx": 64,
@@ -307,26 +303,6 @@ def test_what_another_context_prunes_is_refused_and_other_matrices_are_not(model
         assert torch.equal(step_by_step(model, [3, 1, 4]), logits)  # what was refused changed nothing
     assert torch.allclose(logits, expected, rtol=0, atol=1e-5)
     with dynamically_pruned(model, gate), pytest.raises(UserError, match="already"), skipping(model, gate):
-        pass
-
-
-def test_models_that_cannot_skip_are_refused_in_one_line(models):
-    model, _ = models["SwiGLU"]
-    found = plan_dynamic(model, "top", 0.5)
-    narrow = copy.deepcopy(model).bfloat16()
-    wider = GPT(GPTConfig(**{**BASE, "n_embd": 32}))
-    gelu = GPT(GPTConfig(**{**BASE, "mlp": "gelu", "n_inner": 80}))
-    cases = [
-        (tiny("Llama"), found, "for this lab's models only: `dynamically_pruned` is for any"),
-        (narrow, found, r"needs a float32 model on the CPU, this one is torch\.bfloat16 on cpu: load it"),
-        (wider, found, r"for 16 inputs of h\.0\.attn\.c_attn, here 32: plan for this model"),
-        (gelu, planned(models["SwiGLU"], "gate", 0.5), "gate thresholds need a SwiGLU model"),
-    ]
-    for one, given_plan, message in cases:
-        with pytest.raises(UserError, match=message) as raised, skipping(one, given_plan):
-            pass
-        assert "\n" not in str(raised.value) and not held(model)
-    with packed_weights(narrow, "bfloat16"), pytest.raises(UserError), skipping(narrow, found):
         pass
 
 

@@ -1,34 +1,21 @@
 """The head in two steps: exact for the best words, rough for the rest, the same on both paths."""
 
-import copy
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
-from families import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import CONFIG, held, planted_model
+from planted import CONFIG, IDS, LENGTH, held
 
 from supertf.compression.calibration import calibrate
 from supertf.compression.pruning.dynamic import plan_dynamic
 from supertf.compression.speed.kernels import counting
 from supertf.compression.speed.skipped_columns import skipping
 from supertf.compression.speed.two_step_head import rough_head, svd_softmax
-from supertf.errors import UserError
 from supertf.model.generation import generate
-from supertf.model.gpt import GPT
 
 pytestmark = [pytest.mark.kernels, pytest.mark.usefixtures("one_thread")]
-LENGTH = 12
-IDS = torch.randint(0, 50, (20 * LENGTH,), generator=torch.Generator().manual_seed(1))
 V, C = CONFIG.vocab_size, CONFIG.n_embd
-
-
-@pytest.fixture(scope="module")
-def model():
-    return planted_model()
 
 
 @pytest.fixture(scope="module")
@@ -119,33 +106,6 @@ def test_nothing_is_left_behind_also_after_an_exception(model, states):
         raise KeyError("something went wrong inside")
     assert not held(model)
     assert torch.equal(model.lm_head.weight, before)
-
-
-def test_what_cannot_be_is_refused_in_one_line(model, states):
-    head = rough_head(model, states, rank=4, exact=10)
-    larger = GPT(dataclasses.replace(CONFIG, vocab_size=60))
-    narrow = copy.deepcopy(model).bfloat16()
-    without = calibrate(model, IDS, LENGTH, matrices=["lm_head"])
-    cases = [
-        (lambda: rough_head(model, states, rank=0), r"rank is 0, expected 1 to 16"),
-        (lambda: rough_head(model, states, rank=17), r"rank is 17, expected 1 to 16"),
-        (lambda: rough_head(model, states, rank=4, exact=51), r"exact is 51, expected 1 to 50"),
-        (
-            lambda: rough_head(model, without, rank=4, exact=10),
-            r"no products of the head's 16 inputs: `calibrate\(",
-        ),
-        (lambda: rough_head(tiny("Llama"), states, rank=4, exact=10), "for this lab's models only"),
-        (lambda: svd_softmax(narrow, head).__enter__(), "needs a float32 model on the CPU"),
-        (lambda: svd_softmax(larger, head).__enter__(), "of 50 words and 16 inputs, the model's of 60 and"),
-    ]
-    for call, message in cases:
-        with pytest.raises(UserError, match=message) as raised:
-            call()
-        assert "\n" not in str(raised.value)
-    refused = pytest.raises(UserError, match="lm_head is packed, or skips, already")
-    with svd_softmax(model, head), refused, svd_softmax(model, head):
-        pass
-    assert not held(model)
 
 
 @given(st.lists(st.floats(width=32), min_size=1, max_size=9), st.floats(0, 1e3, width=32), st.data())
