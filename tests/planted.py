@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import torch
+from hypothesis import strategies as st
 
 from supertf.compression.pruning.input_quantiles import input_sizes
 from supertf.compression.pruning.recovery import recover
@@ -19,6 +20,7 @@ CONFIG = GPTConfig(
 LENGTH = 12  # of a window
 IDS = torch.randint(0, 50, (20 * LENGTH,), generator=torch.Generator().manual_seed(1))
 PLANTED = (1, 7, 21)  # the weight that `planted_model` has, unless it says otherwise
+COORDINATES = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 15), st.integers(0, 39)), max_size=5)
 PROMPT = [3, 1, 4, 1, 5]
 TEXT = torch.arange(4000) * 7 % 48 + torch.randint(0, 2, (4000,), generator=torch.Generator().manual_seed(1))
 

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 import torch
 from rich.console import Group, RenderableType
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from supertf.analysis import perplexity
@@ -18,7 +17,7 @@ from supertf.compression.fate import Fate, untouched
 from supertf.compression.pruning.dynamic import DynamicPruning, Skipped
 from supertf.compression.pruning.static import Pruning
 from supertf.compression.quantization.plan import Quantization
-from supertf.compression.verbs import LENGTH, pruned, quantized
+from supertf.compression.verbs import Read, in_windows, pruned, quantized
 from supertf.data import Text, unused_ids
 from supertf.errors import UserError
 from supertf.model import (
@@ -162,7 +161,7 @@ def in_a_word(fate: Fate) -> str:
 def compare(
     model: LanguageModel,
     others: Mapping[str, Variant],
-    text: Text | Sequence[int] | Tensor,
+    text: Read,
     *,
     watch: Any = (),
     tokenizer: Any = None,
@@ -223,7 +222,7 @@ def compare(
 def measure_variant(
     model: LanguageModel,
     variant: Variant,
-    text: Text | Sequence[int] | Tensor,
+    text: Read,
     *,
     name: str = "variant",
     base: float | None = None,
@@ -266,11 +265,12 @@ def measure_variant(
     return Row(name, value, ratio(value, 0.0), times, zero, size, said, fates, skipped, seconds)
 
 
-def as_text(model: LanguageModel, text: Text | Sequence[int] | Tensor) -> Text:
-    """Plain token ids as a text in windows of 512, or of the model's context if that is shorter."""
+def as_text(model: LanguageModel, text: Read) -> Text:
+    """Plain token ids as a text."""
     if isinstance(text, Text):
         return text
-    return Text(torch.as_tensor(text), min(LENGTH, model.config.n_ctx))
+    ids, length = in_windows(model, text)
+    return Text(torch.as_tensor(ids), length)
 
 
 def running(

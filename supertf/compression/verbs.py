@@ -22,7 +22,7 @@ from supertf.superweights import coordinates
 
 LENGTH = 512  # tokens of a window where a text does not say, or as many as the model reads
 Known: TypeAlias = Calibration | InputSizes | None  # of a text's activations
-Read: TypeAlias = Text | Sequence[int] | Tensor  # a text to calibrate with
+Read: TypeAlias = Text | Sequence[int] | Tensor  # a text, see `in_windows`
 
 
 def prune(model: Model, method: str | Pruning, **options: Any) -> Model:

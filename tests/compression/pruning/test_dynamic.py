@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from families import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import CONFIG, IDS, LENGTH, PLANTED, PROMPT, held, planted_model
+from planted import CONFIG, COORDINATES, IDS, LENGTH, PLANTED, PROMPT, held, planted_model
 
 from supertf.compression.calibration import calibrate
 from supertf.compression.pruning.dynamic import dynamically_pruned, plan_dynamic
@@ -24,7 +24,6 @@ from supertf.model.weight_matrices import matrices
 
 pytestmark = pytest.mark.usefixtures("one_thread", "unchanged")
 methods = st.sampled_from(["inputs", "gate", "top"])
-coordinates = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 15), st.integers(0, 39)), max_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +86,7 @@ def test_top_drops_exactly_its_share_of_each_token(model, share):
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.sampled_from(["inputs", "top"]), st.floats(0, 1), coordinates)
+@given(st.sampled_from(["inputs", "top"]), st.floats(0, 1), COORDINATES)
 def test_a_pruned_matrix_computes_the_slow_sum_over_what_counts(model, sizes, method, share, protect):
     found = plan_dynamic(model, method, share, sizes[method], protect=protect)
     held = {(f"h.{layer}.mlp.c_proj", into) for layer, _, into in protect}
@@ -118,7 +117,7 @@ def test_a_pruned_matrix_computes_the_slow_sum_over_what_counts(model, sizes, me
 
 
 @settings(deadline=None, max_examples=15)
-@given(st.floats(0, 1), coordinates)
+@given(st.floats(0, 1), COORDINATES)
 def test_a_pruned_gate_leaves_out_rows_and_columns(model, sizes, share, protect):
     found = plan_dynamic(model, "gate", share, sizes["gate"], protect=protect)
     downs = [f"h.{layer}.mlp.c_proj" for layer in range(3)]

@@ -10,7 +10,7 @@ import torch
 from families import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import IDS, LENGTH, PLANTED, planted_model
+from planted import COORDINATES, IDS, LENGTH, PLANTED, planted_model
 
 from supertf.analysis.losses import perplexity
 from supertf.compression.calibration import calibrate
@@ -27,7 +27,6 @@ pytestmark = pytest.mark.usefixtures("unchanged")
 STATIC = of_family("static")
 EVERY = [(method, scope) for method in STATIC for scope in METHODS[method].scopes]
 plan = functools.partial(make_plan, progress=False)
-coordinates = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 15), st.integers(0, 39)), max_size=5)
 methods = st.sampled_from(EVERY)
 
 
@@ -62,7 +61,7 @@ def test_patterns_keep_exactly_n_of_every_m_inputs(model, calibration, method, p
 
 
 @settings(deadline=None, max_examples=40)
-@given(methods, st.floats(0, 1), coordinates, st.sampled_from([None, "2:4", "1:4"]))
+@given(methods, st.floats(0, 1), COORDINATES, st.sampled_from([None, "2:4", "1:4"]))
 def test_protected_weights_keep_their_values_and_others_go_in_their_place(
     model, calibration, choice, sparsity, protect, pattern
 ):
@@ -106,7 +105,7 @@ def test_sparsity_0_is_the_identity_and_1_removes_all_but_the_protected(model, c
 
 
 @settings(deadline=None, max_examples=30)
-@given(methods, st.floats(0, 1), coordinates, st.booleans(), st.sampled_from([torch.float32, torch.bfloat16]))
+@given(methods, st.floats(0, 1), COORDINATES, st.booleans(), st.sampled_from([torch.float32, torch.bfloat16]))
 def test_the_model_comes_back_bit_for_bit_also_after_an_exception(
     calibration, choice, sparsity, protect, fail, dtype
 ):

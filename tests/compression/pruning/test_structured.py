@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import IDS, LENGTH, PLANTED, planted_model
+from planted import COORDINATES, IDS, LENGTH, PLANTED, planted_model
 
 from supertf.compression.calibration import calibrate
 from supertf.compression.pruning.groups import how_many
@@ -165,7 +165,7 @@ def test_what_stays_can_be_rounded_to_a_multiple(model, calibration, multiple, k
 @given(
     st.floats(0, 0.8),
     st.sampled_from(SCORES),
-    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 15), st.integers(0, 39)), max_size=8),
+    COORDINATES,
     st.integers(0, 99),
 )
 def test_protected_channels_stay_and_others_go_in_their_place(

@@ -5,7 +5,7 @@ import torch
 from families import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import IDS, LENGTH, PLANTED, planted_model
+from planted import COORDINATES, IDS, LENGTH, PLANTED, planted_model
 
 from supertf.compression.pruning.static import plan_static
 from supertf.compression.quantization.plan import Scheme, holding_out, plan_quantization
@@ -18,7 +18,6 @@ from supertf.superweights.ablation import text_loss
 pytestmark = [pytest.mark.kernels, pytest.mark.usefixtures("unchanged")]
 
 NAME = "h.1.mlp.c_proj"
-coordinates = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 15), st.integers(0, 39)), max_size=5)
 schemes = st.builds(
     Scheme,
     st.sampled_from([2, 4, 8]),
@@ -34,7 +33,7 @@ def rounded(model, scheme="int4 block=8", protect=(), watch=(), **settings):
 
 
 @settings(deadline=None, max_examples=25)
-@given(schemes, coordinates)
+@given(schemes, COORDINATES)
 def test_every_matrix_is_rounded_by_itself_and_the_held_keep_their_values(
     model, calibration, scheme, hold_out
 ):
@@ -54,7 +53,7 @@ def test_every_matrix_is_rounded_by_itself_and_the_held_keep_their_values(
 
 
 @settings(deadline=None, max_examples=25)
-@given(schemes, coordinates, st.booleans(), st.sampled_from([torch.float32, torch.bfloat16]))
+@given(schemes, COORDINATES, st.booleans(), st.sampled_from([torch.float32, torch.bfloat16]))
 def test_the_model_comes_back_bit_for_bit_also_after_an_exception(calibration, scheme, hold_out, fail, dtype):
     model = planted_model().to(dtype)
     model.h[0].mlp.c_fc.weight.data[0, :2] = torch.tensor([-0.0, 0.0])  # a zero has a sign to lose
