@@ -57,6 +57,13 @@ def sizes_by_method(model, ids, length):
     return {"inputs": inputs, "gate": gate, "top": None}
 
 
+@torch.no_grad()
+def step_by_step(model, tokens):
+    """Logits of tokens that are read one at a time with a cache, (T, V)."""
+    cache = model.new_cache()
+    return torch.cat([model(torch.tensor([[token]]), cache=cache).logits[0] for token in tokens])
+
+
 def byte_model(layer=1, out=7, into=21):
     """A model that reads bytes, with a planted weight that decides what it says."""
     model = planted_model(layer, out, into, dataclasses.replace(CONFIG, vocab_size=257))

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from planted import IDS, LENGTH, held
+from planted import IDS, LENGTH, held, step_by_step
 
 from supertf.compression.calibration import calibrate
 from supertf.compression.pruning.dynamic import Cut, cut_to, dynamically_pruned, plan_dynamic
@@ -81,13 +81,6 @@ def planned(prepared, method, share, axes=False, protect=(), matrices=None):
     model, sizes = prepared
     own = sizes["axes"] if axes else {**sizes, "top": None}[method]
     return plan_dynamic(model, method, share, own, protect=protect, matrices=matrices)
-
-
-@torch.no_grad()
-def step_by_step(model, tokens):
-    """Logits of tokens that are read one at a time with a cache, (T, V)."""
-    cache = model.new_cache()
-    return torch.cat([model(torch.tensor([[token]]), cache=cache).logits[0] for token in tokens])
 
 
 @torch.no_grad()

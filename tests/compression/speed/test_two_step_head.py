@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import CONFIG, IDS, LENGTH, held
+from planted import CONFIG, IDS, LENGTH, held, step_by_step
 
 from supertf.compression.calibration import calibrate
 from supertf.compression.pruning.dynamic import plan_dynamic
@@ -21,13 +21,6 @@ V, C = CONFIG.vocab_size, CONFIG.n_embd
 @pytest.fixture(scope="module")
 def states(model):
     return calibrate(model, IDS, LENGTH, products=True, matrices=["lm_head"])
-
-
-@torch.no_grad()
-def step_by_step(model, tokens):
-    """Logits of tokens that are read one at a time with a cache, (T, V)."""
-    cache = model.new_cache()
-    return torch.cat([model(torch.tensor([[token]]), cache=cache).logits[0] for token in tokens])
 
 
 @settings(deadline=None, max_examples=30)
