@@ -156,7 +156,7 @@ def pruned_points(model: GPT, calibration: Tensor) -> Iterator[tuple[str, Point]
         "nothing dropped": plan_dynamic(model, "inputs", 0.0, sizes),
         HALF: plan_dynamic(model, "inputs", HALF_DOWN, sizes),
         f"{HALF}, largest of each token": plan_dynamic(model, "top", HALF_DOWN),
-        "half of the gates": plan_dynamic(model, "gate", 0.5, input_sizes(model, short, LENGTH, "gate")),
+        "half of the gates": plan_dynamic(model, "gate", 0.5, input_sizes(model, short, LENGTH, of="gate")),
         "half of all inputs": plan_dynamic(model, "inputs", 0.5, sizes),
         UNEVENLY: uneven,
     }
@@ -203,7 +203,7 @@ def plan_unevenly(model: GPT, short: Tensor, text: Tensor, budget: float) -> Dyn
     short: the text that gives the thresholds. text: the one that says what shares cost.
     """
     sizes = input_sizes(model, short, LENGTH)
-    shares = most_spared(model, kind_costs(model, sizes, text, SHARES, LENGTH), max(budget, 0.0))
+    shares = most_spared(model, kind_costs(model, sizes, text, SHARES, length=LENGTH), max(budget, 0.0))
     return plan_dynamic(model, "inputs", shares, sizes)
 
 
@@ -224,14 +224,14 @@ def dropping(
 def in_two_steps(point: Point, text: Tensor) -> Point:
     """The point with SVD-softmax besides, its directions from a text."""
     model = point.model
-    head = rough_head(model, calibrate(model, text, LENGTH, hessians=True, kinds=[HEAD]))
+    head = rough_head(model, calibrate(model, text, LENGTH, products=True, matrices=[HEAD]))
     spared = (1 - head.work) * model.lm_head.weight.numel() * 4 / weight_bytes(model)
     return replace(point, context=both(point.context, svd_softmax(model, head)), read=point.read - spared)
 
 
 def without_channels(model: GPT, text: Tensor, share: float) -> Point:
     """The model without some of its channels, as many left as kernels for packed weights like."""
-    sums = calibrate(model, text, LENGTH, kinds=["mlp.c_proj"])
+    sums = calibrate(model, text, LENGTH, matrices=["mlp.c_proj"])
     plan = plan_structured(model, "channels", share, sums, watch=[SUPER], multiple=32, progress=False)
     super_weight = in_smaller(plan, SUPER)
     lost = float(super_weight is None)

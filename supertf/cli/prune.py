@@ -10,7 +10,7 @@ from typer import Option, Typer
 from supertf.cli.options import PROTECTED, Comparing, Json, Loading, Model, Seed, one_of
 from supertf.cli.parsing import Command, flat, grouped
 from supertf.cli.printing import print_result
-from supertf.compression import FAMILY, METHODS, needs_text, of_family
+from supertf.compression import FAMILY, METHODS, OPTIONS, needs_text, of_family
 from supertf.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 ONLY_FOR = {  # options that not all methods have
     "scope": tuple(name for name, own in METHODS.items() if len(own.scopes) > 1),
-    "pattern": of_family("static"),
-    "matrices": (*of_family("static"), "inputs", "top"),
-    "score": of_family("structured"),
+    **{option: OPTIONS[option] for option in ("pattern", "matrices", "score")},
     "save": (*of_family("static"), *of_family("structured")),
     "refit_windows": (*of_family("structured"), *of_family("dynamic")),
 }
@@ -111,7 +109,9 @@ def run(args: SimpleNamespace) -> int:
     known = None
     if calibrated:
         with side.step("calibrating"):
-            known = calibration_for(side.model, args.method, side.calibration, args.matrices, args.score)
+            known = calibration_for(
+                side.model, args.method, side.calibration, matrices=args.matrices, score=args.score
+            )
     options = {name: getattr(args, name) for name in ("sparsity", "pattern", "scope", "score", "seed")}
     options |= {"matrices": args.matrices, "calibration": known, "watch": side.watch}
     work = {"static": static, "structured": structured, "dynamic": dynamic}[family]
@@ -224,7 +224,8 @@ def refitted(
         return model
     kind = UNITS["heads" if args.method == "heads" else "channels"][1]
     with side.step("refitting"):
-        return refit(model, side.refitting.windows().flatten(), plan, side.model, side.length, [kind])
+        ids, length = side.refitting.windows().flatten(), side.length
+        return refit(model, ids, plan, teacher=side.model, length=length, matrices=[kind])
 
 
 def removed(plan: "Pruning") -> dict[str, dict[str, Any]]:

@@ -67,9 +67,16 @@ def run(args: SimpleNamespace) -> int:
     if calibrated:
         with side.step("calibrating"):
             ids = side.calibration.windows().flatten()
-            calibration = calibrate(model, ids, side.length, kinds=args.matrices)
+            calibration = calibrate(model, ids, side.length, matrices=args.matrices)
     with side.step("rounding"):
-        found = plan_quantization(model, scheme, side.protect, side.watch, calibration, args.matrices)
+        found = plan_quantization(
+            model,
+            scheme,
+            protect=side.protect,
+            watch=side.watch,
+            calibration=calibration,
+            matrices=args.matrices,
+        )
         alone = unprotected(side, scheme, calibration, found.values)
     compared = side.compare("quantized", found)
     if args.save:

@@ -94,7 +94,9 @@ def pruned_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]
     shields = {"none": [], "super": weights, "random": random_beside(model, weights, seed)}
     options = {name: settings[name] for name in ("scope", "pattern", "score")}
     read = Text(torch.tensor(calibration), length)
-    prepared = calibration_for(model, settings["method"], read, settings["kinds"], settings["score"])
+    prepared = calibration_for(
+        model, settings["method"], read, matrices=settings["kinds"], score=settings["score"]
+    )
     held_out = Text(torch.tensor(evaluation), length)
     spoken = {"tokenizer": tokenizer, "prompt": PROMPT, "max_new_tokens": settings["new_tokens"]}
 

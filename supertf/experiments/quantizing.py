@@ -123,7 +123,9 @@ def quantized_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, .
     weights |= columns(model, weights["super"][0], seed)
     scheme, watch = Scheme.parse(settings["scheme"]), weights["set"]
     read = calibration(name, seed, settings["calibration"], length) if scheme.clip == "output" else None
-    bare = plan_quantization(model, scheme, (), watch, read, settings["kinds"], progress=False)
+    bare = plan_quantization(
+        model, scheme, watch=watch, calibration=read, matrices=settings["kinds"], progress=False
+    )
 
     def measured() -> float:
         return perplexity(evaluated, tokens, length, batch_size=4).perplexity
@@ -142,7 +144,7 @@ def quantized_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, .
                     result[shield] = {"perplexity": measured()}
         return result
     for shield in settings["shields"]:
-        found = holding_out(model, bare, weights[shield], watch, read)
+        found = holding_out(model, bare, weights[shield], watch=watch, calibration=read)
         with quantized(evaluated, found):
             result[shield] = {"perplexity": measured(), **kept(found)}
     return result

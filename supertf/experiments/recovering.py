@@ -67,7 +67,7 @@ def recovered(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> 
         zeros = copy.deepcopy(model)  # in the place of the channels, which stay zero in training
     training = text(seed + 2 * AWAY, APART, tokenizer)[: settings["training"] + 1]
     teacher = model if settings["teacher"] else None
-    result = recover(zeros, training, settings["steps"], teacher, seed=seed, progress=False)
+    result = recover(zeros, training, settings["steps"], teacher=teacher, seed=seed, progress=False)
     before, after = quality(zeros), quality(result.model)
     layer, out, into = weight
     return {

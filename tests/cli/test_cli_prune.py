@@ -129,15 +129,15 @@ def test_projections_are_refitted_to_the_text_that_follows(supertf, ids, monkeyp
     before = supertf(asked).json
     given = {}
 
-    def refit_by_hand(model, text, plan, teacher, length, kinds):
-        given.update(text=text.tolist(), kinds=kinds)
-        new = refit(model, text, plan, teacher, length, kinds, progress=False)
+    def refit_by_hand(model, text, plan, matrices, **how):
+        given.update(text=text.tolist(), matrices=matrices)
+        new = refit(model, text, plan, matrices=matrices, progress=False, **how)
         new.ln_f.weight.data *= 2  # to be known again
         return new
 
     monkeypatch.setattr("supertf.compression.refit", refit_by_hand)
     after = supertf(f"{asked} --refit_windows 30").json
-    assert given == {"text": ids[49 + 32 :][: 30 * 16], "kinds": [kind]}
+    assert given == {"text": ids[49 + 32 :][: 30 * 16], "matrices": [kind]}
     assert (before["config"]["refit_tokens"], after["config"]["refit_tokens"]) == (0, 480)
     assert "refitting" in after["seconds"] and "refitting" not in before["seconds"]
     assert before["loss"]["dense"] == after["loss"]["dense"]

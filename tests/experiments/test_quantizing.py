@@ -59,7 +59,9 @@ def test_a_cell_tells_what_rounding_by_hand_does(model, settings, scheme):
     column = [(1, row, 21) for row in range(len(model.h[1].mlp.c_proj.weight))]
     held_out = {"none": [], "super": [PLANTED], "set": [PLANTED, BESIDE], "column": column}
     for shield, weights in held_out.items():
-        by_hand = plan_quantization(model, scheme, weights, [PLANTED, BESIDE], calibration, progress=False)
+        by_hand = plan_quantization(
+            model, scheme, protect=weights, watch=[PLANTED, BESIDE], calibration=calibration, progress=False
+        )
         with quantized(model, by_hand):
             assert found[shield]["perplexity"] == pytest.approx(quality(model, 3), rel=1e-5), shield
         assert found[shield]["after"] == pytest.approx([fate.after for fate in by_hand.fates])
@@ -68,7 +70,7 @@ def test_a_cell_tells_what_rounding_by_hand_does(model, settings, scheme):
         assert found[shield]["error"] == pytest.approx(sum(by_hand.errors.values()) / len(by_hand.errors))
         assert by_hand.errors[found[shield]["worst"][0]] == worst
     assert found["bits_per_weight"] == pytest.approx(
-        plan_quantization(model, scheme, (), (), calibration).bits_per_weight
+        plan_quantization(model, scheme, calibration=calibration).bits_per_weight
     )
 
 

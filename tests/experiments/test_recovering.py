@@ -55,7 +55,7 @@ def test_a_cell_tells_what_each_step_by_hand_does(model, settings, teacher, spar
     with pruned(model, chosen):
         zeros = copy.deepcopy(model)
     training = read(1 + 2 * AWAY, TRAINING + 1)
-    trained = recover(zeros, training, 2, model if teacher else None, seed=1, progress=False).model
+    trained = recover(zeros, training, 2, teacher=model if teacher else None, seed=1, progress=False).model
     assert found["dense"] == quality(model)
     assert found["before"] == quality(zeros)
     assert found["after"] == quality(trained)

@@ -54,7 +54,7 @@ def test_a_dynamic_cell_tells_what_each_step_by_hand_does(model, settings, train
     assert json.loads(json.dumps(found)) == found
     kinds = ["mlp.c_proj"]
     plan = plan_dynamic(
-        model, "inputs", 0.5, input_sizes(model, training[:64], LENGTH, kinds=kinds), kinds=kinds
+        model, "inputs", 0.5, input_sizes(model, training[:64], LENGTH, matrices=kinds), matrices=kinds
     )
     assert found["dense"] == quality(model)
     with dynamically_pruned(model, plan) as skipped:

@@ -1,29 +1,22 @@
-"""Every way of pruning by its name does what its own module does; the pruning experiment's cells tell it."""
+"""A cell of the pruning experiment tells what its plans do, for each shield."""
 
 import json
 
 import pytest
 import torch
-from planted import byte_model, saved
+from planted import PLANTED, byte_model, saved
 
 from supertf.analysis.losses import perplexity
-from supertf.compression.calibration import calibrate
-from supertf.compression.methods import FAMILY, needs_text
-from supertf.compression.pruning.dynamic import dynamically_pruned, plan_dynamic
-from supertf.compression.pruning.input_quantiles import input_sizes
-from supertf.compression.pruning.static import plan_static
-from supertf.compression.pruning.structured import plan_structured
-from supertf.compression.verbs import calibration_for, plan_pruning, prune, pruned
+from supertf.compression.verbs import calibration_for, plan_pruning, pruned
 from supertf.data.text import Text
 from supertf.data.tokenizer import load_tokenizer
-from supertf.errors import UserError
 from supertf.experiments.proofs import APART
 from supertf.experiments.pruning import AWAY, pruned_quality
 from supertf.experiments.smollm2_longer import text
 from supertf.superweights.edit import scaled_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PLANTED, LENGTH = (1, 7, 21), 16
+LENGTH = 16
 
 
 @pytest.fixture(scope="module")
@@ -33,45 +26,6 @@ def model():
 
 def read(number, tokens):
     return text(number, APART, load_tokenizer("bytes"))[:tokens]
-
-
-def own_plan(model, method, ids):
-    """The plan of the method's own module, at half sparsity."""
-    if FAMILY[method] == "static":
-        calibration = calibrate(model, ids, LENGTH, hessians=True)
-        return plan_static(model, method, 0.5, calibration, watch=[PLANTED], progress=False)
-    if FAMILY[method] == "structured":
-        calibration = calibrate(model, ids, LENGTH)
-        return plan_structured(model, method, 0.5, calibration, watch=[PLANTED], progress=False)
-    sizes = (
-        None if method == "top" else input_sizes(model, ids, LENGTH, "gate" if method == "gate" else "inputs")
-    )
-    return plan_dynamic(model, method, 0.5, sizes)
-
-
-@pytest.mark.parametrize("method", FAMILY)
-def test_a_method_by_name_computes_what_its_own_module_does(model, method):
-    ids, idx = read(3, 64), torch.tensor([read(0, 12)])
-    prepared = calibration_for(model, method, Text(torch.tensor(ids), LENGTH))
-    assert (prepared is not None) == needs_text(method)
-    ours = plan_pruning(model, method, sparsity=0.5, calibration=prepared, watch=[PLANTED], progress=False)
-    theirs = own_plan(model, method, ids)
-    alone = dynamically_pruned if FAMILY[method] == "dynamic" else pruned
-    with torch.no_grad():
-        dense = model(idx).logits
-        with pruned(model, ours) as skipped:
-            by_name = model(idx).logits
-        with alone(model, theirs):
-            expected = model(idx).logits
-    assert (skipped is not None) == (FAMILY[method] == "dynamic")
-    assert torch.equal(by_name, expected)
-    assert not torch.equal(by_name, dense)
-
-
-def test_an_unknown_method_is_refused_in_one_line(model):
-    for call in (calibration_for, plan_pruning, prune):
-        with pytest.raises(UserError, match="unknown pruning method 'wandb'; choose from random, magnitude"):
-            call(model, "wandb", *([[1] * 64] if call is calibration_for else []))
 
 
 @pytest.fixture(scope="module")
