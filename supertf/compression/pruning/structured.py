@@ -171,7 +171,7 @@ def smaller(model: LanguageModel, pruning: Pruning) -> GPT:
     left = groups * (size - counts.pop())
     if left == 0:
         raise UserError(f"the plan removes all {what}: a smaller model needs some, choose a lower sparsity")
-    config = dataclasses.replace(model.config, **changes_of(model.config, what, left))
+    config = smaller_config(model.config, what, left)
     return build(config, state).train(model.training)
 
 
@@ -224,12 +224,12 @@ def owners(config: GPTConfig, what: str) -> dict[str, tuple[int, Tensor]]:
     }
 
 
-def changes_of(config: GPTConfig, what: str, left: int) -> dict[str, int | None]:
-    """How the config of the smaller model differs, `left` of each layer's channels or heads being kept."""
+def smaller_config(config: GPTConfig, what: str, left: int) -> GPTConfig:
+    """The config of the smaller model, `left` of each layer's channels or heads being kept."""
     if what == "channels":
-        return {"n_inner": left}
+        return dataclasses.replace(config, n_inner=left)
     kv_heads = None if config.kv_heads == config.n_head else config.kv_heads
-    return {"n_head": left, "n_kv_head": kv_heads, "n_head_dim": config.head_dim}
+    return dataclasses.replace(config, n_head=left, n_kv_head=kv_heads, n_head_dim=config.head_dim)
 
 
 def score_of(
