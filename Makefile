@@ -17,10 +17,11 @@ help:  ## list the targets
 run: fetch  ## execute every notebook and write the book: build/book/index.html
 	$(BIN)/python -m supertf.lab.book run
 
-test: fetch  ## lint, unit tests, notebooks with quick parameters and solved exercises, nbval
+test: fetch  ## lint, types, unit tests, notebooks with quick parameters and solved exercises, nbval
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:nbval -n 2 --dist worksteal -m "not browser"
 	$(BIN)/python -m supertf.lab.book smoke
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=1800 build/smoke/01_a_small_gpt.ipynb

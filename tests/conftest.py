@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from supertf.data.downloads import is_present
-from supertf.experiments.description import Experiment
+from supertf.experiments.sweep.description import Experiment
 from supertf.model.pretrained import load_model
 
 hypothesis.settings.register_profile(  # by default an example must end in 0.2 s, and be drawn fast

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import torch
+from hypothesis import strategies as st
 
 from supertf.compression.pruning.input_quantiles import input_sizes
 from supertf.compression.pruning.recovery import recover
@@ -16,6 +17,10 @@ from supertf.training import checkpoint
 CONFIG = GPTConfig(
     vocab_size=50, n_ctx=24, n_layer=3, n_head=2, n_embd=16, n_inner=40, mlp="swiglu", position="none"
 )
+LENGTH = 12  # of a window
+IDS = torch.randint(0, 50, (20 * LENGTH,), generator=torch.Generator().manual_seed(1))
+PLANTED = (1, 7, 21)  # the weight that `planted_model` has, unless it says otherwise
+COORDINATES = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 15), st.integers(0, 39)), max_size=5)
 PROMPT = [3, 1, 4, 1, 5]
 TEXT = torch.arange(4000) * 7 % 48 + torch.randint(0, 2, (4000,), generator=torch.Generator().manual_seed(1))
 
@@ -50,6 +55,13 @@ def sizes_by_method(model, ids, length):
     """What each method of dynamic pruning is given."""
     inputs, gate = (input_sizes(model, ids, length, of=of) for of in ("inputs", "gate"))
     return {"inputs": inputs, "gate": gate, "top": None}
+
+
+@torch.no_grad()
+def step_by_step(model, tokens):
+    """Logits of tokens that are read one at a time with a cache, (T, V)."""
+    cache = model.new_cache()
+    return torch.cat([model(torch.tensor([[token]]), cache=cache).logits[0] for token in tokens])
 
 
 def byte_model(layer=1, out=7, into=21):

@@ -25,7 +25,7 @@ from supertf.compression.quantization.activations import quantized_activations
 from supertf.compression.quantization.plan import plan_quantization
 from supertf.compression.verbs import prune, quantized
 from supertf.data.tasks import Task
-from supertf.experiments.measure_growth import loss
+from supertf.experiments.growth import loss
 from supertf.model.config import ATTENTIONS, POSITIONS
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
@@ -109,7 +109,7 @@ def test_training_steps_run():
 @pytest.mark.parametrize("method", ["magnitude", "random", "wanda", "sparsegpt"])
 def test_models_are_calibrated_and_pruned(method, pattern):
     def removed(one):
-        calibration = calibrate(one, IDS, 8, hessians=True)
+        calibration = calibrate(one, IDS, 8, products=True)
         found = plan_static(
             one, method, 0.5, calibration, pattern=pattern, protect=[(1, 7, 21)], progress=False
         )
@@ -133,7 +133,9 @@ def test_models_are_quantized(scheme):
 def test_channels_are_removed_and_projections_refitted():
     def refitted(one):
         found = plan_structured(one, "channels", 0.25, calibrate(one, IDS, 8), progress=False)
-        fresh = refit(smaller(one, found), IDS, teacher=one, length=8, kinds=["mlp.c_proj"], progress=False)
+        fresh = refit(
+            smaller(one, found), IDS, teacher=one, length=8, matrices=["mlp.c_proj"], progress=False
+        )
         return fresh.h[1].mlp.c_proj.weight.detach()
 
     same(planted_model(), refitted)
@@ -143,7 +145,7 @@ def test_channels_are_removed_and_projections_refitted():
 def test_inputs_are_pruned_dynamically(method):
     def logits(one):
         axes = (
-            principal_axes(calibrate(one, IDS, 8, hessians=True), ["attn.c_attn"])
+            principal_axes(calibrate(one, IDS, 8, products=True), ["attn.c_attn"])
             if method == "inputs"
             else {}
         )

@@ -8,14 +8,13 @@ grows with T and never with T x T; asking for a few queries only costs O(T) time
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from supertf.analysis.residual_stream import hidden_states, token_layout
 from supertf.errors import UserError
-from supertf.model import GPT, Block, Layout
+from supertf.model import GPT, Layout
 
 BLOCK_ELEMENTS = 2**22  # logits held at once: 16 MiB in float32
 FAR_BELOW = -1e30  # the logit of a key that is not seen: exp is 0, and so is its product with 0
@@ -90,7 +89,7 @@ def attention_stats(
     for layer, x in zip(range(wanted[-1] + 1), hidden_states(model, idx, where), strict=False):
         if layer not in wanted:
             continue
-        block = cast(Block, model.h[layer])
+        block = model.h[layer]
         attn = block.attn
         q, k, _ = attn.queries_keys_values(block.ln_1(x), where)
         bias = attn.alibi_bias if attn.alibi else None

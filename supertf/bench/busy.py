@@ -81,6 +81,7 @@ def one_core_busy() -> Iterator[None]:
     """Another process computes without pause while the context lasts."""
     spin = "print('started', flush=True)\nwhile True: pass"
     with subprocess.Popen([sys.executable, "-c", spin], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None  # a pipe
         try:
             process.stdout.readline()
             time.sleep(0.1)  # until it and this process have their cores

@@ -46,7 +46,7 @@ def run(tokens: int = 64, repeats: int = 5) -> Iterator[dict[str, Any]]:
     peer = load_peer()
     tokenizer = load_tokenizer("smollm2-135m")
     prompt = tokenizer.encode(PROMPT)
-    text = read_ids(TEXT, tokenizer, TEXT_TOKENS)
+    text = torch.from_numpy(read_ids(TEXT, tokenizer, TEXT_TOKENS))
     rates = limits()
     rivals = {
         "transformers": lambda: peer_generate(peer, prompt, tokens),

@@ -26,6 +26,7 @@ from supertf.compression import (
     in_smaller,
     input_sizes,
     kind_costs,
+    measure_variant,
     missing_kernel,
     most_spared,
     packed_weights,
@@ -37,7 +38,7 @@ from supertf.compression import (
     smaller,
     svd_softmax,
 )
-from supertf.data import load_tokenizer, read_ids
+from supertf.data import Text, load_tokenizer, read_ids
 from supertf.model import GPT, HEAD, Coordinate, generate, load_model, parse
 
 LENGTH, WINDOWS = 512, 8
@@ -92,7 +93,7 @@ def run(tokens: int = 64, repeats: int = 5) -> Iterator[dict[str, Any]]:
     dense, tokenizer = load_model("smollm2-135m"), load_tokenizer("smollm2-135m")
     held_out = WINDOWS * LENGTH + 1
     ids = torch.as_tensor(read_ids(TEXT, tokenizer, held_out + sum(CALIBRATION) * LENGTH)).long()
-    text, calibration = ids[:held_out], ids[held_out:]
+    text, calibration = Text(ids[:held_out], LENGTH), ids[held_out:]
     prompt = tokenizer.encode(PROMPT)
     result: dict[str, Any] = {
         "machine": {**machine("numba"), **limits()},
@@ -108,7 +109,7 @@ def run(tokens: int = 64, repeats: int = 5) -> Iterator[dict[str, Any]]:
         result["left_out"] = {f"packed {packing}": why for packing, why in without.items()}
     for dtype, points in (("float32", pruned_points), ("bfloat16", packed_points)):
         plain = copy.deepcopy(dense).to(getattr(torch, dtype))
-        base = perplexity(plain, text, LENGTH, batch_size=4).perplexity
+        base = measure_variant(plain, plain, text).perplexity
         found: dict[str, Any] = {"dense": {"perplexity": base, "weight_bytes": weight_bytes(plain)}}
         result[dtype] = found
         yield result
@@ -120,7 +121,7 @@ def run(tokens: int = 64, repeats: int = 5) -> Iterator[dict[str, Any]]:
                     "point": lambda: generate(point.model, prompt, tokens),  # noqa: B023
                 }
                 seconds = list(rounds(rivals, repeats, title=name))[-1]
-                quality = perplexity(point.model, text, LENGTH, batch_size=4).perplexity
+                quality = measure_variant(plain, point.model, text, name=name).perplexity
                 read = point.read * weight_bytes(point.model)
             if seconds.left_out:
                 found.setdefault("left_out", {})[name] = "; ".join(seconds.left_out.values())
@@ -155,7 +156,7 @@ def pruned_points(model: GPT, calibration: Tensor) -> Iterator[tuple[str, Point]
         "nothing dropped": plan_dynamic(model, "inputs", 0.0, sizes),
         HALF: plan_dynamic(model, "inputs", HALF_DOWN, sizes),
         f"{HALF}, largest of each token": plan_dynamic(model, "top", HALF_DOWN),
-        "half of the gates": plan_dynamic(model, "gate", 0.5, input_sizes(model, short, LENGTH, "gate")),
+        "half of the gates": plan_dynamic(model, "gate", 0.5, input_sizes(model, short, LENGTH, of="gate")),
         "half of all inputs": plan_dynamic(model, "inputs", 0.5, sizes),
         UNEVENLY: uneven,
     }
@@ -202,7 +203,7 @@ def plan_unevenly(model: GPT, short: Tensor, text: Tensor, budget: float) -> Dyn
     short: the text that gives the thresholds. text: the one that says what shares cost.
     """
     sizes = input_sizes(model, short, LENGTH)
-    shares = most_spared(model, kind_costs(model, sizes, text, SHARES, LENGTH), max(budget, 0.0))
+    shares = most_spared(model, kind_costs(model, sizes, text, SHARES, length=LENGTH), max(budget, 0.0))
     return plan_dynamic(model, "inputs", shares, sizes)
 
 
@@ -210,25 +211,27 @@ def dropping(
     model: GPT, plan: DynamicPruning, text: Tensor, super_weight: Coordinate | None = SUPER
 ) -> Point:
     """Inputs dropped by a plan; what that spares is counted on a text."""
-    with dynamically_pruned(model, plan, [super_weight] if super_weight else []) as found:
+    watch = [] if super_weight is None else [super_weight]
+    with dynamically_pruned(model, plan, watch) as found:
         perplexity(model, text[: LENGTH + 1], LENGTH)
     spared = sum(count * found.spared[name] for name, count in found.dropped.items()) / LENGTH
-    dropped, seen = found.watched.get(super_weight, (1, 1))
-    read, lost = 1 - 4 * spared / weight_bytes(model), dropped / max(seen, 1)
+    # cut out, or else its input dropped; never where its matrix is not pruned
+    dropped, seen = (1, 1) if super_weight is None else found.watched.get(super_weight, (0, 1))
+    read, lost = 1 - 4 * spared / weight_bytes(model), dropped / seen
     return Point(model, skipping(model, plan), read, lost, super_weight)
 
 
 def in_two_steps(point: Point, text: Tensor) -> Point:
     """The point with SVD-softmax besides, its directions from a text."""
     model = point.model
-    head = rough_head(model, calibrate(model, text, LENGTH, hessians=True, kinds=[HEAD]))
+    head = rough_head(model, calibrate(model, text, LENGTH, products=True, matrices=[HEAD]))
     spared = (1 - head.work) * model.lm_head.weight.numel() * 4 / weight_bytes(model)
     return replace(point, context=both(point.context, svd_softmax(model, head)), read=point.read - spared)
 
 
 def without_channels(model: GPT, text: Tensor, share: float) -> Point:
     """The model without some of its channels, as many left as kernels for packed weights like."""
-    sums = calibrate(model, text, LENGTH, kinds=["mlp.c_proj"])
+    sums = calibrate(model, text, LENGTH, matrices=["mlp.c_proj"])
     plan = plan_structured(model, "channels", share, sums, watch=[SUPER], multiple=32, progress=False)
     super_weight = in_smaller(plan, SUPER)
     lost = float(super_weight is None)

@@ -142,8 +142,9 @@ def search_from_disk(folder: str) -> None:
 def peak_bytes() -> int:
     """The most memory that this process has had resident, in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # Linux, whose ru_maxrss may be that of the process which started this one
-        return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) * 1024
+    # of Linux, whose ru_maxrss may be that of the process which started this one
+    if status.exists() and (found := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
+        return int(found[1]) * 1024
     try:
         import resource
     except ImportError as error:  # Windows
@@ -157,7 +158,8 @@ def generate_checkpoint(folder: Path, gigabytes: float) -> int:
     per_layer = 2 * (4 * width * width + 3 * width * inner + 2 * width)
     layers = max(PLANTED[0] + 1, -int(-(gigabytes * 1e9 - 4 * vocab * width) // per_layer))
     torch.manual_seed(0)
-    shards, size = {}, 0
+    shards: dict[str, str] = {}
+    size = 0
     for number, tensors in enumerate(shard_tensors(layers, width, inner, vocab)):
         file = f"model-{number + 1:05d}-of-{layers + 2:05d}.safetensors"
         write_tensors(folder / file, tensors)

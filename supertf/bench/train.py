@@ -53,7 +53,7 @@ def run(repeats: int = 7) -> Iterator[dict[str, Any]]:
 
 
 def measure(
-    title: str, shape: dict[str, int], batch_size: int, repeats: int, rates: dict[str, float]
+    title: str, shape: dict[str, Any], batch_size: int, repeats: int, rates: dict[str, float]
 ) -> Iterator[dict[str, Any]]:
     """One shape, after every round: all rivals, their ratios, and the share of the matrix product's rate that
     they reach. A precision in which the products of a step alone would take minutes is left out.

@@ -35,7 +35,7 @@ def list_experiments(json: Json = False) -> int:
     """List all experiments, with the state of their recorded results."""
     from supertf.experiments import EXPERIMENTS, recorded, recorded_path
 
-    listed = {}
+    listed: dict[str, dict[str, Any]] = {}
     for name, experiment in EXPERIMENTS.items():
         state, seconds, different = "not recorded", None, None
         if recorded_path(name).exists():

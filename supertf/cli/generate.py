@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Annotated
 
 from typer import Option, Typer
@@ -51,16 +52,18 @@ def generate(
     subject = Subject(model, tokenizer, bos, "cpu" if only_cpu else device, dtype=dtype)
     ids = subject.encode(prompt)
     subject.check_context(len(ids) + max_new_tokens)
-    ours = isinstance(subject.model, GPT)
-    if only_cpu and not ours:
+    packed: AbstractContextManager[None] = contextlib.nullcontext()
+    if isinstance(subject.model, GPT):
+        if subject.model.device.type == "cpu" and weights != "float32":
+            packed = packed_weights(subject.model, weights)
+    elif only_cpu:
         raise UserError(
             f"--weights {weights} packs this lab's models, and {model} is read by transformers: "
             "choose bfloat16 or float32"
         )
     pieces: list[str] = []
     tokens: list[int] = []
-    packed = ours and subject.model.device.type == "cpu" and weights != "float32"
-    with packed_weights(subject.model, weights) if packed else contextlib.nullcontext():
+    with packed:
         start = time.perf_counter()
         chosen = stream(
             subject.model,

@@ -1,6 +1,7 @@
-"""Options that several commands share, and kinds of values that typer has not."""
+"""Options that several commands share, alone and in groups, and kinds of values that typer has not."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from typer import BadParameter, Option
@@ -57,19 +58,54 @@ MaxTokens = Annotated[int, Option(min=1, help="read this many at most")]
 NewTokens = Annotated[int, Option(min=1, help="tokens that go on from the prompt")]
 WindowLength = Annotated[int | None, Option(min=1, help="tokens per window (default: 512 or the context)")]
 
+
+@dataclass
+class Loading:
+    """How a model is loaded, and where."""
+
+    tokenizer: Tokenizer = None
+    bos: Bos = None
+    device: Device = None
+
+
 # Of `supertf prune` and `quantize`, which set a model beside what they make of it.
 PROTECTED = "super (each candidate, see superweights find), none, or as in '11[507, 1229]'"
-Matrices = Annotated[list[str] | None, Option(metavar="KIND", help="as in mlp.c_proj (default: all)")]
-Windows = Annotated[int, Option(min=1, help="of held-out text, its beginning")]
-CalibrationWindows = Annotated[
-    int | None,
-    Option(min=1, help="of the text that follows (default: 8, of dynamic methods 2; 0 where none is needed)"),
-]
-Prompt = Annotated[str, Option(help="both models go on with it")]
+
+
+@dataclass
+class Comparing:
+    """What changes, and on which text and with which prompt the model is compared with what it becomes."""
+
+    matrices: Annotated[list[str] | None, Option(metavar="KIND", help="as in mlp.c_proj (default: all)")] = (
+        None
+    )
+    data: Data = "python-docs:stdlib"
+    windows: Annotated[int, Option(min=1, help="of held-out text, its beginning")] = 8
+    length: WindowLength = None
+    calibration_windows: Annotated[
+        int | None,
+        Option(
+            min=1,
+            help="of the text that follows (default: 8, of dynamic methods 2; 0 where none is needed)",
+        ),
+    ] = None
+    prompt: Annotated[str, Option(help="both models go on with it")] = "The capital of France is"
+    max_new_tokens: NewTokens = 20
+
 
 # Of `supertf superweights`.
 SpikePrompt = Annotated[
     str | None, Option("--prompt", help="what the spikes are looked for in (default: the paper's)")
 ]
-TextLength = Annotated[int | None, Option(min=1, help="tokens per window (default: 256 or the context)")]
 Controls = Annotated[int, Option(min=1, help="random and largest weights")]
+
+
+@dataclass
+class LossText:
+    """The text that losses are measured on."""
+
+    data: Data = "python-docs:stdlib"
+    length: Annotated[int | None, Option(min=1, help="tokens per window (default: 256 or the context)")] = (
+        None
+    )
+    max_tokens: MaxTokens = 1024

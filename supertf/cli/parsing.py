@@ -1,6 +1,10 @@
 """How `supertf` reads its words: typer's commands, with lists of values and underscores in options."""
 
+import functools
+import inspect
 import shlex
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import typer
@@ -31,6 +35,41 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         lists = {name for parameter in self.params if parameter.multiple for name in parameter.opts}
         return super().parse_args(ctx, repeat_names(args, lists))
+
+
+def grouped(function: Callable[..., int]) -> Callable[..., int]:
+    """A command whose parameters may be groups of options, dataclasses: typer sees their fields in its place.
+
+    Parameters are to be keyword-only, since those that are groups have no default.
+    """
+    signature = inspect.signature(function)
+    groups: dict[str, Any] = {}
+    seen: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        if is_dataclass(parameter.annotation):
+            groups[name] = parameter.annotation
+            seen += inspect.signature(groups[name]).parameters.values()
+        else:
+            seen.append(parameter)
+    seen = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in seen]
+
+    @functools.wraps(function)
+    def command(**options: Any) -> int:
+        for name, group in groups.items():
+            options[name] = group(**{field.name: options.pop(field.name) for field in fields(group)})
+        return function(**options)
+
+    command.__signature__ = signature.replace(parameters=seen)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in seen}
+    return command
+
+
+def flat(options: dict[str, Any]) -> dict[str, Any]:
+    """Options by name, those of a group in its place."""
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        found |= vars(value) if is_dataclass(value) else {name: value}
+    return found
 
 
 def normal(name: str) -> str:

@@ -3,42 +3,26 @@
 import dataclasses
 from collections.abc import Iterable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from typer import Option, Typer
 
-from supertf.cli.options import (
-    PROTECTED,
-    Bos,
-    CalibrationWindows,
-    Data,
-    Device,
-    Json,
-    Matrices,
-    Model,
-    NewTokens,
-    Prompt,
-    Seed,
-    Tokenizer,
-    WindowLength,
-    Windows,
-    one_of,
-)
-from supertf.cli.parsing import Command
+from supertf.cli.options import PROTECTED, Comparing, Json, Loading, Model, Seed, one_of
+from supertf.cli.parsing import Command, flat, grouped
 from supertf.cli.printing import print_result
-from supertf.compression import FAMILY, METHODS, needs_text, of_family
+from supertf.compression import FAMILY, METHODS, OPTIONS, needs_text, of_family
 from supertf.errors import UserError
 
 if TYPE_CHECKING:
     from supertf.cli.side_by_side import SideBySide
     from supertf.compression import Comparison, DynamicPruning, Fate, Pruning
-    from supertf.model import GPT
+    from supertf.model import LanguageModel
+
+    Plan = Pruning | DynamicPruning
 
 ONLY_FOR = {  # options that not all methods have
     "scope": tuple(name for name, own in METHODS.items() if len(own.scopes) > 1),
-    "pattern": of_family("static"),
-    "matrices": (*of_family("static"), "inputs", "top"),
-    "score": of_family("structured"),
+    **{option: OPTIONS[option] for option in ("pattern", "matrices", "score")},
     "save": (*of_family("static"), *of_family("structured")),
     "refit_windows": (*of_family("structured"), *of_family("dynamic")),
 }
@@ -49,7 +33,9 @@ app = Typer()
 
 
 @app.command(cls=Command)
+@grouped
 def prune(
+    *,
     method: Annotated[
         str,
         Option(
@@ -90,16 +76,8 @@ def prune(
         list[str] | None,
         Option(metavar="WEIGHT", help=f"{PROTECTED}: keeps its value, or its channel (default: super)"),
     ] = None,
-    matrices: Matrices = None,
-    data: Data = "python-docs:stdlib",
-    windows: Windows = 8,
-    length: WindowLength = None,
-    calibration_windows: CalibrationWindows = None,
-    prompt: Prompt = "The capital of France is",
-    max_new_tokens: NewTokens = 20,
-    tokenizer: Tokenizer = None,
-    bos: Bos = None,
-    device: Device = None,
+    comparing: Comparing,
+    loading: Loading,
     save: Annotated[
         str | None, Option(metavar="FOLDER", help="write the pruned model: the smaller one, if it is")
     ] = None,
@@ -107,18 +85,20 @@ def prune(
 ) -> int:
     """Prune a model: perplexity, text and super weights' fates."""
     protect = protect or ["super"]
-    return run(SimpleNamespace(**locals()))
+    return run(SimpleNamespace(**flat(locals())))
 
 
-# how the models compare; how many weights or inputs of each matrix there were and went; what became of each
-# watched weight, as JSON; more for the JSON
-Outcome = tuple["Comparison", dict[str, dict[str, Any]], list[dict[str, Any]], dict[str, Any]]
+# the plan; how the models compare; how many weights or inputs of each matrix there were and went; what became
+# of each watched weight, as JSON; more for the JSON
+Outcome: TypeAlias = (
+    "tuple[Plan, Comparison, dict[str, dict[str, Any]], list[dict[str, Any]], dict[str, Any]]"
+)
 
 
 def run(args: SimpleNamespace) -> int:
     """Print what pruning does to a model."""
     from supertf.cli.side_by_side import SideBySide, by_kind
-    from supertf.compression import calibration_for, plan_pruning, smaller
+    from supertf.compression import calibration_for
 
     check_options(args)
     if args.sparsity is None and args.pattern is None:
@@ -129,17 +109,13 @@ def run(args: SimpleNamespace) -> int:
     known = None
     if calibrated:
         with side.step("calibrating"):
-            known = calibration_for(side.model, args.method, side.calibration, args.matrices, args.score)
+            known = calibration_for(
+                side.model, args.method, side.calibration, matrices=args.matrices, score=args.score
+            )
     options = {name: getattr(args, name) for name in ("sparsity", "pattern", "scope", "score", "seed")}
     options |= {"matrices": args.matrices, "calibration": known, "watch": side.watch}
-    with side.step("planning"):
-        plan = plan_pruning(side.model, args.method, protect=side.protect, **options)
-        if family == "dynamic":  # what it would do if nothing were protected
-            other: Any = plan_pruning(side.model, args.method, **options)
-        else:
-            other = smaller(side.model, plan) if family == "structured" else None
     work = {"static": static, "structured": structured, "dynamic": dynamic}[family]
-    found, by_matrix, fates, more = work(args, side, plan, other)
+    plan, found, by_matrix, fates, more = work(args, side, options)
     weights = [{**known, **fate} for known, fate in zip(side.weights(), fates, strict=True)]
     result = {
         **side.result("pruned", {"method": args.method, **plan.settings}, found),
@@ -175,39 +151,51 @@ def check_options(args: SimpleNamespace) -> None:
         check_sparsity(args.sparsity)
 
 
-def static(args: SimpleNamespace, side: "SideBySide", plan: "Pruning", _: None) -> Outcome:
+def static(args: SimpleNamespace, side: "SideBySide", options: dict[str, Any]) -> Outcome:
     """Single weights become zero."""
-    from supertf.compression import prune
+    from supertf.compression import Pruning, plan_pruning, prune
 
+    with side.step("planning"):
+        plan = plan_pruning(side.model, args.method, protect=side.protect, **options)
+    assert isinstance(plan, Pruning)
     found = side.compare("pruned", plan)
     if args.save:
         side.save(prune(side.model, plan))
-    return found, removed(plan), list(map(fate_dict, plan.fates)), {}
+    return plan, found, removed(plan), list(map(fate_dict, plan.fates)), {}
 
 
-def structured(args: SimpleNamespace, side: "SideBySide", plan: "Pruning", small: "GPT") -> Outcome:
+def structured(args: SimpleNamespace, side: "SideBySide", options: dict[str, Any]) -> Outcome:
     """Whole channels or heads go, and the smaller model is measured."""
+    from supertf.compression import Pruning, plan_pruning, smaller
+
+    with side.step("planning"):
+        plan = plan_pruning(side.model, args.method, protect=side.protect, **options)
+        assert isinstance(plan, Pruning)
+        small: LanguageModel = smaller(side.model, plan)
     small = refitted(args, side, small)
     found = side.compare("pruned", small)
     if args.save:
         side.save(small)
     more = {"parameters_left": small.num_parameters()}
-    return found, removed(plan), list(map(fate_dict, plan.fates)), more
+    return plan, found, removed(plan), list(map(fate_dict, plan.fates)), more
 
 
-def dynamic(
-    args: SimpleNamespace, side: "SideBySide", plan: "DynamicPruning", alone: "DynamicPruning"
-) -> Outcome:
-    """Small inputs of matrices do not count, token by token; alone: the plan that protects nothing."""
-    from supertf.compression import measure_variant, pruned
+def dynamic(args: SimpleNamespace, side: "SideBySide", options: dict[str, Any]) -> Outcome:
+    """Small inputs of matrices do not count, token by token."""
+    from supertf.compression import DynamicPruning, measure_variant, plan_pruning, pruned
 
+    with side.step("planning"):
+        plan = plan_pruning(side.model, args.method, protect=side.protect, **options)
+        alone = plan_pruning(side.model, args.method, **options)  # if nothing were protected
+    assert isinstance(plan, DynamicPruning)
     model = refitted(args, side, side.model, plan)
     found = side.compare("pruned", (model, pruned(model, plan, watch=side.watch)))
     skipped = unprotected = found["pruned"].skipped
     if side.protect:
         first = dataclasses.replace(side.held_out, ids=side.held_out.ids[: side.length + 1])
         inside = pruned(model, alone, watch=side.watch)
-        unprotected = measure_variant(model, (model, inside), first, "unprotected").skipped
+        unprotected = measure_variant(model, (model, inside), first, name="unprotected").skipped
+    assert skipped is not None and unprotected is not None  # the plans are dynamic
     with pruned(model, alone):
         spiking = side.spiking(model)
     by_matrix = {
@@ -222,12 +210,12 @@ def dynamic(
         }
         for one in side.watch
     ]
-    return found, by_matrix, fates, {"work_skipped": skipped.work}
+    return plan, found, by_matrix, fates, {"work_skipped": skipped.work}
 
 
 def refitted(
-    args: SimpleNamespace, side: "SideBySide", model: "GPT", plan: "DynamicPruning | None" = None
-) -> "GPT":
+    args: SimpleNamespace, side: "SideBySide", model: "LanguageModel", plan: "DynamicPruning | None" = None
+) -> "LanguageModel":
     """The model with output projections fitted anew, if the options ask for it: those behind what was cut
     out, or the MLPs'."""
     from supertf.compression import UNITS, refit
@@ -236,7 +224,8 @@ def refitted(
         return model
     kind = UNITS["heads" if args.method == "heads" else "channels"][1]
     with side.step("refitting"):
-        return refit(model, side.refitting.windows().flatten(), plan, side.model, side.length, [kind])
+        ids, length = side.refitting.windows().flatten(), side.length
+        return refit(model, ids, plan, teacher=side.model, length=length, matrices=[kind])
 
 
 def removed(plan: "Pruning") -> dict[str, dict[str, Any]]:

@@ -5,22 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option, Typer
 
-from supertf.cli.options import (
-    PROTECTED,
-    Bos,
-    CalibrationWindows,
-    Data,
-    Device,
-    Json,
-    Matrices,
-    Model,
-    NewTokens,
-    Prompt,
-    Tokenizer,
-    WindowLength,
-    Windows,
-)
-from supertf.cli.parsing import Command
+from supertf.cli.options import PROTECTED, Comparing, Json, Loading, Model
+from supertf.cli.parsing import Command, flat, grouped
 from supertf.cli.printing import print_result
 from supertf.errors import UserError
 
@@ -33,7 +19,9 @@ app = Typer()
 
 
 @app.command(cls=Command)
+@grouped
 def quantize(
+    *,
     scheme: Annotated[
         str,
         Option(
@@ -50,16 +38,8 @@ def quantize(
             "(default: super)",
         ),
     ] = None,
-    matrices: Matrices = None,
-    data: Data = "python-docs:stdlib",
-    windows: Windows = 8,
-    length: WindowLength = None,
-    calibration_windows: CalibrationWindows = None,
-    prompt: Prompt = "The capital of France is",
-    max_new_tokens: NewTokens = 20,
-    tokenizer: Tokenizer = None,
-    bos: Bos = None,
-    device: Device = None,
+    comparing: Comparing,
+    loading: Loading,
     save: Annotated[
         str | None,
         Option(metavar="FOLDER", help="write the quantized weights, read back: no smaller than before"),
@@ -68,7 +48,7 @@ def quantize(
 ) -> int:
     """Quantize a model: perplexity, text and super weights' fates."""
     protect = protect or ["super"]
-    return run(SimpleNamespace(**locals()))
+    return run(SimpleNamespace(**flat(locals())))
 
 
 def run(args: SimpleNamespace) -> int:
@@ -87,9 +67,16 @@ def run(args: SimpleNamespace) -> int:
     if calibrated:
         with side.step("calibrating"):
             ids = side.calibration.windows().flatten()
-            calibration = calibrate(model, ids, side.length, kinds=args.matrices)
+            calibration = calibrate(model, ids, side.length, matrices=args.matrices)
     with side.step("rounding"):
-        found = plan_quantization(model, scheme, side.protect, side.watch, calibration, args.matrices)
+        found = plan_quantization(
+            model,
+            scheme,
+            protect=side.protect,
+            watch=side.watch,
+            calibration=calibration,
+            matrices=args.matrices,
+        )
         alone = unprotected(side, scheme, calibration, found.values)
     compared = side.compare("quantized", found)
     if args.save:
@@ -136,7 +123,7 @@ def unprotected(
     projections, done = output_projections(side.model), {}
     for layer in {layer for layer, _, _ in side.watch if projections[layer].name in values}:
         matrix = projections[layer]
-        squares = calibration and calibration.squares[matrix.name]
+        squares = None if calibration is None else calibration.squares[matrix.name]
         done[layer] = round_to_nearest(matrix.weight, scheme, squares=squares, name=matrix.name)
     return [done[layer][out, into].item() if layer in done else None for layer, out, into in side.watch]
 

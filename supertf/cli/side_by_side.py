@@ -13,7 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from torch import nn
 from tqdm.auto import tqdm
 
 from supertf.cli.printing import print_table
@@ -25,6 +24,7 @@ from supertf.model import (
     GPT,
     Coordinate,
     HFTokenizer,
+    LanguageModel,
     check,
     check_coordinate,
     kind,
@@ -73,12 +73,12 @@ class SideBySide:
             check_coordinate(output_projections(self.model), coordinate)
         self.watch = list(dict.fromkeys([*self.spikes, *self.protect]))
 
-    def spiking(self, model: nn.Module) -> dict[Coordinate, Spike]:
+    def spiking(self, model: LanguageModel) -> dict[Coordinate, Spike]:
         """The candidates for super weights that a model, as it is now, shows on the paper's prompt."""
         prompt = self.subject.encode(PROMPT)[: self.model.config.n_ctx]
         return {spike.coordinate: spike for spike in candidates(find_spikes(model, prompt))}
 
-    def texts(self) -> tuple[Text, Text, Text]:
+    def texts(self) -> tuple[Text, ...]:
         """The held-out text and, from the tokens that follow it, those to calibrate with and to refit to.
 
         Raises `UserError` on a text that is too short for all.
@@ -177,9 +177,10 @@ class SideBySide:
             "saved": args.save,
         }
 
-    def save(self, model: GPT) -> None:
+    def save(self, model: LanguageModel) -> None:
         """Write a model to the folder asked for, with its tokenizer: `load` then reads both."""
         folder, tokenizer = Path(self.args.save), self.subject.tokenizer
+        assert isinstance(model, GPT)  # or it was refused when it was loaded
         with self.step("saving"):
             save_model(model, folder)
             if isinstance(tokenizer, HFTokenizer):

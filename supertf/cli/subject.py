@@ -6,7 +6,10 @@ Every command that takes a model takes it through here, so all of them read the 
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from supertf.bench import machine
 from supertf.data import read_ids, special_ids, unused_ids
@@ -14,10 +17,6 @@ from supertf.device import pick_device_dtype
 from supertf.errors import Note, UserError
 from supertf.model import ENDLESS, HFModel, HFTokenizer, load
 from supertf.superweights import Loss, text_loss
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
 
 
 class Subject:
@@ -34,20 +33,21 @@ class Subject:
         bos: bool | None = None,
         device: str | None = None,
         stream: bool = False,
-        dtype: "torch.dtype | None" = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         if stream and device not in (None, "cpu"):
             raise UserError(f"--stream True computes on the CPU, not on {device}: leave out --device")
         place, _, _ = pick_device_dtype("cpu" if stream else device)
         self.name = name
         self.model, self.tokenizer = load(name, device=place, dtype=dtype, tokenizer=tokenizer, stream=stream)
-        self.other = isinstance(self.tokenizer, HFTokenizer)  # not one of the lab's
         if bos is not None:
             own = self.tokenizer.bos_id
             self.tokenizer.bos_id = (self.tokenizer.eot_token if own is None else own) if bos else None
         self.bos_id = self.tokenizer.bos_id
         self.unused = unused_ids(self.tokenizer, self.model.config.vocab_size)
-        self.ends = self.tokenizer.ends if self.other else special_ids(self.tokenizer)
+        self.ends = (
+            self.tokenizer.ends if isinstance(self.tokenizer, HFTokenizer) else special_ids(self.tokenizer)
+        )
         self.started = time.perf_counter()
 
     def encode(self, prompt: str) -> list[int]:
@@ -129,14 +129,14 @@ class Subject:
         loss = text_loss(ids, length, bos_id=self.bos_id)
         return loss, {"data": data, "tokens": tokens, "length": length, "context": self.context}
 
-    def read(self, data: str, max_tokens: int) -> "np.ndarray":
+    def read(self, data: str, max_tokens: int) -> Tensor:
         """The first tokens of a text, (N,) int64, see `read_ids`; `UserError` when it cannot be read."""
         self.check_data(data)
-        return read_ids(data, self.tokenizer, max_tokens)
+        return torch.from_numpy(read_ids(data, self.tokenizer, max_tokens))
 
     def check_data(self, data: str) -> None:
         """`UserError` on tokens of another tokenizer than the model's."""
-        if data.endswith(".bin") and self.other:
+        if data.endswith(".bin") and isinstance(self.tokenizer, HFTokenizer):
             raise UserError(
                 f"{data} holds tokens of this lab's tokenizers: give the text itself, or name its own with "
                 "--tokenizer"

@@ -6,21 +6,17 @@ from typer import Option, Typer
 
 from supertf.cli.options import (
     Bool,
-    Bos,
     Controls,
-    Data,
-    Device,
     Json,
-    MaxTokens,
+    Loading,
+    LossText,
     Model,
     NewTokens,
     Seed,
     SpikePrompt,
-    TextLength,
-    Tokenizer,
     boolean,
 )
-from supertf.cli.parsing import Command, Group
+from supertf.cli.parsing import Command, Group, grouped
 from supertf.cli.printing import print_result, print_table
 from supertf.cli.superweights_verify import removal_dict, verify
 from supertf.errors import UserError
@@ -46,7 +42,9 @@ app = Typer(name="superweights", cls=Group, help="Find super weights, prove them
 
 
 @app.command(cls=Command)
+@grouped
 def find(
+    *,
     model: Model = "smollm2-135m",
     prompt: SpikePrompt = None,
     threshold: Annotated[
@@ -63,9 +61,7 @@ def find(
             help="read layers from disk one by one, for checkpoints larger than the memory",
         ),
     ] = False,
-    tokenizer: Tokenizer = None,
-    bos: Bos = None,
-    device: Device = None,
+    loading: Loading,
     json: Json = False,
 ) -> int:
     """List candidates. They lie behind a spike before and after their layer's down projection."""
@@ -75,7 +71,7 @@ def find(
 
     prompt = PROMPT if prompt is None else prompt
     threshold = THRESHOLD if threshold is None and ratio is None else threshold
-    subject = Subject(model, tokenizer, bos, device, stream)
+    subject = Subject(model, **vars(loading), stream=stream)
     ids = subject.encode(prompt)
     found = search(subject.model, ids, threshold, ratio, rounds)
     first_pass = found.rounds[0].spikes
@@ -159,18 +155,16 @@ def spike_dict(spike: "Spike") -> dict[str, Any]:
 
 
 @app.command(cls=Command)
+@grouped
 def ablate(
+    *,
     model: Model = "smollm2-135m",
     prompt: SpikePrompt = None,
     weight: Weights = None,
-    data: Data = "python-docs:stdlib",
-    length: TextLength = None,
-    max_tokens: MaxTokens = 1024,
+    text: LossText,
     controls: Controls = 20,
     seed: Seed = 0,
-    tokenizer: Tokenizer = None,
-    bos: Bos = None,
-    device: Device = None,
+    loading: Loading,
     json: Json = False,
 ) -> int:
     """Remove weights beside controls: super, harmful or inert."""
@@ -178,16 +172,16 @@ def ablate(
     from supertf.model import show
     from supertf.superweights import ablate as ablate_one
 
-    subject = Subject(model, tokenizer, bos, device)
+    subject = Subject(model, **vars(loading))
     weights = chosen(subject, weight, prompt)
-    loss, text = subject.loss(data, length, max_tokens)
+    loss, used = subject.loss(**vars(text))
     ablations = [ablate_one(subject.model, one, loss, controls, seed, each=True) for one in weights]
     if json:
-        config = subject.config(controls=controls, seed=seed, **text)
+        config = subject.config(controls=controls, seed=seed, **used)
         results = [ablation_dict(one) for one in ablations]
         print_result({**config, "seconds": subject.seconds(), "weights": results}, as_json=True)
         return 0
-    print(f"{model} on {text['tokens']} tokens of {data}, windows of {text['length']}")
+    print(f"{model} on {used['tokens']} tokens of {used['data']}, windows of {used['length']}")
     for one in ablations:
         name = show(one.coordinate)
         print(f"\n{name} = {number(one.weight)}")
@@ -218,7 +212,9 @@ def ablation_dict(one: "Ablation") -> dict[str, Any]:
 
 
 @app.command(cls=Command)
+@grouped
 def scale(
+    *,
     model: Model = "smollm2-135m",
     weight: Weights = None,
     factors: Annotated[
@@ -226,12 +222,8 @@ def scale(
     ] = None,
     prompt: Annotated[str | None, Option(help="also continue this text with each factor")] = None,
     max_new_tokens: NewTokens = 20,
-    data: Data = "python-docs:stdlib",
-    length: TextLength = None,
-    max_tokens: MaxTokens = 1024,
-    tokenizer: Tokenizer = None,
-    bos: Bos = None,
-    device: Device = None,
+    text: LossText,
+    loading: Loading,
     json: Json = False,
 ) -> int:
     """Multiply a weight by several factors: perplexity, and text."""
@@ -239,11 +231,11 @@ def scale(
     from supertf.model import generate, show
     from supertf.superweights import scaled_weights, scaling_curve
 
-    subject = Subject(model, tokenizer, bos, device)
+    subject = Subject(model, **vars(loading))
     ids = None if prompt is None else subject.encode(prompt)
     weights = chosen(subject, weight)
-    loss, text = subject.loss(data, length, max_tokens)
-    curve = [
+    loss, used = subject.loss(**vars(text))
+    curve: list[dict[str, Any]] = [
         {"factor": one.factor, "loss": one.loss, "perplexity": perplexity_of(one.loss), "ratio": one.ratio}
         for one in scaling_curve(subject.model, weights, factors or FACTORS, loss)
     ]
@@ -254,11 +246,11 @@ def scale(
                 one["text"] = "".join(subject.spoken(ids, tokens))
     names = [show(one) for one in weights]
     if json:
-        config = subject.config(prompt=prompt, max_new_tokens=max_new_tokens, **text)
+        config = subject.config(prompt=prompt, max_new_tokens=max_new_tokens, **used)
         result = {**config, "seconds": subject.seconds(), "weights": names, "factors": curve}
         print_result(result, as_json=True)
         return 0
-    print(f"{model}, {' and '.join(names)} times a factor; {text['tokens']} tokens of {data}")
+    print(f"{model}, {' and '.join(names)} times a factor; {used['tokens']} tokens of {used['data']}")
     columns = ["factor", "perplexity", "ratio"]
     print_table(
         [*columns, *(["text"] if ids is not None else [])],

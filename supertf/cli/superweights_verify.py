@@ -6,18 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from supertf.cli.options import (
-    Bos,
-    Controls,
-    Data,
-    Device,
-    Json,
-    MaxTokens,
-    Seed,
-    SpikePrompt,
-    TextLength,
-    Tokenizer,
-)
+from supertf.cli.options import Controls, Json, Loading, LossText, Seed, SpikePrompt
+from supertf.cli.parsing import grouped
 from supertf.cli.printing import print_result, print_table
 from supertf.errors import UserError
 from supertf.files import write_json
@@ -27,7 +17,9 @@ if TYPE_CHECKING:
     from supertf.superweights import Check, Published, Removal
 
 
+@grouped
 def verify(
+    *,
     model: Annotated[
         str | None, Argument(metavar="MODEL", help="check this one's; default: list them all")
     ] = None,
@@ -38,14 +30,10 @@ def verify(
         bool, Option("--record", help="keep the result with the code, for the list to show")
     ] = False,
     prompt: SpikePrompt = None,
-    data: Data = "python-docs:stdlib",
-    length: TextLength = None,
-    max_tokens: MaxTokens = 1024,
+    text: LossText,
     controls: Controls = 20,
     seed: Seed = 0,
-    tokenizer: Tokenizer = None,
-    bos: Bos = None,
-    device: Device = None,
+    loading: Loading,
     json: Json = False,
 ) -> int:
     """List the published super weights, or check those of a model."""
@@ -63,10 +51,10 @@ def verify(
         raise UserError(f"nothing is published of {published or model}; expected one of {models}")
     known = entries[0].model
     here = Path(model).exists() or "/" in model or model == "smollm2-135m"
-    subject = Subject(model if here or published else known, tokenizer, bos, device)
+    subject = Subject(model if here or published else known, **vars(loading))
     prompt = PROMPT if prompt is None else prompt
     ids = subject.encode(prompt)
-    loss, text = subject.loss(data, length, max_tokens)
+    loss, used = subject.loss(**vars(text))
     checks = verify_all(subject.model, ids, entries, loss, controls, seed)
     claimed = [one.ablation for one in checks if one.ablation and one.published.claimed == "super"]
     together = None
@@ -74,7 +62,7 @@ def verify(
         coordinates = [one.coordinate for one in claimed]
         together = removal(subject.model, coordinates, loss, claimed[0].base)
     result = {
-        **subject.config(prompt=prompt, controls=controls, seed=seed, **text),
+        **subject.config(prompt=prompt, controls=controls, seed=seed, **used),
         "seconds": subject.seconds(),
         "published": known,
         "checks": [one.to_dict() for one in checks],
@@ -82,14 +70,14 @@ def verify(
     }
     if record:
         command = f"supertf superweights verify {subject.name} --record"
-        chosen = {"data": data, "length": text["length"], "max_tokens": max_tokens}
+        chosen = {"data": text.data, "length": used["length"], "max_tokens": text.max_tokens}
         for option, value in {**chosen, "controls": controls, "seed": seed}.items():
             command += f" --{option} {value}"
         write_json(CHECKS, {**recorded_checks(), known: {**result, "command": command}})
     if json:
         print_result(result, as_json=True)
         return 0
-    print(f"{subject.name} on {text['tokens']} tokens of {data}; published of {known}:")
+    print(f"{subject.name} on {used['tokens']} tokens of {text.data}; published of {known}:")
     print_table(
         ["weight", "claimed", "value", "as published", "spike", "ratio", "random", "largest", "verdict"],
         ([show(one.published.coordinate), *check_cells(one)] for one in checks),

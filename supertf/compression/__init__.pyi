@@ -8,6 +8,7 @@ from .comparison import measure_variant as measure_variant
 from .fate import Fate as Fate
 from .methods import FAMILY as FAMILY
 from .methods import METHODS as METHODS
+from .methods import OPTIONS as OPTIONS
 from .methods import needs_text as needs_text
 from .methods import of_family as of_family
 from .pruning.dynamic import DynamicPruning as DynamicPruning

@@ -11,15 +11,18 @@ from torch import Tensor, nn
 from supertf.data import check_vocabulary
 from supertf.device import float64_device
 from supertf.errors import UserError
-from supertf.model import HEAD, LanguageModel, Projection, kind, matrices
+from supertf.model import HEAD, LanguageModel, Projection, kind
+from supertf.model import matrices as find_matrices
 
 
 @dataclass(frozen=True)
 class Calibration:
     """Sums over the tokens of a text, by matrix name; X (tokens, in) is what the matrix was given.
 
-    squares: of each input channel, (in,) float64, on the CPU where the device lacks that. products: X^T X,
-    (in, in) float32, if they were asked for.
+    Attributes:
+        tokens: how many.
+        squares: of each input channel, (in,) float64, on the CPU where the device lacks that.
+        products: X^T X, (in, in) float32, if they were asked for.
     """
 
     tokens: int
@@ -36,29 +39,37 @@ def calibrate(
     model: LanguageModel,
     ids: Sequence[int] | Tensor,
     length: int = 512,
-    hessians: bool = False,
-    kinds: Iterable[str] | None = None,
+    *,
+    products: bool = False,
+    matrices: Iterable[str] | None = None,
 ) -> Calibration:
-    """Read a text of token ids (N,) in windows of `length`, side by side, and sum up every matrix's inputs.
+    """Read a text in windows and sum up what goes into every matrix.
 
-    Tokens left over at the end are not used. hessians: also keep X^T X, which SparseGPT needs: four bytes
-    times the square of each matrix's inputs (400 MB for SmolLM2-135M). kinds: see `matrices`. Raises
-    `UserError` on a text that is empty, shorter than a window or of another vocabulary, on a window longer
-    than the model reads, and on activations that are not finite.
+    Args:
+        model: is not changed.
+        ids: the text, (N,) int; tokens left over after the last whole window are not used.
+        length: tokens of a window; windows lie side by side.
+        products: also keep X^T X, which SparseGPT, principal axes and the rough head need: four bytes times
+            the square of each matrix's inputs (400 MB for SmolLM2-135M).
+        matrices: kinds such as ["mlp.c_proj"]; None is all but the head.
+
+    Raises:
+        UserError: a text that is empty, shorter than a window or of another vocabulary, a window longer than
+            the model reads, a kind that it lacks, and activations that are not finite.
     """
     windows = windows_of(model, ids, length)
-    found = matrices(model, kinds)
+    found = find_matrices(model, matrices)
     squares: dict[str, Tensor] = {}
-    products: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
     with contextlib.ExitStack() as hooks:
         for name, matrix in found.items():
-            hook = adder(name, squares, products if hessians else None)
+            hook = adder(name, squares, sums if products else None)
             hooks.callback(matrix.module.register_forward_pre_hook(hook).remove)
         for window in windows:
             model(window.to(model.device), last_only=HEAD not in map(kind, found))
-    for name, sums in squares.items():
-        check_finite(name, sums)
-    return Calibration(windows.numel(), squares, products)
+    for name, values in squares.items():
+        check_finite(name, values)
+    return Calibration(windows.numel(), squares, sums)
 
 
 def windows_of(model: LanguageModel, ids: Sequence[int] | Tensor, length: int) -> Tensor:
@@ -102,14 +113,14 @@ def adder(
     return add
 
 
-def check_calibration(
+def needed_calibration(
     method: str, needs: str, found: dict[str, Projection], calibration: Calibration | None
-) -> None:
-    """`UserError` unless the calibration has what the method needs of every matrix."""
+) -> Calibration:
+    """The calibration, which has what the method needs of every matrix, or `UserError`."""
     if calibration is None:
         raise UserError(f"{method} needs a calibration: give `calibrate(model, ids)` of a short text")
     if needs == "products" and not calibration.products:
-        raise UserError(f"{method} needs a calibration with products: `calibrate(model, ids, hessians=True)`")
+        raise UserError(f"{method} needs a calibration with products: `calibrate(model, ids, products=True)`")
     for name, matrix in found.items():
         inputs = len(calibration.squares.get(name, ()))
         if inputs != matrix.weight.shape[1]:
@@ -117,3 +128,4 @@ def check_calibration(
                 f"the calibration has {inputs} inputs of {name}, which has {matrix.weight.shape[1]}: "
                 "calibrate this model, with the same kinds of matrices"
             )
+    return calibration

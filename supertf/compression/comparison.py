@@ -5,27 +5,25 @@ import copy
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import torch
-from rich.console import Group
-from torch import Tensor, nn
+from rich.console import Group, RenderableType
 from tqdm.auto import tqdm
 
 from supertf.analysis import perplexity
-from supertf.compression.fate import Fate
+from supertf.compression.fate import Fate, untouched
 from supertf.compression.pruning.dynamic import DynamicPruning, Skipped
 from supertf.compression.pruning.static import Pruning
 from supertf.compression.quantization.plan import Quantization
-from supertf.compression.verbs import LENGTH, pruned, quantized
+from supertf.compression.verbs import Read, in_windows, pruned, quantized
 from supertf.data import Text, unused_ids
 from supertf.errors import UserError
 from supertf.model import (
     Coordinate,
     LanguageModel,
     Projection,
-    check_coordinate,
     generate,
     matrices,
     output_projections,
@@ -35,19 +33,26 @@ from supertf.superweights import coordinates, measured, ratio
 from supertf.tables import Tabular, number
 
 PROMPT = "The capital of France is"
-Plan = Pruning | DynamicPruning | Quantization
-Variant = nn.Module | Plan | tuple[nn.Module, AbstractContextManager[Any]]
+Plan: TypeAlias = Pruning | DynamicPruning | Quantization
+Variant: TypeAlias = LanguageModel | Plan | tuple[LanguageModel, AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
 class Row:
     """One model on the text.
 
-    loss: nats per token. ratio: times the perplexity of the model that all are compared with. sparsity: share
-    that is zero of the weights of its layers' matrices, or of their inputs that were dropped. bytes: what its
-    parameters take, in few bits where they are quantized for a while. text: how it continues the prompt,
-    greedily; None without a tokenizer. fates: of the watched weights. skipped: what a dynamic plan dropped.
-    seconds: that the loss and the text took.
+    Attributes:
+        name: the variant's.
+        loss: nats per token.
+        perplexity: its exponential.
+        ratio: times the perplexity of the model that all are compared with.
+        sparsity: share that is zero of the weights of its layers' matrices, or of their inputs that were
+            dropped.
+        bytes: what its parameters take, in few bits where they are quantized for a while.
+        text: how it continues the prompt, greedily; None without a tokenizer.
+        fates: of the watched weights.
+        skipped: what a dynamic plan dropped.
+        seconds: that the "loss" and the "text" took.
     """
 
     name: str
@@ -70,7 +75,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison(Tabular):
-    """What `compare` found: rows by name, the model that all are compared with first."""
+    """What `compare` found: a table where it is printed, rows by name (`found["wanda"]`).
+
+    Attributes:
+        text: the name of what was read.
+        tokens: of it that were scored.
+        length: tokens of a window.
+        prompt: that was continued; None without a tokenizer.
+        found: the rows, that of the model that all are compared with first.
+    """
 
     text: str
     tokens: int
@@ -107,7 +120,7 @@ class Comparison(Tabular):
 
     def __rich__(self) -> Group:
         """For `rich.print`: the watched weights below."""
-        below = ["", self.fates] if self.found[0].fates else []
+        below: list[RenderableType] = ["", self.fates] if self.found[0].fates else []
         return Group(super().__rich__(), *below)
 
     def _repr_html_(self) -> str:
@@ -148,7 +161,7 @@ def in_a_word(fate: Fate) -> str:
 def compare(
     model: LanguageModel,
     others: Mapping[str, Variant],
-    text: Text | Sequence[int] | Tensor,
+    text: Read,
     *,
     watch: Any = (),
     tokenizer: Any = None,
@@ -189,9 +202,19 @@ def compare(
     bar = tqdm({"dense": model, **others}.items(), disable=not progress, leave=False)
     for name, variant in bar:
         bar.set_description(name)
-        spoken = {"tokenizer": tokenizer, "prompt": prompt, "max_new_tokens": max_new_tokens}
-        base = rows[0].loss if rows else None
-        rows.append(measure_variant(model, variant, text, name, base, watch, batch_size, **spoken))
+        row = measure_variant(
+            model,
+            variant,
+            text,
+            name=name,
+            base=rows[0].loss if rows else None,
+            watch=watch,
+            batch_size=batch_size,
+            tokenizer=tokenizer,
+            prompt=prompt,
+            max_new_tokens=max_new_tokens,
+        )
+        rows.append(row)
     tokens = len(text) - (text.bos_id is None)
     return Comparison(text.name, tokens, text.length, None if tokenizer is None else prompt, tuple(rows))
 
@@ -199,7 +222,8 @@ def compare(
 def measure_variant(
     model: LanguageModel,
     variant: Variant,
-    text: Text | Sequence[int] | Tensor,
+    text: Read,
+    *,
     name: str = "variant",
     base: float | None = None,
     watch: Any = (),
@@ -208,12 +232,18 @@ def measure_variant(
     prompt: str = PROMPT,
     max_new_tokens: int = 20,
 ) -> Row:
-    """One row of `compare`, which says what is taken; base: the model's own loss, None where this is it."""
+    """Measure one row of `compare`.
+
+    Args:
+        model, variant, text, watch, batch_size, tokenizer, prompt, max_new_tokens: as `compare` takes them.
+        name: of the row.
+        base: the model's own loss, in nats; None where this is it.
+
+    Raises:
+        UserError: as `compare` does.
+    """
     text, watch = as_text(model, text), coordinates(watch)
-    whole = output_projections(model)
-    for one in watch:
-        check_coordinate(whole, one)
-    before = {one: whole[one[0]].weight[one[1:]].item() for one in watch}
+    whole, watched = output_projections(model), untouched(model, watch)
     other, context = running(model, variant, watch)
 
     def loss(of: LanguageModel) -> float:
@@ -226,7 +256,7 @@ def measure_variant(
         skipped = copy.deepcopy(found) if isinstance(found, Skipped) else None  # of this text alone
         zero = sparsity_of(other) if skipped is None else share(skipped)
         now = output_projections(other)
-        fates = tuple(fate_of(whole, now, one, before[one], skipped) for one in watch)
+        fates = tuple(fate_of(fate, whole, now, skipped) for fate, _ in watched)
         started = time.perf_counter()
         said = None if tokenizer is None else continued(other, tokenizer, prompt, max_new_tokens)
         seconds = {"loss": measuring, "text": time.perf_counter() - started}
@@ -235,18 +265,19 @@ def measure_variant(
     return Row(name, value, ratio(value, 0.0), times, zero, size, said, fates, skipped, seconds)
 
 
-def as_text(model: LanguageModel, text: Text | Sequence[int] | Tensor) -> Text:
-    """Plain token ids as a text in windows of 512, or of the model's context if that is shorter."""
+def as_text(model: LanguageModel, text: Read) -> Text:
+    """Plain token ids as a text."""
     if isinstance(text, Text):
         return text
-    return Text(torch.as_tensor(text), min(LENGTH, model.config.n_ctx))
+    ids, length = in_windows(model, text)
+    return Text(torch.as_tensor(ids), length)
 
 
 def running(
     model: LanguageModel, variant: Variant, watch: list[Coordinate]
-) -> tuple[nn.Module, AbstractContextManager[Any]]:
+) -> tuple[LanguageModel, AbstractContextManager[Any]]:
     """The model of a variant, and the context in which it runs."""
-    if isinstance(variant, nn.Module):
+    if isinstance(variant, LanguageModel):
         return variant, contextlib.nullcontext()
     if isinstance(variant, tuple):
         return variant
@@ -266,24 +297,18 @@ def is_cut(model: LanguageModel, plan: DynamicPruning, weight: Coordinate) -> bo
     return plan.method == "gate" or (cut is not None and cut.axes is None)
 
 
-def fate_of(
-    whole: list[Projection],
-    now: list[Projection],
-    weight: Coordinate,
-    before: float,
-    skipped: Skipped | None,
-) -> Fate:
-    """What became of one weight in the variant that runs now."""
-    layer, out, into = weight
+def fate_of(fate: Fate, whole: list[Projection], now: list[Projection], skipped: Skipped | None) -> Fate:
+    """What became of one weight, whose fate was to stay, in the variant that runs now."""
+    layer, out, into = fate.coordinate
     if skipped is not None:
-        dropped, tokens = skipped.watched.get(weight, (0, 0))
-        return Fate(weight, before, before, dropped=dropped / tokens if tokens else None)
+        dropped, tokens = skipped.watched.get(fate.coordinate, (0, 0))
+        return replace(fate, dropped=dropped / tokens if tokens else None)
     old, after = whole[layer].weight, now[layer].weight
     if after.shape != old.shape:  # a smaller model: the weight is there if its whole column is, as it was
         there = bool((after == old[:, into, None].to(after)).all(0).any())
-        return Fate(weight, before, before if there else None, removed=not there)
+        return replace(fate, after=fate.before if there else None, removed=not there)
     value = after[out, into].item()
-    return Fate(weight, before, value, removed=value == 0 and before != 0)
+    return replace(fate, after=value, removed=value == 0 and fate.before != 0)
 
 
 def sparsity_of(model: LanguageModel) -> float:
@@ -300,7 +325,7 @@ def share(skipped: Skipped) -> float:
 
 def bytes_of(model: LanguageModel, variant: Variant) -> float:
     """What the parameters take; those that a plan rounds, in its few bits."""
-    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    size: float = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     if isinstance(variant, Quantization):
         size += variant.bytes - sum(value.numel() * value.element_size() for value in variant.values.values())
     return size

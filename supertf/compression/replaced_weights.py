@@ -17,7 +17,7 @@ from supertf.errors import UserError
 from supertf.model import WEIGHTS, LanguageModel, Projection, changed, changes, heads, matrices
 from supertf.superweights import EDITED, check_editable
 
-Model = TypeVar("Model", bound=nn.Module)
+Model = TypeVar("Model", bound=LanguageModel)
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Replacement:
     """
 
     verb: str
-    shapes: dict[str, tuple[int, int]]
-    write: Callable[[str, Tensor], None]
+    shapes: dict[str, tuple[int, ...]]
+    write: Callable[[str, Tensor], object]
 
     @property
     def done(self) -> str:
@@ -53,12 +53,12 @@ def replaced_weights(model: LanguageModel, replacement: Replacement) -> Iterator
     so that no training is lost.
     """
     found = fitting(model, replacement)
-    own = {name: matrix.module.weight.data for name, matrix in found.items()}
+    own = {name: parameter(matrix).data for name, matrix in found.items()}
     lost: list[str] = []
 
     def put_back(name: str) -> None:
         if not lost:
-            found[name].module.weight.data = own[name]
+            parameter(found[name]).data = own[name]
 
     modules = {name: matrix.module for name, matrix in found.items()}
     with changed(WEIGHTS, replacement.done, modules, put_back) as mine:
@@ -123,17 +123,22 @@ def check_matrices(model: LanguageModel, found: dict[str, Projection], m: int | 
             raise UserError(f"{name} has {inputs} inputs, which do not divide into groups of {m}")
 
 
+def parameter(matrix: Projection) -> nn.Parameter:
+    """What holds the matrix's weights, as it lies in memory: `Projection.weight` may be its transpose."""
+    return matrix.module.get_parameter("weight")
+
+
 def install(matrix: Projection, own: Tensor, replacement: Replacement) -> None:
     """Give the matrix a changed copy of its own parameter, which stays as it is."""
-    matrix.module.weight.data = own.clone()
+    parameter(matrix).data = own.clone()
     replacement.write(matrix.name, matrix.weight.data)
 
 
 def as_left(matrix: Projection, own: Tensor, replacement: Replacement) -> bool:
     """Whether the matrix is, bit for bit, what `install` made it."""
-    now = matrix.module.weight.data
+    now = parameter(matrix).data
     install(matrix, own, replacement)
-    made, matrix.module.weight.data = matrix.module.weight.data, now
+    made, parameter(matrix).data = parameter(matrix).data, now
     bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[made.element_size()]
     alike = (now.dtype, now.device, now.shape) == (made.dtype, made.device, made.shape)
     return alike and torch.equal(now.view(bits), made.view(bits))

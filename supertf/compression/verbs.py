@@ -2,16 +2,16 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 from torch import Tensor
 
 from supertf.compression.calibration import Calibration, calibrate
-from supertf.compression.methods import FAMILY, METHODS, needs_text
+from supertf.compression.methods import FAMILY, METHODS, check_method, needs_text
 from supertf.compression.pruning.dynamic import DynamicPruning, Skipped, dynamically_pruned, plan_dynamic
 from supertf.compression.pruning.input_quantiles import InputSizes, input_sizes
 from supertf.compression.pruning.static import Pruning, plan_static
-from supertf.compression.pruning.structured import UNITS, check_class, plan_structured, smaller
+from supertf.compression.pruning.structured import UNITS, plan_structured, smaller, structured_model
 from supertf.compression.quantization.plan import Quantization, plan_quantization
 from supertf.compression.quantization.rounding import Scheme
 from supertf.compression.replaced_weights import Model, replaced_copy, replaced_weights
@@ -20,9 +20,9 @@ from supertf.errors import UserError
 from supertf.model import LanguageModel
 from supertf.superweights import coordinates
 
-LENGTH = 512  # tokens of a window, where a text does not say
-Known = Calibration | InputSizes | None
-Read = Text | Sequence[int] | Tensor  # a text to calibrate with
+LENGTH = 512  # tokens of a window where a text does not say, or as many as the model reads
+Known: TypeAlias = Calibration | InputSizes | None  # of a text's activations
+Read: TypeAlias = Text | Sequence[int] | Tensor  # a text, see `in_windows`
 
 
 def prune(model: Model, method: str | Pruning, **options: Any) -> Model:
@@ -40,6 +40,9 @@ def prune(model: Model, method: str | Pruning, **options: Any) -> Model:
         matrices: kinds such as ["mlp.c_proj"]; by default all but embeddings and head.
         **options: scope, score and seed, as `plan_pruning` takes them.
 
+    Returns:
+        A model of the same class: single weights that went are zeros in it.
+
     Raises:
         UserError: as `plan_pruning` does, on methods that drop other inputs for every token, which no copy
             can hold (`pruned` can), and on weights that are packed, pruned or quantized already.
@@ -55,7 +58,9 @@ def prune(model: Model, method: str | Pruning, **options: Any) -> Model:
             f"{plan.method} drops other inputs for every token, which no copy can hold: use "
             "`with pruned(model, ...)`"
         )
-    return smaller(model, plan) if plan.method in UNITS else replaced_copy(model, plan.replacement())
+    if plan.method in UNITS:
+        return cast(Model, smaller(model, plan))  # which refuses models of another class than its result
+    return replaced_copy(model, plan.replacement())
 
 
 @contextlib.contextmanager
@@ -121,58 +126,93 @@ def plan_pruning(
         watch: weights whose `Fate` the plan is to have.
         seed: of what is random.
 
+    Returns:
+        A `Pruning`; of methods that drop inputs token by token a `DynamicPruning`.
+
     Raises:
         UserError: an unknown method, or an option that it does not have, or out of range; a calibration that
             is missing or of other matrices; a weight outside the model; weights that are not finite.
     """
-    check_method(method)
-    given = calibration
-    if not isinstance(given, Calibration | InputSizes | None):
-        given = calibration_for(model, method, given, matrices, score)
-    protect, watch, family = coordinates(protect), coordinates(watch), FAMILY[method]
+    check_method(method, pattern=pattern, scope=scope, score=score, matrices=matrices)
+    family, known = FAMILY[method], calibration
+    if not isinstance(known, Calibration | InputSizes | None):
+        known = calibration_for(model, method, known, matrices=matrices, score=score)
+    sums = known if isinstance(known, Calibration) else None
+    sizes = known if isinstance(known, InputSizes) else None
+    protect, watch = coordinates(protect), coordinates(watch)
+    if family == "dynamic" and sparsity is not None:
+        return plan_dynamic(model, method, sparsity, sizes, protect=protect, matrices=matrices)
+    if isinstance(sparsity, Mapping):
+        raise UserError(
+            f"{method} takes one sparsity for all matrices, such as 0.5, and was given {sparsity}"
+        )
     if family == "static":
         return plan_static(
-            model, method, sparsity, given, protect, watch, scope, pattern, seed, matrices, progress
+            model,
+            method,
+            sparsity,
+            sums,
+            protect=protect,
+            watch=watch,
+            scope=scope,
+            pattern=pattern,
+            seed=seed,
+            matrices=matrices,
+            progress=progress,
         )
-    if family == "structured":
-        score = score or "activation"
-        return plan_structured(
-            model, method, sparsity, given, protect, watch, score, seed=seed, progress=progress
-        )
-    return plan_dynamic(model, method, sparsity, given, protect, matrices)
+    if sparsity is None:
+        raise UserError("give a sparsity, such as 0.5")
+    return plan_structured(
+        model,
+        method,
+        sparsity,
+        sums,
+        protect=protect,
+        watch=watch,
+        score=score or "activation",
+        seed=seed,
+        progress=progress,
+    )
 
 
 def calibration_for(
     model: LanguageModel,
     method: str,
     text: Read,
+    *,
     matrices: Iterable[str] | None = None,
     score: str | None = None,
 ) -> Known:
-    """What a method must know of the model's activations on a text; None where it needs nothing.
+    """Read what a method must know of the model's activations on a text.
 
-    Raises `UserError` on an unknown method, and as `calibrate` and `input_sizes` do.
+    Args:
+        model, method, matrices, score: as `plan_pruning` takes them.
+        text: a `Text`, or token ids (N,) in windows of 512 or of what the model reads.
+
+    Returns:
+        A `Calibration` or `InputSizes`, which `plan_pruning` takes; None where the method needs nothing.
+
+    Raises:
+        UserError: an unknown method, and otherwise as `calibrate` and `input_sizes` do.
     """
     check_method(method)
     if FAMILY[method] == "structured":
-        check_class(model)
+        structured_model(model)
     if not needs_text(method, score):
         return None
-    if isinstance(text, Text):
-        ids, length = text.windows().flatten(), text.length
-    else:
-        ids, length = text, min(LENGTH, model.config.n_ctx)
+    ids, length = in_windows(model, text)
     needs = METHODS[method].needs
     if needs in ("inputs", "gate"):
-        return input_sizes(model, ids, length, needs, matrices)
+        return input_sizes(model, ids, length, of=needs, matrices=matrices)
     kinds = UNITS[method][1:] if method in UNITS else matrices
-    return calibrate(model, ids, length, needs == "products", kinds)
+    return calibrate(model, ids, length, products=needs == "products", matrices=kinds)
 
 
-def check_method(method: str) -> None:
-    """`UserError` on an unknown method."""
-    if method not in METHODS:
-        raise UserError(f"unknown pruning method {method!r}; choose from {', '.join(METHODS)}")
+def in_windows(model: LanguageModel, text: Read) -> tuple[Sequence[int] | Tensor, int]:
+    """A text's token ids (N,) and how many of them make a window, where it does not say as `LENGTH` does."""
+    if isinstance(text, Text):
+        return text.windows().flatten(), text.length
+    return text, min(LENGTH, model.config.n_ctx)
 
 
 def quantize(model: Model, scheme: Scheme | str | Quantization, **options: Any) -> Model:
@@ -226,8 +266,6 @@ def quantization_of(
         return scheme
     given = options.get("calibration")
     if given is not None and not isinstance(given, Calibration):
-        ids, length = given, LENGTH
-        if isinstance(given, Text):
-            ids, length = given.windows().flatten(), given.length
-        options = {**options, "calibration": calibrate(model, ids, length, kinds=options.get("matrices"))}
+        ids, length = in_windows(model, given)
+        options = {**options, "calibration": calibrate(model, ids, length, matrices=options.get("matrices"))}
     return plan_quantization(model, scheme, **options)

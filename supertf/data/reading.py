@@ -4,9 +4,9 @@ import contextlib
 import platform
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import tiktoken
 
 from supertf.data.byte_pairs import train_bpe
 from supertf.data.corpus import iter_documents, origin
@@ -19,12 +19,12 @@ from supertf.files import cache_dir
 CORPUS = "python-docs:stdlib"
 
 
-def read_ids(data: str, tokenizer: tiktoken.Encoding, max_tokens: int) -> np.ndarray:
+def read_ids(data: str, tokenizer: Any, max_tokens: int) -> np.ndarray:
     """The beginning of a text or a token file, as token ids.
 
     Args:
         data: a token file (`.bin`), or what `iter_documents` takes, such as "python-docs".
-        tokenizer: of the model that is to read the ids.
+        tokenizer: of the model that is to read the ids, as `load` gives it.
         max_tokens: ids wanted.
 
     Returns:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -44,9 +44,15 @@ class Text:
         )
 
 
+@overload
+def read_tokens(data: str, tokenizer: Any, *, windows: int = 8, length: int = 512) -> Text: ...
+@overload
+def read_tokens(
+    data: str, tokenizer: Any, *, windows: Sequence[int], length: int = 512
+) -> tuple[Text, ...]: ...
 def read_tokens(
     data: str, tokenizer: Any, *, windows: int | Sequence[int] = 8, length: int = 512
-) -> "Text | tuple[Text, ...]":
+) -> Text | tuple[Text, ...]:
     """The beginning of a text as token ids, in parts that share no token.
 
     The first part is to be scored: without a BOS token it has one token more, the last target. The others are

@@ -137,7 +137,9 @@ def gguf_tokenizer(path: Path) -> BytePairEncoding:
     vocab = {token: i for i, token in enumerate(tokens) if kinds[i] != CONTROL}
     special = {token: i for i, token in enumerate(tokens) if kinds[i] == CONTROL}
     pairs = [tuple(merge.split(" ")) for merge in merges]
-    return bpe_encoding("smollm2-135m", vocab, pairs, SMOLLM2_PATTERN, special)
+    own = is_present("smollm2-135m") and path.samefile(smollm2_path())
+    name = "smollm2-135m" if own else path.name  # which stands for the very tokens of that file
+    return bpe_encoding(name, vocab, pairs, SMOLLM2_PATTERN, special)
 
 
 def _smollm2() -> BytePairEncoding:

@@ -1,13 +1,13 @@
 """The extreme experiment: one layer, asked about far more than it was trained on."""
 
-from supertf.experiments.description import Experiment
 from supertf.experiments.recall import EXPERIMENT as RECALL
 from supertf.experiments.recall import SIZED_FOR_2048, constants
+from supertf.experiments.sweep.description import Experiment
 
 EXPERIMENT = Experiment(
     name="extreme",
     question="One layer, trained on 64 items, asked about 2^18: can a constant replace log n?",
-    measure="measure_tasks:answers",
+    measure="recall:answers",
     settings={**RECALL.settings, "questions": 64},
     variants={
         f"{family} {attention}": {

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     import torch
 
 FIGURES_MIME = "application/vnd.supertf.figures+json"
-# what an answer of an unexpected kind, or a reader's faulty function, may raise in an exercise's predicate
+# what an answer of an unexpected kind, or a reader's faulty function, may raise
+PREDICATE_ERRORS: tuple[type[Exception], ...]
 PREDICATE_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError)
 PREDICATE_ERRORS += (NameError, RuntimeError, TypeError, ValueError)
 CHECK_MIME = "application/vnd.supertf.check+json"
@@ -75,7 +76,7 @@ def draw_quickly() -> None:
     shell = get_ipython()
     if shell is not None:
         inline = InlineBackend.instance(parent=shell)
-        inline.print_figure_kwargs = {"bbox_inches": None}  # for a backend that is loaded later
+        inline.print_figure_kwargs = {"bbox_inches": None}  # type: ignore[dict-item]  # for a backend that is loaded later
         select_figure_formats(shell, inline.figure_formats, bbox_inches=None)
 
 
@@ -236,14 +237,14 @@ def _accepts(predicate: Callable[[Any], bool], answer: Any) -> bool:
 def _equal(answer: Any, expected: Any, tolerance: float) -> bool:
     import numpy as np
 
-    if isinstance(expected, str):
-        return answer == expected
+    if isinstance(expected, str) or isinstance(answer, str):
+        return isinstance(answer, str) and answer == expected
     if isinstance(expected, list | tuple) and isinstance(answer, list | tuple):
         same_length = len(answer) == len(expected)
         return same_length and all(_equal(a, e, tolerance) for a, e in zip(answer, expected, strict=True))
     try:
         left, right = _array(answer), _array(expected)
-    except ValueError:  # a ragged list is no array
+    except PREDICATE_ERRORS:  # a ragged list is no array
         return False
     if left.shape != right.shape or left.dtype.kind not in "biufc":
         return False

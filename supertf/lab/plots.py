@@ -1,6 +1,6 @@
 """Figures of the notebooks. Every function returns a new matplotlib `Figure` and shows nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -58,6 +58,35 @@ def plain_ticks(ax: Axes, axis: str = "x") -> None:
     ticks.set_minor_locator(NullLocator())
 
 
+def label_rows(ax: Axes, names: Sequence[str]) -> None:
+    """Name rows 0, 1, ... of the axes, the first on top."""
+    ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
+
+
+def colors_of(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each name, in the order in which they first come."""
+    return dict(zip(dict.fromkeys(names), COLORS * 9, strict=False))
+
+
+def legend_beside(ax: Axes, **options: Any) -> None:
+    """A legend on the right of the axes."""
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), **options)
+
+
+def legend_of_all(figure: Figure, axes: Iterable[Axes], fontsize: float) -> None:
+    """One legend for all axes, with each name once."""
+    handles = {
+        label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="outside right upper", frameon=False, fontsize=fontsize)
+
+
+def mark_chosen(ax: Axes, x: float, y: float, text: str, **looks: Any) -> None:
+    """A large dot for the chosen point, with a text above."""
+    ax.plot(x, y, "o", markersize=12, color=ORANGE, **looks)
+    ax.annotate(text, (x, y), (0, 9), textcoords="offset points", ha="center", color=ORANGE)
+
+
 def ratio_dots(
     groups: Mapping[str, Sequence[float]], xlabel: str = "perplexity, as a multiple of the intact model's"
 ) -> Figure:
@@ -66,15 +95,9 @@ def ratio_dots(
     for row, values in enumerate(groups.values()):
         ax.scatter(values, np.full(len(values), row), s=45, alpha=0.6, color=COLORS[row % len(COLORS)])
     ax.axvline(1, color=GREY, linewidth=1)
-    ax.set(
-        xscale="log",
-        xlabel=xlabel,
-        yticks=range(len(groups)),
-        yticklabels=list(groups),
-        ylim=(-0.6, len(groups) - 0.4),
-    )
+    ax.set(xscale="log", xlabel=xlabel)
+    label_rows(ax, list(groups))
     plain_ticks(ax)
-    ax.invert_yaxis()
     return figure
 
 
@@ -149,20 +172,10 @@ def entropy_lines(entropies: Mapping[str, Sequence[float]]) -> Figure:
     figure, (ax,) = new_figure()
     longest = max(len(values) for values in entropies.values())
     n = np.arange(1, longest + 1)
-    ax.plot(
-        n,
-        np.log(n),
-        color=GREY,
-        linestyle="--",
-        label="uniform attention",
-    )
+    ax.plot(n, np.log(n), color=GREY, linestyle="--", label="uniform attention")
     for color, (name, values) in zip(COLORS * 9, entropies.items(), strict=False):
         ax.plot(n[: len(values)], values, label=name, color=color, linewidth=1.5)
-    ax.set(
-        xlabel="visible keys n",
-        ylabel="attention entropy H (nats)",
-        xscale="log",
-    )
+    ax.set(xlabel="visible keys n", ylabel="attention entropy H (nats)", xscale="log")
     ax.legend(frameon=False, fontsize=8)
     return figure
 
@@ -180,9 +193,9 @@ def seed_bands(
         axis: labels, scales and limits, as `Axes.set` takes them.
     """
     figure, (ax,) = new_figure(height=3.1)
-    colors = dict(zip(dict.fromkeys([*groups, *(live or {})]), COLORS * 9, strict=False))
-    for name, (x, values) in groups.items():
-        values = np.asarray(values, dtype=float)
+    colors = colors_of([*groups, *(live or {})])
+    for name, (x, seeds) in groups.items():
+        values = np.asarray(seeds, dtype=float)
         ax.fill_between(x, values.min(axis=0), values.max(axis=0), color=colors[name], alpha=0.2, linewidth=0)
         ax.plot(x, values.mean(axis=0), color=colors[name], label=name)
     for name, (x, y) in (live or {}).items():
@@ -191,16 +204,16 @@ def seed_bands(
     ax.set(**axis)
     if axis.get("xscale") == "log":
         plain_ticks(ax)
-    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    legend_beside(ax, fontsize=8)
     return figure
 
 
 def layer_maps(panels: Mapping[str, Sequence[Sequence[float]]], least: float = 1e-6) -> Figure:
     """Magnitudes (layers, T) of each panel as a map on a logarithmic scale, white up to `least`."""
     figure, axes = new_figure(height=2.6, columns=len(panels))
-    panels = {title: np.asarray(values, dtype=float) for title, values in panels.items()}
-    largest = max(values.max() for values in panels.values())
-    for ax, (title, values) in zip(axes, panels.items(), strict=True):
+    maps = {title: np.asarray(values, dtype=float) for title, values in panels.items()}
+    largest = max(values.max() for values in maps.values())
+    for ax, (title, values) in zip(axes, maps.items(), strict=True):
         shown = np.log10(np.clip(values, least, None))
         image = ax.imshow(shown, cmap="Blues", vmin=np.log10(least), vmax=max(np.log10(largest), 0))
         ax.set_aspect("auto")
@@ -219,8 +232,8 @@ def interval_rows(rows: Mapping[str, Interval], xlabel: str) -> Figure:
         ax.plot([interval.low, interval.high], [row, row], color=color, linewidth=4, alpha=0.4)
         ax.plot(interval.mean, row, "o", color=color)
     ax.axvline(0, color=GREY, linewidth=1)
-    ax.set(xlabel=xlabel, yticks=range(len(rows)), yticklabels=list(rows), ylim=(-0.6, len(rows) - 0.4))
-    ax.invert_yaxis()
+    ax.set(xlabel=xlabel)
+    label_rows(ax, list(rows))
     return figure
 
 
@@ -244,24 +257,20 @@ def line_panels(
         axis: labels, scales and limits of all, as `Axes.set` takes them.
     """
     figure, axes = new_figure(height=height, columns=len(panels))
-    names = dict.fromkeys(name for lines in panels.values() for name in lines)
-    colors = dict(zip(names, COLORS * 9, strict=False))
+    colors = colors_of(name for lines in panels.values() for name in lines)
     for ax, (title, lines) in zip(axes, panels.items(), strict=True):
         for name, (x, y) in (dots or {}).items():
             ax.plot(x, y, ".", label=name, color=GREY, markersize=4)
         for name, (x, y) in lines.items():
             ceiling = {"color": GREY, "linestyle": "--"} if name == "log n" else {"color": colors[name]}
             ax.plot(x, y, label=name, linewidth=1.6, **ceiling)
-        for name, x in (marks or {}).items():
-            ax.axvline(x, color=GREY, linestyle=":", linewidth=1.5)
-            ax.text(x, 1, f" {name}", transform=ax.get_xaxis_transform(), va="top", fontsize=8)
+        for name, at in (marks or {}).items():
+            ax.axvline(at, color=GREY, linestyle=":", linewidth=1.5)
+            ax.text(at, 1, f" {name}", transform=ax.get_xaxis_transform(), va="top", fontsize=8)
         ax.set(title=title, **axis)
         if axis.get("xscale") == "log":
             plain_ticks(ax)
-    handles = {
-        label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles, loc="outside right upper", frameon=False, fontsize=8)
+    legend_of_all(figure, axes, fontsize=8)
     return figure
 
 

@@ -5,7 +5,16 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from supertf.lab.plots import BLUE, COLORS, GREY, ORANGE, new_figure, plain_ticks
+from supertf.lab.plots import (
+    BLUE,
+    COLORS,
+    GREY,
+    label_rows,
+    legend_beside,
+    mark_chosen,
+    new_figure,
+    plain_ticks,
+)
 
 MARKERS = ("o", "s", "|", "x")
 
@@ -34,10 +43,10 @@ def compared_rows(
                 shown = f"{value:,.0f} >"
                 ax.annotate(shown, (x, row), (-6, 0), textcoords="offset points", ha="right", va="center")
     ax.axvline(1, color=GREY, linewidth=1)
-    ax.set(xscale="log", xlabel=xlabel, yticks=range(len(rows)), yticklabels=list(rows))
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-    plain_ticks(ax, "x")
-    ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.set(xscale="log", xlabel=xlabel)
+    label_rows(ax, list(rows))
+    plain_ticks(ax)
+    legend_beside(ax, fontsize=9)
     return figure
 
 
@@ -57,16 +66,10 @@ def compared_models(models: Sequence[Mapping[str, Any]]) -> Figure:
     axes[1].set(xlabel="MB of weights")
     for row, one in enumerate(models):
         if one["sparsity"] > 0.001:
-            axes[1].annotate(
-                f"{one['sparsity']:.0%} zero",
-                (0, row),
-                (6, 0),
-                textcoords="offset points",
-                va="center",
-                color="white",
-            )
+            zeros = f"{one['sparsity']:.0%} zero"
+            axes[1].annotate(zeros, (0, row), (6, 0), textcoords="offset points", va="center", color="white")
     for ax in axes:
-        ax.set(yticks=rows, yticklabels=[one["name"] for one in models], ylim=(len(models) - 0.4, -0.6))
+        label_rows(ax, [one["name"] for one in models])
     return figure
 
 
@@ -98,7 +101,7 @@ def speed_and_quality(
     ax.set(yscale="log", ylim=(0.85, worst * 1.1), ylabel="perplexity / dense")
     ax.set_xlabel("tokens per second / dense (generation, one token at a time)")
     plain_ticks(ax, "y")
-    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    legend_beside(ax, fontsize=8)
     return figure
 
 
@@ -117,16 +120,8 @@ def cost_curves(
     figure, (ax,) = new_figure(width=6, left=0.1, right=0.99, bottom=0.15, top=0.97)
     for (name, (x, y)), color in zip(curves.items(), (GREY, BLUE, *COLORS[2:]), strict=False):
         ax.plot(x, [min(value, worst) for value in y], color=color, marker="o", markersize=4, label=name)
-    x, y = chosen
-    ax.plot(x, min(y, worst), "o", markersize=12, color=ORANGE, clip_on=False)
-    ax.annotate(
-        f"{y:.2f}" if y < 100 else f"{y:,.0f}",
-        (x, min(y, worst)),
-        (0, 9),
-        textcoords="offset points",
-        ha="center",
-        color=ORANGE,
-    )
+    at, cost = chosen
+    mark_chosen(ax, at, min(cost, worst), f"{cost:.2f}" if cost < 100 else f"{cost:,.0f}", clip_on=False)
     ax.axhline(1, color=GREY, linewidth=1)
     ax.set(yscale="log", ylim=(0.9, worst * 4), xlabel="share", ylabel="perplexity / dense")
     plain_ticks(ax, "y")

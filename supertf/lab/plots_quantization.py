@@ -6,7 +6,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from supertf.lab.plots import BLUE, COLORS, GREY, ORANGE, RED, new_figure, plain_ticks
+from supertf.lab.plots import (
+    BLUE,
+    COLORS,
+    GREY,
+    ORANGE,
+    RED,
+    label_rows,
+    legend_beside,
+    legend_of_all,
+    new_figure,
+    plain_ticks,
+)
 
 Point = tuple[float, float]  # bits per weight and perplexity
 
@@ -16,8 +27,8 @@ def level_panels(
 ) -> Figure:
     """A panel per block: its weights before and after rounding, (size,) each, and lines for its levels."""
     figure, axes = new_figure(height=3.1, columns=len(panels))
-    for ax, (title, (before, after)) in zip(axes, panels.items(), strict=True):
-        before, after = (one.detach().float().cpu().numpy() for one in (before, after))
+    for ax, (title, pair) in zip(axes, panels.items(), strict=True):
+        before, after = (one.detach().float().cpu().numpy() for one in pair)
         for level in np.unique(after):
             ax.axhline(level, color=GREY, linewidth=0.6)
         ax.vlines(range(len(before)), before, after, color=ORANGE, linewidth=1)
@@ -26,8 +37,7 @@ def level_panels(
         ax.grid(False)
         ax.set_title(title, fontsize=10)
         ax.set_xlabel(xlabel)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
+    legend_of_all(figure, axes[:1], fontsize=9)
     return figure
 
 
@@ -69,10 +79,10 @@ def shield_rows(
             label = name if row == 0 else None
             ax.scatter(values, at, s=26, color=COLORS[number], alpha=0.8, label=label, zorder=3)
     ax.axvline(dense, color=GREY, linestyle="--", linewidth=1)
-    ax.set(xscale="log", xlabel=xlabel, yticks=range(len(rows)), yticklabels=list(rows))
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-    plain_ticks(ax, "x")
-    ax.legend(title=title, frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.set(xscale="log", xlabel=xlabel)
+    label_rows(ax, list(rows))
+    plain_ticks(ax)
+    legend_beside(ax, title=title, fontsize=9)
     return figure
 
 
@@ -81,6 +91,7 @@ def scheme_map(
     chosen: str,
     dense: float,
     fates: Mapping[str, tuple[float, float]],
+    title: str = "weights",
 ) -> Figure:
     """All schemes as dots, bits per weight against perplexity, the chosen one marked; and its weights' fates.
 
@@ -89,6 +100,7 @@ def scheme_map(
         chosen: the scheme to mark.
         dense: the perplexity of the model as it is, a line.
         fates: by weight, its value before and after.
+        title: of the fates.
     """
     places = {"left": 0.12, "right": 0.98, "bottom": 0.15, "top": 0.91, "wspace": 0.38}
     figure, (ax, side) = new_figure(columns=2, width_ratios=(3, 2), **places)
@@ -103,10 +115,9 @@ def scheme_map(
     side.plot(before, rows, "o", color=BLUE, markersize=6, label="before")
     side.plot(after, rows, "|", color=ORANGE, markersize=14, markeredgewidth=3, label="after")
     side.axvline(0, color=GREY, linewidth=1)
-    side.set(
-        yticks=range(len(fates)), yticklabels=list(fates), ylim=(len(fates) - 0.4, -0.6), xlim=(-7.5, 7.5)
-    )
-    side.set_xlabel("the weights of row 507")
+    most = 1.25 * max(map(abs, before), default=1.0)  # the same for every scheme
+    side.set(xlim=(-most, most), xlabel=title)
+    label_rows(side, list(fates))
     side.legend(frameon=False, fontsize=8, loc="lower center", ncols=2, bbox_to_anchor=(0.5, 1.0))
     for one in (ax, side):
         one.locator_params(axis="x", nbins=4)

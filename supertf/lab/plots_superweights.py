@@ -5,7 +5,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from supertf.lab.plots import BLUE, COLORS, GREY, ORANGE, RED, new_figure, plain_ticks
+from supertf.lab.plots import (
+    BLUE,
+    COLORS,
+    GREY,
+    ORANGE,
+    RED,
+    colors_of,
+    label_rows,
+    legend_beside,
+    legend_of_all,
+    mark_chosen,
+    new_figure,
+    plain_ticks,
+)
 from supertf.model import Coordinate, show
 from supertf.superweights import Spike
 
@@ -42,7 +55,7 @@ def spike_bars(
         heights = [abs(peak.value) for peak in peaks]
         ax.bar(layers, heights, color=colors)
         ax.axhline(threshold, color=GREY, linestyle="--", linewidth=1)
-        for i in np.flatnonzero(both):
+        for i in np.flatnonzero(both).tolist():
             alone = len(sides) == 1
             ax.annotate(
                 show(spikes[i].coordinate) if alone else f"{peaks[i].channel}",
@@ -79,15 +92,7 @@ def scale_curve(
     figure, axes = new_figure(height=3.6, columns=1 if words is None else 2, **places)
     ax, index = axes[0], list(factors).index(chosen)
     ax.plot(factors, perplexities, color=BLUE, marker="o", markersize=4)
-    ax.plot(chosen, perplexities[index], "o", markersize=12, color=ORANGE)
-    ax.annotate(
-        f"{perplexities[index]:.1f}",
-        (chosen, perplexities[index]),
-        (0, 9),
-        textcoords="offset points",
-        ha="center",
-        color=ORANGE,
-    )
+    mark_chosen(ax, chosen, perplexities[index], f"{perplexities[index]:.1f}")
     ax.set(yscale="log", xlabel="factor on the weight", ylabel="perplexity")
     ax.margins(x=0.08, y=0.15)
     plain_ticks(ax, "y")
@@ -120,9 +125,10 @@ def before_after_rows(rows: Mapping[str, Sequence[float]], names: Sequence[str],
     looks = ((BLUE, "o"), (ORANGE, "o"), ("black", "|"))[: len(names)]
     for values, (color, marker), name in zip(columns, looks, names, strict=True):
         ax.scatter(values, at, color=color, marker=marker, s=45, label=name, zorder=3)
-    ax.set(xscale="log", xlabel=xlabel, yticks=at, yticklabels=list(rows), ylim=(len(rows) - 0.4, -0.6))
-    plain_ticks(ax, "x")
-    ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.set(xscale="log", xlabel=xlabel)
+    label_rows(ax, list(rows))
+    plain_ticks(ax)
+    legend_beside(ax, fontsize=9)
     return figure
 
 
@@ -136,18 +142,14 @@ def harm_dots(panels: Mapping[str, Mapping[str, Dots]]) -> Figure:
         panels: name of the x axis to groups of dots; a group has the same colour in every panel.
     """
     figure, axes = new_figure(height=3.3, columns=len(panels))
-    names = dict.fromkeys(name for groups in panels.values() for name in groups)
-    colors = dict(zip(names, COLORS * 9, strict=False))
+    colors = colors_of(name for groups in panels.values() for name in groups)
     for ax, (xlabel, groups) in zip(axes, panels.items(), strict=True):
         for name, (x, multiples) in groups.items():
             ax.scatter(x, multiples, s=36, alpha=0.6, color=colors[name], label=name)
         ax.axhline(1, color=GREY, linewidth=1)
         ax.set(xscale="log", yscale="log", xlabel=xlabel)
-        plain_ticks(ax, "x")
+        plain_ticks(ax)
         plain_ticks(ax, "y")
     axes[0].set_ylabel("perplexity, as a multiple")
-    handles = {
-        label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles, loc="outside right upper", frameon=False, fontsize=9)
+    legend_of_all(figure, axes, fontsize=9)
     return figure

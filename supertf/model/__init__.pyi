@@ -2,7 +2,6 @@ from . import checkpoint as checkpoint
 from .attention import Layout as Layout
 from .attention import add_zero_key as add_zero_key
 from .attention import explicit_attention as explicit_attention
-from .attention import initial_s as initial_s
 from .attention import layout as layout
 from .checkpoint import FORMAT as FORMAT
 from .checkpoint import POINTER as POINTER
@@ -51,6 +50,7 @@ from .pretrained import load_model as load_model
 from .pretrained import read_tensors as read_tensors
 from .pretrained import save_model as save_model
 from .pretrained import write_tensors as write_tensors
+from .scalings import initial_s as initial_s
 from .weight_matrices import HEAD as HEAD
 from .weight_matrices import Coordinate as Coordinate
 from .weight_matrices import Projection as Projection

@@ -1,15 +1,7 @@
 """Causal attention whose logits may grow with the number of visible keys.
 
-All variants are one factor per query, multiplied into q before the dot product, so the fused kernels
-of `scaled_dot_product_attention` stay in use:
-
-    softmax      1
-    ssmax        s log n          s learned per head (Nakanishi 2025, arXiv 2501.19399)
-    ssmax_fixed  s log n          s stays at its start value
-    ssmax_bias   s log n + b      s and b learned per head
-    logn         max(1, log n / log L)   no parameters; swaps into a model trained at context L
-    constant     c                the control: sharper, but blind to n
-    free         p_n              one learned number per n: which function of n does training ask for?
+All of `scalings` are one factor per query, multiplied into q before the dot product, so the fused kernels
+of `scaled_dot_product_attention` stay in use.
 
 n counts the keys that one query sees: its row index + 1 in a plain causal decoder, plus what the
 cache holds, restarting with each packed document and counting real tokens only under padding.
@@ -26,6 +18,7 @@ from torch import Tensor, nn
 
 from supertf.model.config import GPTConfig
 from supertf.model.positions import alibi_slopes, rotate
+from supertf.model.scalings import SCALINGS, start
 
 
 @dataclass
@@ -97,47 +90,31 @@ def positions_in_segments(segments: Tensor) -> Tensor:
     return torch.where(segments > 0, index - offset, 0)
 
 
-def initial_s(n_ctx: int) -> float:
-    """1 / mean(log n) over n = 1 ... n_ctx: the average multiplier at the trained context is then 1."""
-    mean_log = math.lgamma(n_ctx + 1) / n_ctx  # mean of log n = log(n_ctx!) / n_ctx
-    return 1.0 / mean_log if mean_log else 1.0
-
-
 class AttentionScale(nn.Module):
-    """The factor per query, see the table above: s and b are (H,), p is (n_ctx,), float32, never decayed."""
+    """The factor per query, one of `SCALINGS`: s and b are (H,), p is (n_ctx,), float32, never decayed."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        self.kind = config.attention
-        self.constant = config.attention_constant
-        self.log_ctx = math.log(max(config.n_ctx, 2))
-        start = torch.full((config.n_head,), initial_s(config.n_ctx))
-        if self.kind in ("ssmax", "ssmax_bias"):
-            self.s = nn.Parameter(start)
-        elif self.kind == "ssmax_fixed":
-            self.register_buffer("s", start)
-        if self.kind == "ssmax_bias":
-            self.b = nn.Parameter(torch.zeros(config.n_head))
-        if self.kind == "free":
-            self.p = nn.Parameter(torch.ones(config.n_ctx))
+        self.scaling = SCALINGS[config.attention]
+        self.given = {name: getattr(config, name) for name in self.scaling.given}
+        for name in self.scaling.numbers:
+            count, value = start(name, config.n_head, config.n_ctx)
+            numbers = torch.full((count,), value)
+            if self.scaling.learned:
+                self.register_parameter(name, nn.Parameter(numbers))
+            else:
+                self.register_buffer(name, numbers)
 
     def forward(self, q: Tensor, n: Tensor) -> Tensor:
         """Scale queries (B, H, T, D) by their visible-key counts n (B or 1, T); keeps q's dtype."""
-        if self.kind == "softmax":
+        if self.scaling.factor is None:
             return q
-        if self.kind == "constant":
-            return q * self.constant
         wide = torch.float64 if q.dtype == torch.float64 else torch.float32
-        log_n = n.to(wide).log()[:, None, :, None]  # (B or 1, 1, T, 1)
-        if self.kind == "free":
-            factor = self.p.to(wide)[n - 1][:, None, :, None]  # (B or 1, 1, T, 1)
-        elif self.kind == "logn":
-            factor = (log_n / self.log_ctx).clamp(min=1.0)
-        else:  # ssmax, ssmax_fixed and ssmax_bias: s log n (+ b)
-            factor = self.s.to(wide)[:, None, None] * log_n  # (B or 1, H, T, 1)
-            if self.kind == "ssmax_bias":
-                factor = factor + self.b.to(wide)[:, None, None]
-        return q * factor.to(q.dtype)  # a float32 factor would promote a bfloat16 q and lose the fused kernel
+        numbers = {name: getattr(self, name).to(wide) for name in self.scaling.numbers}
+        factor = self.scaling.factor(n.to(wide)[:, None, :, None], **numbers, **self.given)
+        if isinstance(factor, Tensor):
+            factor = factor.to(q.dtype)  # in float32 it would promote a bfloat16 q and lose the fused kernel
+        return q * factor
 
 
 class CausalSelfAttention(nn.Module):
@@ -155,6 +132,7 @@ class CausalSelfAttention(nn.Module):
         self.alibi = config.position == "alibi"
         # A model of free head size may be one whose other heads are gone: each head keeps its own slope.
         keeps = self.alibi and config.n_head_dim is not None
+        self.slopes: Tensor | None
         self.register_buffer("slopes", alibi_slopes(config.n_head) if keeps else None)
         self.zero_key = config.zero_key
 

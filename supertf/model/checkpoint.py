@@ -31,8 +31,9 @@ def locate(path: str | Path, prefer: str = "best") -> Path:
         UserError: the run's pointer names a folder that is not there.
     """
     path = Path(path)
+    wanted: tuple[str, ...] = (prefer, "last")
     if (path / POINTER).is_file():
-        run, wanted = path, (prefer, "last")
+        run = path
     elif path.name in ("last", "best") and (path.parent / POINTER).is_file():
         run, wanted = path.parent, (path.name,)
     else:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from supertf.errors import UserError
+from supertf.model.scalings import SCALINGS
 
-ATTENTIONS = ("softmax", "ssmax", "ssmax_fixed", "ssmax_bias", "logn", "constant", "free")
+ATTENTIONS = tuple(SCALINGS)
 POSITIONS = ("none", "learned", "sinusoidal", "rope", "alibi")
 NORMS = ("layernorm", "rmsnorm")
 MLPS = ("gelu", "swiglu")
@@ -27,7 +28,7 @@ class GPTConfig:
         n_head_dim: channels per head, D; None: n_embd / n_head.
         n_embd: width of the residual stream, C.
         n_inner: width of the MLP; None: 4 * n_embd as in GPT-2.
-        attention: how logits scale with the number of visible keys, one of `ATTENTIONS`, see `attention`.
+        attention: how logits scale with the number of visible keys, one of `SCALINGS`.
         attention_constant: the factor of attention="constant".
         zero_key: heads may attend to nothing: softmax-off-by-one, a model without sinks.
         position: one of `POSITIONS`.
@@ -146,7 +147,8 @@ class GPTConfig:
     @property
     def length_limit(self) -> int | None:
         """Most tokens the model can read; None where nothing ends (learned tables of n_ctx rows do)."""
-        return self.n_ctx if self.position == "learned" or self.attention == "free" else None
+        tables = self.position == "learned" or "p" in SCALINGS[self.attention].numbers
+        return self.n_ctx if tables else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -7,6 +7,7 @@ has the weights as they are, and neither notes nor hooks nor other ways to compu
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,7 @@ def changed(
         UserError: on leaving before a context inside that changes the same modules, or has laid their weights
             out for products of its own.
     """
-    mine = {name: Change(what, lambda name=name: undo(name)) for name in modules}
+    mine = {name: Change(what, functools.partial(undo, name)) for name in modules}
     for name, module in modules.items():
         module.__dict__.setdefault(kind, Changes()).append(mine[name])
     try:
@@ -160,6 +161,6 @@ def replace_product(
     """
     if isinstance(layer, OtherProduct):
         raise UserError(f"{name} is packed, or skips, already: leave that context first")
-    layer.product = make()
+    vars(layer)["product"] = make()
     undo.callback(delattr, layer, "product")
     undo.enter_context(computing_as({type(layer): OtherProduct}, [layer]))

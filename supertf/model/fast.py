@@ -29,7 +29,7 @@ class OneRowRMSNorm(ForAWhile, nn.RMSNorm):
     """`nn.RMSNorm` in fewer operations when there is a single row."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not one_float32_row_on_cpu(x):
+        if self.eps is None or not one_float32_row_on_cpu(x):
             return super().forward(x)
         row = x.reshape(-1)  # (C,)
         return (x * self.weight).mul_((torch.dot(row, row).item() / len(row) + self.eps) ** -0.5)

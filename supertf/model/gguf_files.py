@@ -118,7 +118,7 @@ def same(value: Any, expected: Any) -> bool:
     """Whether two values mean the same; the file's numbers are float32, and 0 stands for none."""
     if isinstance(value, float) and isinstance(expected, int | float):
         return math.isclose(value, expected, rel_tol=1e-5)
-    return value == (expected or 0) if expected is None else value == expected
+    return value == (0 if expected is None else expected)
 
 
 def read_header(path: Path) -> Header:

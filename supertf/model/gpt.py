@@ -74,8 +74,7 @@ class LayerCache:
 
     def __init__(self) -> None:
         self.length = 0  # tokens held, S
-        self.keys: Tensor | None = None
-        self.values: Tensor | None = None
+        self.keys = self.values = torch.empty(1, 1, 0, 1)  # (B, kv_heads, room, D) once there are any
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Add keys and values of T tokens, (B, kv_heads, T, D) each.
@@ -85,12 +84,11 @@ class LayerCache:
         """
         B, H, T, D = k.shape
         end = self.length + T
-        if self.keys is None or end > self.keys.shape[2]:
+        if end > self.keys.shape[2]:
             room = max(2 * self.length, end, 64)
             keys, values = k.new_empty(B, H, room, D), v.new_empty(B, H, room, D)
-            if self.keys is not None:
-                keys[:, :, : self.length] = self.keys[:, :, : self.length]
-                values[:, :, : self.length] = self.values[:, :, : self.length]
+            keys[:, :, : self.length] = self.keys[:, :, : self.length]
+            values[:, :, : self.length] = self.values[:, :, : self.length]
             self.keys, self.values = keys, values
         self.keys[:, :, self.length : end] = k
         self.values[:, :, self.length : end] = v
@@ -120,12 +118,13 @@ class GPT(LanguageModel):
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        self.config = config
+        self.config: GPTConfig = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         if config.position == "learned":
             self.wpe = nn.Embedding(config.n_ctx, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
-        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.h: list[Block]
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))  # type: ignore[assignment]
         self.ln_f = make_norm(config)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if config.tie_head:
@@ -214,10 +213,9 @@ class GPT(LanguageModel):
                     "further"
                 )
         if config.position == "rope":
-            angles = rotary_angles(where.positions, config.head_dim, config.rope_base, config.rope_fraction)
-            where.angles = tuple(
-                part[:, None].to(self.wte.weight.dtype) for part in angles
-            )  # (B or 1, 1, T, D)
+            cos, sin = rotary_angles(where.positions, config.head_dim, config.rope_base, config.rope_fraction)
+            dtype = self.wte.weight.dtype
+            where.angles = cos[:, None].to(dtype), sin[:, None].to(dtype)  # (B or 1, 1, T, D) each
         return where
 
     def loss(self, x: Tensor, targets: Tensor) -> Tensor:
@@ -229,10 +227,6 @@ class GPT(LanguageModel):
         """An empty cache for `forward`."""
         return KVCache(self.config.n_layer)
 
-    def num_parameters(self) -> int:
-        """Distinct parameters; a tied head counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
 
 @torch.no_grad()
 def with_changes(model: GPT, **changes: Any) -> GPT:
@@ -243,7 +237,7 @@ def with_changes(model: GPT, **changes: Any) -> GPT:
         **changes: fields of its config, such as attention="ssmax" or rope_base=1e6.
 
     Returns:
-        The copy, with the model's weights; scales of attention that only it has start fresh.
+        The copy, with the model's weights; another attention starts with fresh scales.
 
     Raises:
         UserError: the change needs other weights than the model has.

@@ -19,6 +19,7 @@ from supertf.files import readable_gguf
 from supertf.model.gguf_files import read_header
 
 # What transformers and what it reads with raise on a model that is missing, damaged or of no known kind.
+LOADING_ERRORS: tuple[type[Exception], ...]
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError)
 LOADING_ERRORS += (SafetensorError,)
 

@@ -5,10 +5,11 @@ than the memory is read layer by layer while it runs (`stream=True`, by accelera
 nothing is kept. `load` picks the loader that fits a model.
 """
 
+import functools
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,9 @@ from supertf.model.pretrained import (
     load_model,
     may_be_hub_id,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ENDLESS = 2**31  # the context of a model whose config names none
 
@@ -51,9 +55,9 @@ class HFConfig:
 class HFModel(LanguageModel):
     """A transformers causal language model, called as `GPT` is: logits, losses, a cache."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: "PreTrainedModel"):
         super().__init__()
-        self.model = model.eval()
+        self.model: PreTrainedModel = model.eval()
         values = model.config.get_text_config()
         lengths = (getattr(values, name, None) for name in ("max_position_embeddings", "max_seq_len"))
         n_ctx = next(filter(None, lengths), ENDLESS)  # none in models such as BLOOM and Mamba
@@ -140,12 +144,8 @@ class HFModel(LanguageModel):
         )
         return None
 
-    def num_parameters(self) -> int:
-        """Distinct parameters."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
 
-
-def has_position_table(model: nn.Module, n_ctx: int) -> bool:
+def has_position_table(model: "PreTrainedModel", n_ctx: int) -> bool:
     """Whether a model looks positions up in a table: an embedding of n_ctx rows, or of a few more that are
     not used (two in OPT), beside that of the words."""
     words = model.get_input_embeddings()
@@ -292,7 +292,7 @@ def load(
     if stream and (str(name) == "smollm2-135m" or is_gguf(name)):
         raise UserError(f"{name} is one GGUF file, which is read whole: leave out streaming")
     if not stream and lab_reads(name):
-        model = load_model(name, device, dtype or torch.float32)
+        model: LanguageModel = load_model(name, device, dtype or torch.float32)
     else:
         model = load_hf_model(name, device, dtype, stream)
     found = given or tokenizer_of(name, model.config.vocab_size)
@@ -313,16 +313,17 @@ def lab_reads(name: str | Path) -> bool:
     if str(name) == "smollm2-135m":
         return True
     if is_gguf(path) and path.is_file():
-        supported, described = llama_config, read_header(path)
+        read = functools.partial(llama_config, read_header(path))
     elif path.is_dir() or (not path.exists() and may_be_hub_id(str(name))):
         folder = path if path.is_dir() else fetch_from_hub(str(name), (CONFIG,))
-        supported, described = foreign_config, read_json(folder / CONFIG)
+        described = read_json(folder / CONFIG)
         if described.get("model_type") == MODEL_TYPE:
             return True
+        read = functools.partial(foreign_config, described)
     else:
         return True  # no model: it says what was expected
     try:
-        supported(described)
+        read()
     except UserError:  # a feature that the lab's decoder lacks
         return False
     return True

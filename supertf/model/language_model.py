@@ -42,3 +42,7 @@ class LanguageModel(nn.Module, ABC):
     @abstractmethod
     def new_cache(self) -> Any:
         """An empty cache of the tokens before these."""
+
+    def num_parameters(self) -> int:
+        """Distinct parameters; a tied head counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())

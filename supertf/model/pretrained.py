@@ -120,8 +120,9 @@ def fetch_from_hub(hub_id: str, files: Sequence[str]) -> Path:
     import huggingface_hub.errors
 
     # huggingface_hub's errors have no common base, and those of the network come through as they are
-    errors = [error for error in vars(huggingface_hub.errors).values() if isinstance(error, type)]
-    failures = (OSError, httpx.HTTPError, httpx.InvalidURL, *(e for e in errors if issubclass(e, Exception)))
+    hubs = [error for error in vars(huggingface_hub.errors).values() if isinstance(error, type)]
+    hubs = [error for error in hubs if issubclass(error, Exception)]
+    failures: tuple[type[Exception], ...] = (OSError, httpx.HTTPError, httpx.InvalidURL, *hubs)
     try:
         folder = huggingface_hub.snapshot_download(hub_id, allow_patterns=list(files))
     except failures as error:
@@ -267,7 +268,7 @@ def crc32(config: GPTConfig, state: State) -> int:
     total = zlib.crc32(json.dumps(config.to_dict()).encode())
     for name in sorted(state):
         total = zlib.crc32(name.encode(), total)
-        total = zlib.crc32(state[name].contiguous().numpy().reshape(-1).view("uint8"), total)
+        total = zlib.crc32(state[name].contiguous().numpy().reshape(-1).view("uint8").data, total)
     return total
 
 

@@ -63,7 +63,9 @@ class Projection:
     @property
     def weight(self) -> Tensor:
         """W[out, in], a view of the parameter."""
-        return self.module.weight.t() if type(self.module).__name__ == "Conv1D" else self.module.weight
+        weight = self.module.weight
+        assert isinstance(weight, Tensor)  # as it was when this was made
+        return weight.t() if type(self.module).__name__ == "Conv1D" else weight
 
     def row(self, out: int) -> Tensor:
         """A copy of W[out, :], (in,)."""
@@ -114,7 +116,9 @@ def output_projections(model: nn.Module) -> list[Projection]:
 
 def block_name(projection: Projection) -> str:
     """The name of the block that an output projection belongs to: "h.3" of "h.3.mlp.c_proj"."""
-    return projection.name[: OUTPUT.fullmatch(projection.name).end(1)]
+    match = OUTPUT.fullmatch(projection.name)
+    assert match is not None  # it is an output projection by its name
+    return projection.name[: match.end(1)]
 
 
 def matrices(model: nn.Module, kinds: Iterable[str] | None = None) -> dict[str, Projection]:
@@ -158,7 +162,7 @@ def heads(model: nn.Module) -> dict[str, Projection]:
 
 def kind(name: str) -> str:
     """What a matrix is, whatever its layer: mlp.c_proj for h.3.mlp.c_proj, lm_head for the head."""
-    return HEAD if name.rpartition(".")[2] == HEAD else KIND.fullmatch(name)[2]
+    return HEAD if name.rpartition(".")[2] == HEAD else KIND.sub(r"\2", name)
 
 
 def check_coordinate(projections: list[Projection], coordinate: Coordinate) -> None:

@@ -77,13 +77,19 @@ def coordinates(weights: Any) -> list[Coordinate]:
     """
     if isinstance(weights, str) or hasattr(weights, "coordinate") or is_coordinate(weights):
         weights = [weights]
-    found = [parse(one) if isinstance(one, str) else getattr(one, "coordinate", one) for one in weights]
+    found = [
+        parse(one) if isinstance(one, str) else tuple(getattr(one, "coordinate", one)) for one in weights
+    ]
     return list(dict.fromkeys(found))
 
 
 def is_coordinate(weight: Any) -> bool:
     """Whether this is (layer, out, in)."""
-    return isinstance(weight, tuple) and len(weight) == 3 and all(isinstance(part, int) for part in weight)
+    return (
+        isinstance(weight, tuple | list)
+        and len(weight) == 3
+        and all(isinstance(part, int) for part in weight)
+    )
 
 
 def check_editable(model: LanguageModel, projections: Iterable[Projection]) -> None:

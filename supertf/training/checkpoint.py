@@ -16,7 +16,7 @@ from torch import Tensor
 from supertf.data import save_tokenizer
 from supertf.errors import UserError
 from supertf.files import disk_errors, read_json, seal, sha256, write_json
-from supertf.model import FORMAT, POINTER, STATE, locate, read_tensors, save_model, verify, write_tensors
+from supertf.model import FORMAT, GPT, POINTER, STATE, locate, read_tensors, save_model, verify, write_tensors
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Checkpoint:
 
 def save(
     run: str | Path,
-    model: torch.nn.Module,
+    model: GPT,
     optimizer: torch.optim.Optimizer,
     random: dict[str, Tensor],
     state: dict[str, Any],

@@ -225,13 +225,12 @@ def make_accelerator(settings: TrainSettings, output_dir: str | Path | None) -> 
         project_dir=output_dir or ".",
     )
     if settings.tracker is not None:
-        start_tracker(accelerator, settings)
+        start_tracker(accelerator, settings.tracker, settings)
     return accelerator
 
 
-def start_tracker(accelerator: Accelerator, settings: TrainSettings) -> None:
+def start_tracker(accelerator: Accelerator, name: str, settings: TrainSettings) -> None:
     """Begin logging to the tracker; `UserError` when it does not start, without a login or network say."""
-    name = settings.tracker
     try:
         accelerator.init_trackers("supertf", config=dataclasses.asdict(settings))
     except (OSError, RuntimeError, ValueError, getattr(sys.modules.get(name), "Error", OSError)) as error:

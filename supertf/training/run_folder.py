@@ -64,7 +64,7 @@ class RunFolder:
             self._note(f"{self.path} has no checkpoint yet: starting from the beginning")
         self.accelerator.wait_for_everyone()  # every process has looked before the first file is written
         if self.accelerator.is_main_process:
-            result.metrics = self._cut_metrics(result.step)
+            result.metrics = cut_metrics(self.path / METRICS, result.step)
 
     def log(self, metrics: dict[str, Any]) -> None:
         """Append one step's metrics to the file, and its numbers to the tracker."""
@@ -153,25 +153,25 @@ class RunFolder:
         result.best_loss = math.inf if saved.state["best_loss"] is None else saved.state["best_loss"]
         result.seconds = saved.state["seconds"]
 
-    def _cut_metrics(self, step: int) -> list[dict[str, Any]]:
-        """Metrics up to `step`, also in the file: later lines are of steps that will be run again."""
-        kept = []
-        path = self.path / METRICS
-        if path.exists():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    metrics = json.loads(line)
-                except json.JSONDecodeError:  # cut short by a kill
-                    continue
-                if metrics["step"] <= step:
-                    kept.append(metrics)
-        with atomic_path(path) as temporary:
-            temporary.write_text("".join(json.dumps(metrics) + "\n" for metrics in kept), encoding="utf-8")
-        return kept
-
     def _note(self, text: str) -> None:
         if self.accelerator.is_main_process:
             print(text, file=sys.stderr)
+
+
+def cut_metrics(path: Path, step: int) -> list[dict[str, Any]]:
+    """Metrics up to `step`, also in the file: later lines are of steps that will be run again."""
+    kept = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                metrics = json.loads(line)
+            except json.JSONDecodeError:  # cut short by a kill
+                continue
+            if metrics["step"] <= step:
+                kept.append(metrics)
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(json.dumps(metrics) + "\n" for metrics in kept), encoding="utf-8")
+    return kept
 
 
 def window_order(windows: Windows, settings: TrainSettings) -> dict[str, int]:

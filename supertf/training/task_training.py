@@ -119,7 +119,7 @@ def train_on_task(
         for group in optimizer.param_groups:
             group["params"] = [p for p in group["params"] if all(p is not other for other in free)]
         optimizer.add_param_group({"params": free, "weight_decay": 0.0, "factor": FREE_LR})
-    scales = [p for name, p in model.named_parameters() if name.endswith("scale.s")]
+    scales: list[Tensor] = [p for name, p in model.named_parameters() if name.endswith("scale.s")]
     result, started = TaskResult(model), time.perf_counter()
     model.train()
     with threads_for(settings.batch_size * (max(settings.lengths) + task.queries) * config.n_embd):
@@ -208,19 +208,20 @@ def score(model: GPT, task: Task, length: int, questions: int = 256, seed: int =
     generator = torch.Generator().manual_seed(seed + length)
     size = max(1, min(32, 16384 // length))  # sequences at once
     rows = torch.arange(length, length + task.queries)
-    right, depths, needles, entropies = [], [], [], []
+    answered, depths, needles, entropies = [], [], [], []
     for _ in range(-(-questions // (task.queries * size))):
         batch = task.batch(size, length, generator)
-        right.append(query_logits(model, batch).argmax(dim=-1).cpu() == batch.answers)
+        answered.append(query_logits(model, batch).argmax(dim=-1).cpu() == batch.answers)
         depths.append(batch.needles / length * DEPTHS)
         stats = attention_stats(model, batch.tokens, rows=rows, needles=batch.needles.clamp(min=0))
-        needle = torch.stack([layer.needle for layer in stats]).cpu().transpose(1, 2)  # (layers, H, B, Q)
+        found = [layer.needle for layer in stats if layer.needle is not None]  # of all, as needles are given
+        needle = torch.stack(found).cpu().transpose(1, 2)  # (layers, H, B, Q)
         needles.append(needle[:, :, batch.needles >= 0])
         entropies.append(torch.stack([layer.normalized for layer in stats]).cpu())
-    right, depths = torch.cat(right).flatten(), torch.cat(depths).flatten()
+    right, depth = torch.cat(answered).flatten(), torch.cat(depths).flatten()
     by_depth = []
     for part in range(DEPTHS):
-        chosen = right[(depths >= part) & (depths < part + 1)]
+        chosen = right[(depth >= part) & (depth < part + 1)]
         by_depth.append(float(chosen.double().mean()) if len(chosen) else None)
     needle = torch.cat(needles, dim=2).mean(dim=2)  # (layers, H)
     entropy = torch.cat(entropies, dim=1).mean(dim=(1, 3))  # (layers, B, H, Q) to (layers, H)

@@ -126,14 +126,6 @@ def test_every_benchmark_takes_its_options_and_help_tells_its_defaults(name, cap
         assert expected in text
 
 
-@pytest.mark.parametrize(
-    ("name", "option"), [("train", "tokens"), ("generate", "megabytes"), ("data", "tokens")]
-)
-def test_an_option_of_another_benchmark_is_refused(capsys, name, option):
-    assert main(["bench", name, f"--{option}", "8"]) == 2
-    assert f"--{option} is not for the benchmark {name}, which takes --repeats" in capsys.readouterr().err
-
-
 def test_the_cost_of_ssmax_is_its_seconds_over_those_of_softmax_in_many_rounds(monkeypatch):
     pytest.importorskip("transformers")
     counts = []

@@ -10,6 +10,8 @@ from planted import CONFIG, planted_model
 from tiny import tiny_tokens
 
 from supertf.cli.main import main
+from supertf.data.byte_pairs import train_bpe
+from supertf.data.token_writer import prepare
 from supertf.data.tokenizer import load_tokenizer, save_tokenizer
 from supertf.model.pretrained import save_model
 
@@ -46,7 +48,7 @@ def supertf(capsys):
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
-    """A planted model that reads bytes, a text, rows, and token files."""
+    """A planted model that reads bytes, a text, and token files: whole, of another tokenizer, and damaged."""
     folder = tmp_path_factory.mktemp("lab")
     save_model(
         planted_model(config=dataclasses.replace(CONFIG, vocab_size=257, n_ctx=64)), folder / "planted"
@@ -54,6 +56,12 @@ def lab(tmp_path_factory):
     save_tokenizer(load_tokenizer("bytes"), folder / "planted/tokenizer.json")
     (folder / "book.txt").write_text("It was a line of a book, and then another. Was it? " * 20)
     tiny_tokens(folder)
+    words = ["one two three four five six seven eight nine ten " * 20] * 20
+    prepare(words, train_bpe(words, 270), folder / "bpe", max_length=16, stride=16, progress=False)
+    for file in tiny_tokens(folder / "flipped"):
+        content = bytearray(file.path.read_bytes())
+        content[-2] ^= 1  # another byte of text: still a token of the vocabulary
+        file.path.write_bytes(content)
     return folder
 
 

@@ -6,13 +6,13 @@ import pytest
 
 from supertf.cli.experiment import setting
 from supertf.experiments import EXPERIMENTS
-from supertf.experiments.results import Results, recorded, recorded_path
+from supertf.experiments.sweep.results import Results, recorded, recorded_path
 
 
 @pytest.fixture
 def registered(toy, monkeypatch, tmp_path):
     """`toy` is the only experiment, and nothing is recorded."""
-    monkeypatch.setattr("supertf.experiments.results.RECORDED", tmp_path / "recorded")
+    monkeypatch.setattr("supertf.experiments.sweep.results.RECORDED", tmp_path / "recorded")
     others = dict(EXPERIMENTS)
     EXPERIMENTS.clear()
     EXPERIMENTS["toy"] = toy

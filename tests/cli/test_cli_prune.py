@@ -129,15 +129,15 @@ def test_projections_are_refitted_to_the_text_that_follows(supertf, ids, monkeyp
     before = supertf(asked).json
     given = {}
 
-    def refit_by_hand(model, text, plan, teacher, length, kinds):
-        given.update(text=text.tolist(), kinds=kinds)
-        new = refit(model, text, plan, teacher, length, kinds, progress=False)
+    def refit_by_hand(model, text, plan, matrices, **how):
+        given.update(text=text.tolist(), matrices=matrices)
+        new = refit(model, text, plan, matrices=matrices, progress=False, **how)
         new.ln_f.weight.data *= 2  # to be known again
         return new
 
     monkeypatch.setattr("supertf.compression.refit", refit_by_hand)
     after = supertf(f"{asked} --refit_windows 30").json
-    assert given == {"text": ids[49 + 32 :][: 30 * 16], "kinds": [kind]}
+    assert given == {"text": ids[49 + 32 :][: 30 * 16], "matrices": [kind]}
     assert (before["config"]["refit_tokens"], after["config"]["refit_tokens"]) == (0, 480)
     assert "refitting" in after["seconds"] and "refitting" not in before["seconds"]
     assert before["loss"]["dense"] == after["loss"]["dense"]
@@ -181,6 +181,8 @@ def test_a_hugging_face_model_is_pruned_but_not_saved(here, supertf, monkeypatch
     assert "--save writes this lab's models, and hub is read by transformers" in said.line
     said = supertf(f"{line} --method channels")
     assert "channels and heads are removed from this package's GPT, not HFModel" in said.line
+    said = supertf(f"{line} --method inputs --refit_windows 2")
+    assert "refit is for this package's GPT, not HFModel" in said.line
 
 
 @pytest.mark.real_model

@@ -188,11 +188,3 @@ def test_find_shows_what_the_stream_takes_behind_a_norm(here, supertf, stream):
     assert "down projection, and what the residual stream takes of it:" in out
     (row,) = [line.split() for line in out.splitlines() if line.split()[:2] == ["1[7,", "21]"]]
     assert float(row[5]) == pytest.approx(one["added"]["value"], rel=1e-3)  # weight, value, in, out, added
-
-
-@pytest.mark.real_model
-def test_find_on_smollm2_lists_its_super_weight_first(one_thread, supertf):
-    found = supertf("superweights find --rounds 2 --json").json
-    assert [one["coordinate"] for one in found["candidates"][:2]] == ["11[507, 1229]", "28[507, 678]"]
-    assert found["candidates"][0]["weight"] == pytest.approx(5.876, abs=1e-3)
-    assert not found["spikes_gone"]

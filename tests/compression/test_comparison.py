@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from planted import byte_model
+from planted import PLANTED, byte_model
 
 from supertf.analysis.losses import perplexity
 from supertf.compression.comparison import compare
@@ -14,11 +14,9 @@ from supertf.compression.quantization.plan import plan_quantization
 from supertf.compression.verbs import plan_pruning, prune, pruned, quantize, quantized
 from supertf.data.text import Text
 from supertf.data.tokenizer import load_tokenizer
-from supertf.errors import UserError
 from supertf.superweights.edit import scaled_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PLANTED = (1, 7, 21)
 BOOK = list(("It was a line of a book, and then another. Was it? " * 8).encode())
 HELD_OUT, APART = Text(torch.tensor(BOOK[:129]), 32, name="book"), Text(torch.tensor(BOOK[129:257]), 32)
 
@@ -109,12 +107,3 @@ def test_a_comparison_prints_itself_and_is_json(model):
     told = json.loads(json.dumps(found.to_dict()))
     assert [row["name"] for row in told["models"]] == ["dense", "int4"]
     assert told["models"][1]["fates"][0]["coordinate"] == "1[7, 21]"
-
-
-def test_what_cannot_be_compared_is_refused_in_one_line(model):
-    with pytest.raises(UserError, match="str cannot be compared: give a model, a plan"):
-        compare(model, {"wanda": "wanda"}, HELD_OUT, progress=False)
-    with pytest.raises(UserError, match="the model has layers 0 to 2"):
-        compare(model, {}, HELD_OUT, watch="9[0, 0]", progress=False)
-    with pytest.raises(UserError, match="use `with pruned"):
-        prune(model, "top", sparsity=0.5)

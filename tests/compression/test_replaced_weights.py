@@ -59,9 +59,13 @@ def test_a_copy_has_the_new_weights_and_shares_none():
 def test_one_inside_the_other_is_refused_but_a_copy_takes_both(outer, inner, done):
     model = planted_model()
     first, second = halved(model, outer), halved(model, inner)
-    with replaced_weights(model, first), pytest.raises(UserError, match=f"is {done} already") as raised:
-        replaced_copy(model, second)
-    assert "or work on a copy" in str(raised.value) and "\n" not in str(raised.value)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with replaced_weights(model, first):
+        for again in (replaced_copy, lambda *both: replaced_weights(*both).__enter__()):
+            with pytest.raises(UserError, match=f"is {done} already") as raised:
+                again(model, second)
+            assert "or work on a copy" in str(raised.value) and "\n" not in str(raised.value)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     both = replaced_copy(replaced_copy(model, first), second)
     assert torch.equal(both.h[1].mlp.c_proj.weight, 0.25 * model.h[1].mlp.c_proj.weight)
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from supertf.data.reading import lab_tokens
-from supertf.experiments import measure_language, measure_tasks
-from supertf.experiments.catalogue import EXPERIMENTS
-from supertf.experiments.measure_smollm2 import text
+from supertf.experiments import language, recall, swap
+from supertf.experiments.smollm2_longer import text
+from supertf.experiments.sweep.catalogue import EXPERIMENTS
 from supertf.model.config import language_config
 from supertf.model.gpt import GPT
 from supertf.training.settings import TrainResult
@@ -22,7 +22,7 @@ def settings_of(name: str, variant: str, **changes):
 
 
 def test_answers_are_scored_by_length_also_after_swaps(one_thread):
-    found = measure_tasks.answers(settings_of("recall", "softmax none", **TINY), 0, (64, 100))
+    found = recall.answers(settings_of("recall", "softmax none", **TINY), 0, (64, 100))
     assert json.loads(json.dumps(found)) == found
     assert set(found["swaps"]) == {"logn", "constant 1.78"}
     for scores in (found, *found["swaps"].values()):
@@ -32,23 +32,23 @@ def test_answers_are_scored_by_length_also_after_swaps(one_thread):
 
 
 def test_a_length_that_a_table_of_positions_cannot_read_is_none(one_thread):
-    found = measure_tasks.answers(settings_of("recall", "ssmax learned", **TINY), 0, (64, 128))
+    found = recall.answers(settings_of("recall", "ssmax learned", **TINY), 0, (64, 128))
     assert found["accuracy"]["64"] is not None
     assert found["accuracy"]["128"] is found["entropy"]["128"] is None
     assert len(found["s"][-1]) == 4
 
 
 def test_very_long_sequences_are_asked_fewer_questions(one_thread, monkeypatch):
-    monkeypatch.setattr(measure_tasks, "ITEMS_ASKED", 512)
+    monkeypatch.setattr(recall, "ITEMS_ASKED", 512)
     settings = settings_of("extreme", "recall ssmax", steps=2, questions=256)
-    found = measure_tasks.answers(settings, 0, (64, 4096))
+    found = recall.answers(settings, 0, (64, 4096))
     assert found["questions"] == {"64": 256, "4096": 32}  # whole batches
 
 
 def test_a_swap_is_scored_before_and_after_a_little_training(one_thread):
     settings = settings_of("swap", "softmax none", **TINY)
     settings["tuning"] = {**settings["tuning"], "steps": 2}
-    found = measure_tasks.swaps(settings, 0, (64,))
+    found = swap.swaps(settings, 0, (64,))
     labels = ["softmax", "logn", "constant 1.78", "ssmax"]
     assert list(found) == [name for label in labels for name in (label, f"{label}, tuned")]
     # at the trained length, 72 tokens, log n / log 72 is 1 or less and so the swap changes nothing
@@ -57,7 +57,7 @@ def test_a_swap_is_scored_before_and_after_a_little_training(one_thread):
 
 def test_a_language_model_is_looked_at_from_all_sides(one_thread):
     settings = settings_of("language", "ssmax none", steps=4, batch_size=2)
-    found = measure_language.language(settings, 0, (64, 128))
+    found = language.language(settings, 0, (64, 128))
     assert json.loads(json.dumps(found)) == found
     assert found["steps"] == [1, 2, 3, 4]
     assert len(found["training"]) == len(found["validation"]) == len(found["mean_s"]) == 4
@@ -68,7 +68,7 @@ def test_a_language_model_is_looked_at_from_all_sides(one_thread):
         torch.tensor(found["entropy"]["128"]).shape == torch.tensor(found["sink"]["by_head"]).shape == (3, 4)
     )
     learned = settings_of("language", "softmax learned", steps=1, batch_size=2)
-    beyond = measure_language.language(learned, 0, (64, 128))["beyond"]
+    beyond = language.language(learned, 0, (64, 128))["beyond"]
     assert beyond["64"] is not None and beyond["128"] is None
 
 
@@ -76,15 +76,15 @@ def test_an_interrupted_training_is_no_result(monkeypatch):
     def interrupted(config, *_):
         return TrainResult(GPT(config), interrupted=True)
 
-    monkeypatch.setattr(measure_language, "train", interrupted)
+    monkeypatch.setattr(language, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        measure_language.language(settings_of("language", "softmax none"), 0, (64,))
+        language.language(settings_of("language", "softmax none"), 0, (64,))
 
 
 def test_the_same_windows_are_held_out_for_every_model():
     _, validation = lab_tokens(257)
     bos = validation.tokenizer.eot_token
-    first, again = (measure_language.held_out(validation, 32, 5, bos) for _ in range(2))
+    first, again = (language.held_out(validation, 32, 5, bos) for _ in range(2))
     assert torch.equal(first, again)
     assert first.shape == (5, 32) and (first[:, 0] == bos).all()
     assert len({tuple(row.tolist()) for row in first}) == 5
@@ -96,7 +96,7 @@ def test_losses_beyond_the_context_are_those_of_the_model():
     model = GPT(language_config(257, 16)).eval()
     with torch.no_grad():
         model.wte.weight.zero_()
-    found = measure_language.losses(model, validation, 64, train.tokenizer.eot_token)
+    found = language.losses(model, validation, 64, train.tokenizer.eot_token)
     uniform = torch.tensor(257.0).log().item()
     assert found == pytest.approx({"mean": uniform, "last_half": uniform}, rel=1e-4)
 

@@ -1,4 +1,5 @@
-"""The client of executed notebooks reads a message although its announcement was taken by another."""
+"""Kernels: one that does not start is a problem of its notebook; a message is read although its announcement
+was taken by another."""
 
 import asyncio
 import time
@@ -38,6 +39,15 @@ async def after_a_lost_announcement(kind, folder) -> dict:
 def test_a_reply_is_read_whose_announcement_was_lost(tmp_path):
     found = asyncio.run(after_a_lost_announcement(PatientChannel, tmp_path))
     assert found["msg_type"] == "reply"
+
+
+@pytest.mark.slow
+def test_a_kernel_that_does_not_start_is_a_problem_of_its_notebook(tmp_path):
+    (tmp_path / "ipykernel_launcher.py").write_text("raise SystemExit(1)")  # found before the real one
+    result = execute(
+        new_notebook(cells=[new_code_cell("1 + 1")]), tmp_path / "out.ipynb", {}, set(), tmp_path
+    )
+    assert result.problems == ["cell `# before the first cell`: Kernel died before replying to kernel_info"]
 
 
 @pytest.mark.slow

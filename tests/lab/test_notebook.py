@@ -82,6 +82,8 @@ def test_a_users_mistake_is_one_line_in_a_notebook(shell, capsys):
         ([[1, 2], [3]], np.ones((2, 2)), "failed"),
         ("layer 11", "layer 11", "passed"),
         ("layer 11", 11, "failed"),
+        (np.array([1, 2]), "layer 11", "failed"),
+        (torch.Tensor, 1.0, "failed"),
         (True, True, "passed"),
         (np.False_, True, "failed"),
         ([torch.ones(2), "a"], [torch.ones(2), "a"], "passed"),

@@ -13,8 +13,8 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from supertf.errors import UserError
-from supertf.experiments.results import recorded
-from supertf.experiments.runner import run
+from supertf.experiments.sweep.results import recorded
+from supertf.experiments.sweep.runner import run
 from supertf.lab import notebook as helpers
 from supertf.lab.book.executed import code_cells
 from supertf.lab.book.runs import NOTEBOOKS, smoke_parameters

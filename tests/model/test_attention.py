@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 import supertf.model.attention
 from supertf.errors import UserError
-from supertf.model.attention import AttentionScale, explicit_attention, initial_s, layout
+from supertf.model.attention import AttentionScale, explicit_attention, layout
 from supertf.model.config import ATTENTIONS, POSITIONS, GPTConfig
-from supertf.model.gpt import GPT, KVCache
+from supertf.model.gpt import GPT, KVCache, with_changes
+from supertf.model.scalings import initial_s
 
 pytestmark = pytest.mark.kernels
 
@@ -213,7 +214,7 @@ def test_initial_s_makes_the_average_multiplier_one():
         assert initial_s(n_ctx) * mean == pytest.approx(1)
 
 
-@pytest.mark.parametrize("attention", ["ssmax", "ssmax_bias", "ssmax_fixed", "logn", "constant"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
 def test_scaling_never_promotes_the_dtype_of_q(attention):
     scale = AttentionScale(dataclasses.replace(TINY, attention=attention))
     assert scale(torch.ones(1, 4, 20, 8, dtype=torch.bfloat16), layout(20).n).dtype == torch.bfloat16
@@ -224,3 +225,16 @@ def test_logn_leaves_the_trained_context_alone_and_sharpens_beyond():
     factor = scale(torch.ones(1, 4, 48, 8), layout(48).n)[0, 0, :, 0]
     assert (factor[:24] == 1).all()
     assert factor[47].item() == pytest.approx(math.log(48) / math.log(24))
+
+
+def test_a_changed_copy_shares_nothing_and_keeps_what_it_can():
+    model = tiny_model(attention="ssmax")
+    same = with_changes(model, zero_key=False)
+    assert torch.equal(same(tokens()).logits, model(tokens()).logits)  # s too
+    with torch.no_grad():
+        same.wte.weight.zero_()
+    assert model.wte.weight.abs().sum() > 0
+    plain = tiny_model(position="none")
+    swapped = with_changes(plain, attention="logn")
+    assert torch.allclose(swapped(tokens()).logits, plain(tokens()).logits)
+    assert not torch.allclose(swapped(tokens(T=200)).logits, plain(tokens(T=200)).logits)

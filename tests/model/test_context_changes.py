@@ -38,11 +38,11 @@ def contexts(model):
     ids = TEXT[:400]
     sizes = sizes_by_method(model, ids, 8)
     sparse, some = (
-        plan_static(model, "magnitude", 0.5, kinds=of, progress=False) for of in (None, ["mlp.c_proj"])
+        plan_static(model, "magnitude", 0.5, matrices=of, progress=False) for of in (None, ["mlp.c_proj"])
     )
     few = plan_quantization(model, "int4 block=8", progress=False)
     gate, inputs = (plan_dynamic(model, name, 0.5, sizes[name]) for name in ("gate", "inputs"))
-    head = rough_head(model, calibrate(model, ids, 8, hessians=True, kinds=["lm_head"]), rank=4, exact=8)
+    head = rough_head(model, calibrate(model, ids, 8, products=True, matrices=["lm_head"]), rank=4, exact=8)
     return {
         "scaled": lambda one: scaled_weights(one, WEIGHTS, 3.0),
         "removed": lambda one: scaled_weights(one, WEIGHTS[:2]),

@@ -11,7 +11,13 @@ from own_tokenizers import SENTENCE, SPECIAL, own_tokenizer
 
 from supertf.cli.subject import Subject
 from supertf.data.byte_pairs import ENDOFTEXT, GPT2_PATTERN, bpe_encoding, bpe_parts, train_bpe, train_hf_bpe
-from supertf.data.tokenizer import load_tokenizer, save_tokenizer, unused_ids
+from supertf.data.tokenizer import (
+    load_tokenizer,
+    save_tokenizer,
+    tokenizer_from_spec,
+    tokenizer_spec,
+    unused_ids,
+)
 from supertf.errors import Note, UserError
 from supertf.model import hf_tokenizer as of_any_model
 from supertf.model.hf_tokenizer import HFTokenizer, hf_tokenizer, named_tokenizer, tokenizer_of
@@ -120,6 +126,7 @@ def test_a_gguf_file_named_smollm2_has_the_vocabulary_that_is_in_it(tmp_path):
         assert found.encode_ordinary(SENTENCE) == peer.encode_ordinary(SENTENCE)
         assert found.eot_token == len(vocab)
         assert len(found.encode_ordinary("1984")) == 4  # each digit alone
+        assert tokenizer_from_spec(tokenizer_spec(found)).eot_token == len(vocab)  # as a token file keeps it
 
 
 def test_a_gguf_file_that_splits_otherwise_is_left_to_transformers(tmp_path):

@@ -11,6 +11,7 @@ from planted import CONFIG, PROMPT, planted_model
 from supertf.errors import UserError
 from supertf.model.config import GPTConfig, preset
 from supertf.model.generation import generate
+from supertf.model.gpt import with_changes
 from supertf.model.hf_weights import gpt2_config, llama_config
 from supertf.model.pretrained import foreign_config
 from supertf.model.weight_matrices import check_coordinate, marks, matrices, output_projections, parse
@@ -61,6 +62,7 @@ REFUSED = [
     (config(attention="sparse"), "expected one of softmax, ssmax"),
     (config(position="rope", n_embd=12), "even"),
     (lambda: preset("huge"), "unknown preset 'huge'; choose from lab, "),
+    (lambda: with_changes(planted_model(), n_inner=24), "needs other weights than the model has"),
     # another project's config
     (lambda: foreign_config({"model_type": "mamba"}), "model_type 'mamba'"),
     (llama(attention_bias=True), "attention_bias is True; this decoder supports only False"),

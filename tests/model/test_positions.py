@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supertf.model.attention import layout
-from supertf.model.config import GPTConfig
+from supertf.model.config import POSITIONS, GPTConfig
 from supertf.model.gpt import GPT
 from supertf.model.positions import alibi_slopes, rotary_angles, rotate, sinusoidal
 
@@ -67,7 +67,7 @@ def test_sinusoidal_positions_neither_drown_the_tokens_nor_drown_in_them(init_st
     assert added.square().mean().sqrt().item() == pytest.approx(init_std, rel=0.05)
 
 
-@pytest.mark.parametrize("position", ["learned", "sinusoidal", "rope", "alibi"])
+@pytest.mark.parametrize("position", [name for name in POSITIONS if name != "none"])
 def test_one_layer_with_positions_sees_order(position):
     """The counterpart of the NoPE test: with any position code a single layer is enough."""
     torch.manual_seed(0)

@@ -156,13 +156,13 @@ def test_a_head_that_is_no_plain_matrix_is_in_nobodys_way():
 
 def test_a_head_of_its_own_is_pruned_and_a_tied_one_refused():
     model = GPT(CONFIG.__class__(**{**CONFIG.to_dict(), "tie_head": False})).eval()
-    sparse = plan_static(model, "magnitude", 0.5, kinds=["lm_head"], progress=False)
+    sparse = plan_static(model, "magnitude", 0.5, matrices=["lm_head"], progress=False)
     before = model.lm_head.weight.detach().clone()
     with pruned(model, sparse):
         assert int((model.lm_head.weight == 0).sum()) == 400
     assert torch.equal(model.lm_head.weight, before)
     with pytest.raises(UserError, match=r"lm_head is tied to wte"):
-        plan_static(planted_model(), "magnitude", 0.5, kinds=["lm_head"], progress=False)
+        plan_static(planted_model(), "magnitude", 0.5, matrices=["lm_head"], progress=False)
 
 
 def test_a_coordinate_is_marked_in_its_layers_output_projection():

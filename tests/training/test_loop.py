@@ -18,10 +18,10 @@ from supertf.data.token_writer import prepare
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
 from supertf.model.checkpoint import is_run, locate
-from supertf.model.config import ATTENTIONS
 from supertf.model.gpt import GPT
 from supertf.model.hf_tokenizer import load_tokenizer_of
 from supertf.model.pretrained import load_model
+from supertf.model.scalings import SCALINGS
 from supertf.training import checkpoint, loop
 from supertf.training.loop import train
 from supertf.training.optimizer import learning_rate, make_optimizer, mean_s, parameter_groups
@@ -104,7 +104,7 @@ def test_validation_loss_is_plain_cross_entropy_on_fixed_windows(tokens):
     assert [m["step"] for m in result.metrics if "validation_loss" in m] == [4]
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("attention", SCALINGS)
 def test_only_matrices_decay(attention):
     model = GPT(tiny_config(attention=attention, norm="layernorm", bias=True, position="learned"))
     decaying, still = parameter_groups(model, 0.3)
@@ -115,7 +115,8 @@ def test_only_matrices_decay(attention):
     kept = {id(p) for p in still["params"]}
     scales = [p for name, p in model.named_parameters() if ".scale." in name]
     assert all(id(p) in kept for p in scales)
-    assert len(scales) == {"ssmax": 2, "ssmax_bias": 4, "free": 2}.get(attention, 0)
+    scaling = SCALINGS[attention]
+    assert len(scales) == (2 * len(scaling.numbers) if scaling.learned else 0)
 
 
 def test_decay_shrinks_a_matrix_without_gradient_and_leaves_s():

@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from supertf.data.tasks import Task
-from supertf.errors import UserError
 from supertf.model.config import ATTENTIONS, POSITIONS
-from supertf.model.gpt import GPT, with_changes
+from supertf.model.gpt import GPT
 from supertf.training.task_training import (
     TaskSettings,
     query_logits,
@@ -113,26 +112,3 @@ def test_a_uniform_model_spreads_its_weight_and_has_the_highest_entropy():
         assert row == pytest.approx([1.0, 1.0], abs=1e-5)
     for row in found.needle:
         assert row == pytest.approx([1 / 42, 1 / 42], rel=0.03)  # 41, 42 or 43 visible keys
-
-
-def test_a_length_beyond_a_table_of_positions_is_refused_in_one_line():
-    with pytest.raises(UserError, match="learned positions for 43 tokens and was given 103"):
-        score(fresh(position="learned"), TASK, 100, questions=3)
-
-
-def test_a_changed_copy_shares_nothing_and_keeps_what_it_can():
-    model = fresh(attention="ssmax")
-    with torch.no_grad():
-        model.h[0].attn.scale.s.fill_(0.7)
-    batch = batch_of()
-    same = with_changes(model, zero_key=False)
-    assert torch.equal(same(batch.tokens).logits, model(batch.tokens).logits)  # s too
-    swapped = with_changes(fresh(), attention="logn")
-    assert torch.allclose(swapped(batch.tokens[:, :20]).logits, fresh()(batch.tokens[:, :20]).logits)
-    longer = batch_of(400)
-    assert not torch.allclose(swapped(longer.tokens).logits, fresh()(longer.tokens).logits)
-    with torch.no_grad():
-        same.wte.weight.zero_()
-    assert model.wte.weight.abs().sum() > 0
-    with pytest.raises(UserError, match="needs other weights than the model has"):
-        with_changes(model, position="learned")

@@ -9,13 +9,15 @@ import torch
 from tiny import tiny_config, tiny_tokens
 from tiny import tiny_settings as settings
 
+from supertf.data.tasks import Task
 from supertf.errors import UserError
 from supertf.model.gpt import GPT
 from supertf.training.loop import train
 from supertf.training.settings import TrainSettings
-from supertf.training.task_training import TaskSettings
+from supertf.training.task_training import TaskSettings, score, task_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+TASK = Task(keys=16, values=4, queries=3)
 
 
 @pytest.fixture(scope="module")
@@ -23,27 +25,52 @@ def tokens(tmp_path_factory):
     return tiny_tokens(tmp_path_factory.mktemp("tokens"))
 
 
-@pytest.mark.parametrize(
-    ("kind", "change", "message"),
-    [
-        (TrainSettings, {"steps": 0}, "steps is 0, expected at least 1"),
-        (TrainSettings, {"batch_size": 0}, "batch_size is 0"),
-        (TrainSettings, {"grad_accumulation": 0}, "grad_accumulation is 0"),
-        (TrainSettings, {"lr": 0.0}, "lr is 0.0"),
-        (TrainSettings, {"lr": math.nan}, "lr is nan"),
-        (TrainSettings, {"clip": -1.0}, "clip is -1.0"),
-        (TrainSettings, {"weight_decay": math.inf}, "weight_decay is inf"),
-        (TrainSettings, {"warmup": -1}, "warmup is -1"),
-        (TrainSettings, {"save_every": -1}, "save_every is -1"),
-        (TrainSettings, {"seed": -1}, "seed is -1"),
-        (TrainSettings, {"seed": 2**63}, "seed is"),
-        (TaskSettings, {"steps": 0}, "steps is 0, expected at least 1"),
-        (TaskSettings, {"length": (8, 0)}, r"length is \(8, 0\), expected at least 1"),
-    ],
-)
-def test_settings_out_of_range_are_named(kind, change, message):
-    with pytest.raises(UserError, match=message):
-        kind(**change)
+def made(kind, **change):
+    return lambda tokens, run: kind(**change)
+
+
+def trained(changes=(), **change):
+    return lambda tokens, run: train(tiny_config(**dict(changes)), *tokens, settings(**change), run)
+
+
+def asked(length):
+    model = GPT(task_config(TASK, 40, position="learned"))
+    return lambda tokens, run: score(model, TASK, length)
+
+
+REFUSED = [
+    (made(TrainSettings, steps=0), "steps is 0, expected at least 1"),
+    (made(TrainSettings, batch_size=0), "batch_size is 0"),
+    (made(TrainSettings, grad_accumulation=0), "grad_accumulation is 0"),
+    (made(TrainSettings, lr=0.0), "lr is 0.0"),
+    (made(TrainSettings, lr=math.nan), "lr is nan"),
+    (made(TrainSettings, clip=-1.0), "clip is -1.0"),
+    (made(TrainSettings, weight_decay=math.inf), "weight_decay is inf"),
+    (made(TrainSettings, warmup=-1), "warmup is -1"),
+    (made(TrainSettings, save_every=-1), "save_every is -1"),
+    (made(TrainSettings, seed=-1), "seed is -1"),
+    (made(TrainSettings, seed=2**63), "seed is"),
+    (made(TaskSettings, steps=0), "steps is 0, expected at least 1"),
+    (made(TaskSettings, length=(8, 0)), r"length is \(8, 0\), expected at least 1"),
+    # data, trackers and folders
+    (trained({"vocab_size": 100}), "vocabulary has 100 tokens"),
+    (trained({"n_ctx": 100_000}), "fewer than"),
+    (trained(tracker="clearml"), "pip install clearml"),
+    (lambda tokens, run: train(tiny_config(), *tokens, settings(), resume=True), "nothing to resume"),
+    (
+        lambda tokens, run: train(tiny_config(), run, tokens[1], settings(), run),
+        "make one with `supertf data`",
+    ),
+    # tasks
+    (asked(100), "learned positions for 43 tokens and was given 103"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), REFUSED, ids=[message for _, message in REFUSED])
+def test_a_mistake_is_one_line_and_nothing_is_written(call, message, tokens, tmp_path):
+    with pytest.raises(UserError, match=message) as caught:
+        call(tokens, tmp_path / "run")
+    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
 
 
 def test_a_device_whose_memory_is_full_is_one_clear_line(tokens, monkeypatch):
@@ -72,18 +99,4 @@ def test_a_tracker_that_does_not_start_is_one_clear_line(tokens, tmp_path, monke
         UserError, match=r"wandb did not start \(Error: api_key not configured .*`wandb login`"
     ):
         train(tiny_config(), *tokens, settings(tracker="wandb"), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_what_cannot_be_trained_is_refused_before_anything_is_written(tokens, tmp_path):
-    with pytest.raises(UserError, match="vocabulary has 100 tokens"):
-        train(tiny_config(vocab_size=100), *tokens, settings(), tmp_path / "run")
-    with pytest.raises(UserError, match="fewer than"):
-        train(tiny_config(n_ctx=100_000), *tokens, settings(), tmp_path / "run")
-    with pytest.raises(UserError, match="pip install clearml"):
-        train(tiny_config(), *tokens, settings(tracker="clearml"), tmp_path / "run")
-    with pytest.raises(UserError, match="nothing to resume"):
-        train(tiny_config(), *tokens, settings(), resume=True)
-    with pytest.raises(UserError, match="make one with `supertf data`"):
-        train(tiny_config(), tmp_path / "no.bin", tokens[1], settings(), tmp_path / "run")
     assert not (tmp_path / "run").exists()

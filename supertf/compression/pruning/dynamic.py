@@ -35,18 +35,21 @@ from supertf.model import (
     changes,
     check_coordinate,
     kind,
-    matrices,
     output_projections,
 )
+from supertf.model import matrices as find_matrices
 
 
 @dataclass(frozen=True)
 class Cut:
     """Which inputs of one matrix count for a token.
 
-    size: how many there are. sparsity: the share that is to go. threshold: sizes below go (inputs, gate),
-    None where the smallest of each token go (top). held: channels that never go, (size,) bool. axes: R (size,
-    size), where R^T x is cut in place of x.
+    Attributes:
+        size: how many there are.
+        sparsity: the share that is to go.
+        threshold: sizes below go (inputs, gate); None where the smallest of each token go (top).
+        held: channels that never go, (size,) bool.
+        axes: R (size, size), where R^T x is cut in place of x.
     """
 
     size: int
@@ -68,9 +71,12 @@ class Cut:
 
 @dataclass(frozen=True)
 class DynamicPruning:
-    """A plan: what of every matrix's inputs is dropped.
+    """A plan: what of every matrix's inputs is dropped. `pruned` and `skipping` apply it.
 
-    settings: what `plan_dynamic` was asked for. cuts: by matrix name; for the gate, by the name of c_fc.
+    Attributes:
+        method: "inputs", "gate" or "top".
+        settings: what was asked for.
+        cuts: by matrix name; of the gate, by the name of c_fc.
     """
 
     method: str
@@ -80,11 +86,15 @@ class DynamicPruning:
 
 @dataclass
 class Skipped:
-    """What was dropped while a context lasted, all by matrix name.
+    """What was dropped while a context lasted, all by matrix name but `watched`.
 
-    weights, spared: how many weights an input meets, and how many of them need not be read if it is dropped.
-    seen, dropped: inputs. watched: of weights, the tokens whose input was dropped, and all tokens; none where
-    the matrix is not pruned.
+    Attributes:
+        weights: how many weights an input meets.
+        spared: how many of them need not be read if it is dropped.
+        seen: inputs, over all tokens.
+        dropped: those of them that did not count.
+        watched: by weight, the tokens whose input was dropped, and all tokens; 0 of 0 where the matrix is not
+            pruned.
     """
 
     weights: dict[str, int]
@@ -120,21 +130,27 @@ def plan_dynamic(
     method: str,
     sparsity: float | Mapping[str, float],
     sizes: InputSizes | None = None,
+    *,
     protect: Iterable[Coordinate] = (),
-    kinds: Iterable[str] | None = None,
+    matrices: Iterable[str] | None = None,
 ) -> DynamicPruning:
     """Choose what is dropped of the inputs of each matrix; the model is not touched.
 
-    sparsity: the share, one for all matrices, or by name or kind: then only those are pruned. sizes: of the
-    same model, from `input_sizes`; top needs them only for their axes. protect: (layer, out, in) of the MLPs'
-    output projections: their input channels always count. kinds: see `matrices`; the gate has none.
+    Args:
+        model: any causal language model that `load` reads; the gate is for this package's SwiGLU models.
+        method: "inputs", "gate" or "top" (what each compares: at the head of this file).
+        sparsity: the share that goes, one for all matrices, or by name or kind: then only those are pruned.
+        sizes: of the same model, from `input_sizes`; top needs them only for their axes.
+        protect: (layer, out, in) of the MLPs' output projections: their input channels always count.
+        matrices: kinds such as ["mlp.c_proj"]; None is all but the head. The gate has none.
 
-    Raises `UserError` on an unknown method, kind or name, a sparsity outside 0 to 1, a coordinate outside the
-    model or in other axes, and sizes that are missing, of something else or of other matrices.
+    Raises:
+        UserError: an unknown method, kind or name, a sparsity outside 0 to 1, a coordinate outside the model
+            or in other axes, and sizes that are missing, of something else or of other matrices.
     """
     if method not in of_family("dynamic"):
         raise UserError(f"unknown dynamic method {method!r}; choose from {', '.join(of_family('dynamic'))}")
-    shares = shares_of(model, method, sparsity, kinds)
+    shares = shares_of(model, method, sparsity, matrices)
     widths = {name: size_of(method, model.get_submodule(name)) for name in shares}
     if method != "top" or sizes is not None:
         check_sizes(method, widths, sizes)
@@ -146,7 +162,7 @@ def plan_dynamic(
             held.setdefault(name, none)[channel] = True
     cuts = {}
     for name, share in shares.items():
-        threshold = None if method == "top" else sizes.threshold(name, share)
+        threshold = sizes.threshold(name, share) if sizes and method != "top" else None
         axes = sizes.axes.get(name) if sizes else None
         cuts[name] = Cut(widths[name], share, threshold, held.get(name), axes)
         if name in held:
@@ -162,12 +178,12 @@ def plan_dynamic(
 
 
 def shares_of(
-    model: LanguageModel, method: str, sparsity: float | Mapping[str, float], kinds: Iterable[str] | None
+    model: LanguageModel, method: str, sparsity: float | Mapping[str, float], matrices: Iterable[str] | None
 ) -> dict[str, float]:
     """The share to drop of the inputs of every matrix that is pruned, or `UserError`."""
-    if method == "gate" and kinds is not None:
-        raise UserError("the gate decides over c_fc and c_proj together: leave kinds out")
-    known = list(gates(model) if method == "gate" else matrices(model, kinds))
+    if method == "gate" and matrices is not None:
+        raise UserError("the gate decides over c_fc and c_proj together: leave matrices out")
+    known = list(gates(model) if method == "gate" else find_matrices(model, matrices))
     if not isinstance(sparsity, Mapping):
         sparsity = dict.fromkeys(known, sparsity)
     if unknown := set(sparsity) - set(known) - set(map(kind, known)):
@@ -188,11 +204,11 @@ def check_sizes(method: str, widths: Mapping[str, int], sizes: InputSizes | None
             f'`input_sizes(model, ids, of="{of}")`'
         )
     for name, width in widths.items():
-        given = sizes.widths.get(name, 0)
-        if given != width:
+        measured = sizes.widths.get(name, 0)
+        if measured != width:
             raise UserError(
-                f"the sizes given are of {given} {of} of {name}, which has {width}: measure this model, with "
-                "the same kinds of matrices"
+                f"the sizes given are of {measured} {of} of {name}, which has {width}: measure this model, "
+                "with the same kinds of matrices"
             )
 
 
@@ -228,11 +244,20 @@ def weight_of(module: nn.Module) -> Tensor:
 def dynamically_pruned(
     model: LanguageModel, pruning: DynamicPruning, watch: Iterable[Coordinate] = ()
 ) -> Iterator[Skipped]:
-    """Run the model with the small inputs of its matrices at zero, and count them, while the context lasts.
+    """Run the model with the small inputs of its matrices at zero while the context lasts, and count them.
 
-    Nothing is changed but what the matrices are given. watch: weights of the MLPs' output projections whose
-    inputs are watched. Raises `UserError` on a plan for another model, inside another such context, and on a
-    weight to watch that is outside the model or whose matrix is cut in other axes.
+    Nothing is changed but what the matrices are given.
+
+    Args:
+        pruning: a plan for this model.
+        watch: weights (layer, out, in) of the MLPs' output projections whose inputs are counted one by one.
+
+    Yields:
+        What was dropped, up to now.
+
+    Raises:
+        UserError: a plan for another model, another such context around this one, and a weight to watch that
+            is outside the model or whose matrix is cut in other axes.
     """
     with claimed(model, pruning) as modules, contextlib.ExitStack() as hooks:
         watch = list(dict.fromkeys(watch))

@@ -4,11 +4,13 @@ A group is a run of weights in a matrix's rows, read one after the other: `m` in
 the matrix, or all matrices in turn. The counts are exact, whatever the ties.
 """
 
+import dataclasses
 import re
 
 import torch
 from torch import Tensor
 
+from supertf.compression.fate import Fate
 from supertf.errors import UserError
 
 
@@ -24,7 +26,11 @@ def parse_pattern(text: str) -> tuple[int, int]:
 
 
 def check_sparsity(sparsity: float) -> None:
-    """`UserError` unless it is a fraction."""
+    """Refuse a share that is none.
+
+    Raises:
+        UserError: it is not from 0 to 1.
+    """
     if not 0 <= sparsity <= 1:
         raise UserError(f"sparsity is {sparsity}, expected 0 (remove nothing) to 1 (remove all): 0.5 is half")
 
@@ -69,3 +75,10 @@ def rank(scores: Tensor, index: int) -> int:
     """How many of a group's scores (size,) are removed before the one at `index`."""
     score = scores[index]
     return int((scores < score).sum() + (scores[:index] == score).sum())
+
+
+def turn_of(fate: Fate, scores: Tensor, index: int, going: int, gone: bool, kept: float) -> Fate:
+    """The fate of a weight that is compared with a group: scores (size,), its own at `index`, of which
+    `going` are to go; gone: whether it does; kept: its value if not."""
+    after, turn = 0.0 if gone else kept, rank(scores, index)
+    return dataclasses.replace(fate, after=after, removed=gone, rank=turn, group=len(scores), going=going)

@@ -19,17 +19,22 @@ from torch import Tensor, nn
 from supertf.compression.calibration import Calibration, check_finite, windows_of
 from supertf.device import in_float64
 from supertf.errors import UserError
-from supertf.model import GPT, HEAD, LanguageModel, kind, matrices
+from supertf.model import GPT, HEAD, LanguageModel, kind
+from supertf.model import matrices as find_matrices
 
 STEPS = 1000  # quantiles that are kept
 
 
 @dataclass(frozen=True)
 class InputSizes:
-    """Quantiles of the sizes |x_j| over tokens and channels, by matrix name: (1001,) float32, 0 to 100 %.
+    """Quantiles of the sizes |x_j| over tokens and channels.
 
-    of: "inputs" of the matrices, or the "gate", |silu(gate)| that c_fc gives. widths: how many of them a
-    token has. axes: by matrix name, R (in, in) with the axes as columns, where sizes are those of R^T x.
+    Attributes:
+        of: "inputs" of the matrices, or the "gate", |silu(gate)| that c_fc gives.
+        tokens: of the text.
+        widths: by matrix name, how many inputs or gates a token has.
+        quantiles: by matrix name, (1001,) float32, 0 to 100 %.
+        axes: by matrix name, R (in, in) with the axes as columns, where sizes are those of R^T x.
     """
 
     of: str
@@ -53,27 +58,40 @@ def input_sizes(
     model: LanguageModel,
     ids: Sequence[int] | Tensor,
     length: int = 256,
+    *,
     of: str = "inputs",
-    kinds: Iterable[str] | None = None,
+    matrices: Iterable[str] | None = None,
     axes: dict[str, Tensor] | None = None,
 ) -> InputSizes:
-    """Read a text of token ids (N,), a few hundred, in windows of `length`, and measure the inputs.
+    """Read a text of a few hundred tokens and measure how large every matrix's inputs are.
 
-    of: "inputs", or "gate" of this lab's SwiGLU models, which takes neither kinds nor axes. kinds: see
-    `matrices`. axes: see `principal_axes`. All sizes are held in memory, 4 bytes each: 390 kB per token for
-    SmolLM2-135M. Raises `UserError` on a text that is too short or of another vocabulary, a kind that is not
-    there, axes of other matrices, a model without gates, and activations that are not finite.
+    All sizes are held in memory, 4 bytes each: 390 kB per token for SmolLM2-135M.
+
+    Args:
+        model: is not changed.
+        ids: the text, (N,) int, read in windows side by side.
+        length: tokens of a window.
+        of: "inputs", or "gate" of this package's SwiGLU models, which takes neither matrices nor axes.
+        matrices: kinds such as ["mlp.c_proj"]; None is all but the head.
+        axes: by matrix name, other axes to measure along, see `principal_axes`.
+
+    Returns:
+        The `InputSizes` that `plan_dynamic` reads its thresholds from.
+
+    Raises:
+        UserError: a text that is too short or of another vocabulary, a kind that the model lacks, axes of
+            other matrices, a model without gates, and activations that are not finite.
     """
     if of not in ("inputs", "gate"):
         raise UserError(f"sizes of {of!r}; choose inputs or gate")
-    if of == "gate" and (kinds is not None or axes):
-        raise UserError("the gate is c_fc's, in its own axes: leave kinds and axes out")
+    if of == "gate" and (matrices is not None or axes):
+        raise UserError("the gate is c_fc's, in its own axes: leave matrices and axes out")
     windows = windows_of(model, ids, length)
     axes = dict(axes or {})
     if of == "gate":
         found, widths = gates(model), dict.fromkeys(gates(model), model.config.inner)
     else:
-        chosen = matrices(model, kinds)
+        chosen = find_matrices(model, matrices)
         found = {name: matrix.module for name, matrix in chosen.items()}
         widths = {name: matrix.weight.shape[1] for name, matrix in chosen.items()}
     for name, own in axes.items():
@@ -102,7 +120,8 @@ def gates(model: LanguageModel) -> dict[str, nn.Module]:
     """The c_fc of every layer by name; `UserError` unless they are SwiGLU's."""
     if not isinstance(model, GPT) or model.config.mlp != "swiglu":
         raise UserError("gate thresholds need a SwiGLU model of this lab: use method inputs for others")
-    return {f"h.{layer}.mlp.c_fc": block.mlp.c_fc for layer, block in enumerate(model.h)}
+    names = [f"h.{layer}.mlp.c_fc" for layer in range(model.config.n_layer)]
+    return {name: model.get_submodule(name) for name in names}
 
 
 def input_collector(parts: list[Tensor], axes: Tensor | None) -> Callable[[nn.Module, tuple[Any, ...]], None]:
@@ -131,17 +150,25 @@ def quantiles_of(values: Tensor) -> Tensor:
     return ordered[at]
 
 
-def principal_axes(calibration: Calibration, kinds: Iterable[str]) -> dict[str, Tensor]:
-    """Principal axes (in, in) float32, as columns, of the inputs of the matrices of these kinds, by name.
+def principal_axes(calibration: Calibration, matrices: Iterable[str]) -> dict[str, Tensor]:
+    """Principal axes of the inputs of some kinds of matrices: those of X^T X, about zero.
 
-    Those of X^T X, about zero. Raises `UserError` on a calibration without products of one of the kinds.
+    Args:
+        calibration: with products.
+        matrices: kinds such as ["mlp.c_proj"].
+
+    Returns:
+        By matrix name, (in, in) float32, the axes as columns.
+
+    Raises:
+        UserError: the calibration has no products of one of the kinds.
     """
-    wanted = list(kinds)
+    wanted = list(matrices)
     chosen = {name: product for name, product in calibration.products.items() if kind(name) in wanted}
     if missing := set(wanted) - set(map(kind, chosen)):
         raise UserError(
             f"the calibration has no products of {', '.join(sorted(missing))}: "
-            "`calibrate(model, ids, hessians=True, kinds=...)` keeps them"
+            "`calibrate(model, ids, products=True, matrices=...)` keeps them"
         )
     return {
         name: torch.linalg.eigh(in_float64(product)).eigenvectors.float().to(product.device)

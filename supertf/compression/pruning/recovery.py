@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from supertf.compression.own_model import as_gpt
 from supertf.data import batches, check_vocabulary
 from supertf.errors import UserError
-from supertf.model import GPT, matrices, with_changes
+from supertf.model import GPT, LanguageModel, matrices, with_changes
 from supertf.training import learning_rate, make_optimizer, sliced_head
 
 WARMUP = 0.1  # of the steps, from a learning rate of 0
@@ -25,7 +26,13 @@ WARMUP = 0.1  # of the steps, from a learning rate of 0
 
 @dataclass
 class Recovery:
-    """The trained copy, in evaluation mode; the loss of every step, nats per token; seconds of training."""
+    """What `recover` gives.
+
+    Attributes:
+        model: the trained copy, in evaluation mode.
+        losses: of every step, in nats per token.
+        seconds: of training.
+    """
 
     model: GPT
     losses: list[float] = field(default_factory=list)
@@ -34,28 +41,38 @@ class Recovery:
 
 @torch.enable_grad()
 def recover(
-    model: GPT,
+    model: LanguageModel,
     ids: Sequence[int] | Tensor,
     steps: int = 100,
-    teacher: GPT | None = None,
+    *,
+    teacher: LanguageModel | None = None,
     length: int = 128,
     batch_size: int = 4,
     lr: float = 1e-4,
     seed: int = 0,
     progress: bool = True,
 ) -> Recovery:
-    """Train a copy of the model on a text of token ids (N,), cut into windows of `length` side by side.
+    """Train a copy of the model for a while; weights of its matrices that are exactly 0 stay 0.
 
-    It learns the text's next tokens, or with a teacher, such as the dense model, the teacher's probabilities
-    of them (distillation: KL divergence). AdamW without weight decay, linear warm-up over a tenth of the
-    steps, cosine decay to a tenth of `lr`, gradients clipped at norm 1; the same seed gives the same batches.
-    Weights of the layers' matrices that are exactly 0 stay 0, so a `prune` stays pruned.
+    AdamW without weight decay, linear warm-up over a tenth of the steps, cosine decay to a tenth of `lr`,
+    gradients clipped at norm 1; the same seed gives the same batches.
 
-    Raises `UserError` on a model that is not in float32 or float64, on a text of another vocabulary or
-    shorter than a batch, on numbers out of range, and when the loss stops being finite.
+    Args:
+        model: this package's `GPT` in float32 or float64; it is not changed.
+        ids: the text, (N,) int, cut into windows side by side.
+        steps: batches to train on.
+        teacher: such as the dense model: learn its next-token probabilities (distillation: KL divergence), in
+            place of the text's next tokens.
+        length: tokens of a window.
+        batch_size: windows of a batch.
+        lr: the highest learning rate.
+        seed: of the batches and of dropout.
+
+    Raises:
+        UserError: a model of another class or dtype, a text of another vocabulary or shorter than a batch,
+            numbers out of range, and a loss that stops being finite.
     """
-    if not isinstance(model, GPT):
-        raise UserError(f"recover trains this package's GPT, not {type(model).__name__}: use `load_model`")
+    model = as_gpt(model, "recover trains")
     for name, value in (("steps", steps), ("length", length), ("batch_size", batch_size)):
         if value < 1:
             raise UserError(f"{name} is {value}, expected at least 1")
@@ -97,7 +114,8 @@ def recover(
                 raise UserError(f"the loss of step {step} is {loss.item()}: try a smaller lr than {lr}")
             loss.backward()
             for weight, removed in zeros:  # no gradient and no weight decay: AdamW leaves them at 0
-                weight.grad.masked_fill_(removed, 0.0)
+                if weight.grad is not None:  # else the user has frozen it
+                    weight.grad.masked_fill_(removed, 0.0)
             torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -108,7 +126,7 @@ def recover(
     return result
 
 
-def divergence(student: GPT, teacher: GPT, inputs: Tensor) -> Tensor:
+def divergence(student: GPT, teacher: LanguageModel, inputs: Tensor) -> Tensor:
     """KL divergence from the teacher's next-token probabilities to the student's, a mean over the tokens in
     nats. inputs: (B, T) int64."""
     with torch.no_grad():

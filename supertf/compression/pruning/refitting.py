@@ -20,40 +20,51 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from supertf.compression.calibration import check_finite, windows_of
+from supertf.compression.own_model import as_gpt
 from supertf.compression.pruning.dynamic import DynamicPruning, dynamically_pruned
 from supertf.device import in_float64
 from supertf.errors import UserError
-from supertf.model import GPT, Block, Layout, with_changes
+from supertf.model import GPT, Block, LanguageModel, Layout, with_changes
 
 BATCH = 8  # windows
 
 
 @torch.no_grad()
 def refit(
-    model: GPT,
+    model: LanguageModel,
     ids: Sequence[int] | Tensor,
     plan: DynamicPruning | None = None,
-    teacher: GPT | None = None,
+    *,
+    teacher: LanguageModel | None = None,
     length: int = 512,
-    kinds: Iterable[str] = ("mlp.c_proj",),
+    matrices: Iterable[str] = ("mlp.c_proj",),
     prior: float = 1000.0,
     progress: bool = True,
 ) -> GPT:
-    """A copy of the model with other weights in its projections of these kinds, and only there.
-
-    ids: calibration text (N,), in windows of `length`; a projection has as many unknowns for each output as
-    it has inputs, so take many times that: 65,536 tokens for SmolLM2-135M, which take 11 kB of memory each.
-    plan: what is dropped, here and later when the copy is used. teacher: the whole model, for one whose
-    channels or heads were cut out (`structured.smaller`); None is the model itself. kinds: of attn.c_proj and
-    mlp.c_proj. prior: how many tokens' worth the present weights count.
+    """A copy of the model with other weights in its projections into the stream, and only there.
 
     Minimizes, over W, the sum over tokens of |h - s - b - W x|^2 / |h|^2 + prior * m |W - W_0|^2: h is the
     teacher's stream behind this half of a block, s the copy's before the projection, x its inputs after the
     plan, b its bias, m the mean over tokens and inputs of x_j^2 / |h|^2. Errors count by what the next
-    RMSNorm makes of them. Raises `UserError` on other models, a teacher of other sizes, weights that were set
-    to zero one by one (they would not stay zero), kinds or a prior out of range, and as `calibrate` does.
+    RMSNorm makes of them.
+
+    Args:
+        model: this package's `GPT`; it is not changed.
+        ids: calibration text, (N,) int. A projection has as many unknowns for each output as it has inputs,
+            so take many times that: 65,536 tokens for SmolLM2-135M, which take 11 kB of memory each.
+        plan: what is dropped, here and later when the copy is used.
+        teacher: the whole model, for one whose channels or heads were cut out (`smaller`); None is the model
+            itself.
+        length: tokens of a window; windows lie side by side.
+        matrices: kinds, of attn.c_proj and mlp.c_proj.
+        prior: how many tokens' worth the present weights count.
+
+    Raises:
+        UserError: other models, a teacher of other sizes, weights that were set to zero one by one (they
+            would not stay zero), matrices or a prior out of range, and otherwise as `calibrate` does.
     """
-    teacher, kinds = model if teacher is None else teacher, list(kinds)
+    model, kinds = as_gpt(model, "refit is for"), list(matrices)
+    teacher = model if teacher is None else as_gpt(teacher, "refit is for")
     check_refit(model, teacher, kinds, prior)
     windows = windows_of(model, ids, length)[:, 0].to(model.device).split(BATCH)  # each (B, T)
     copy = with_changes(model).eval()
@@ -65,7 +76,8 @@ def refit(
         layers = tqdm(pairs, "refitting", len(copy.h), leave=False, disable=not progress)
         for layer, (taught, block) in enumerate(layers):
             for kind, half in HALVES.items():
-                projection, inputs = block.get_submodule(kind), []
+                projection = block.get_submodule(kind)
+                inputs: list[Tensor] = []
                 with projection.register_forward_pre_hook(keeper(inputs)):  # behind the plan's own hook
                     for i, where in enumerate(places):
                         wanted[i] = wanted[i] + half(taught, wanted[i], where)
@@ -125,9 +137,6 @@ def fitted(
 
 def check_refit(model: GPT, teacher: GPT, kinds: list[str], prior: float) -> None:
     """`UserError` unless the model can be refitted to the teacher."""
-    for one in (model, teacher):
-        if not isinstance(one, GPT):
-            raise UserError(f"refit is for this package's GPT, not {type(one).__name__}: use `load_model`")
     sizes = [(len(one.h), one.config.n_embd, one.config.vocab_size) for one in (model, teacher)]
     if sizes[0] != sizes[1]:
         raise UserError(
@@ -135,12 +144,12 @@ def check_refit(model: GPT, teacher: GPT, kinds: list[str], prior: float) -> Non
             "the model that was pruned"
         )
     if not kinds or not set(kinds) <= set(HALVES):
-        raise UserError(f"refit kinds {kinds}; choose one or both of {', '.join(HALVES)}")
+        raise UserError(f"refit matrices {kinds}; choose one or both of {', '.join(HALVES)}")
     if not 0 < prior < math.inf:
         raise UserError(f"prior is {prior}, expected a positive number of tokens such as 1000")
     for layer, (block, taught) in enumerate(zip(model.h, teacher.h, strict=True)):
         for kind in kinds:
-            weight, whole = (one.get_submodule(kind).weight for one in (block, taught))
+            weight, whole = (one.get_parameter(f"{kind}.weight") for one in (block, taught))
             if weight.shape == whole.shape and ((weight == 0) & (whole != 0)).any():
                 raise UserError(
                     f"h.{layer}.{kind} has weights that were set to zero, and fitted anew they would not "

@@ -28,13 +28,24 @@ def kind_costs(
     sizes: InputSizes,
     ids: Sequence[int] | Tensor,
     shares: Iterable[float],
+    *,
     length: int = 512,
     progress: bool = True,
 ) -> Costs:
-    """How much the loss on a text of token ids (N,) rises where one kind of matrix alone is pruned by
-    thresholds ("inputs"), for every kind that was measured in `sizes` and every share; at 0 it is 0.
+    """How much the loss on a text rises where one kind of matrix alone is pruned by thresholds ("inputs").
 
-    Raises `UserError` as `plan_dynamic` and `perplexity` do.
+    Args:
+        model: is not changed.
+        sizes: its `input_sizes`; every kind that was measured is tried.
+        ids: the text, (N,) int.
+        shares: of the inputs that go, each tried with each kind.
+        length: tokens of a window.
+
+    Returns:
+        By kind and share, in nats per token; 0 for the share 0.
+
+    Raises:
+        UserError: as `plan_dynamic` and `perplexity` do.
     """
     shares = list(shares)
     kinds = dict.fromkeys(map(kind, sizes.widths))
@@ -50,9 +61,18 @@ def kind_costs(
 def most_spared(
     model: LanguageModel, costs: Mapping[str, Mapping[float, float]], budget: float
 ) -> dict[str, float]:
-    """The share for each kind, of those measured, that spare the most weights while costs add up to at most
-    `budget` nats per token; a cost below 0 counts as 0, since what a short text seems to gain is chance.
-    `UserError` on a budget below 0 or without end.
+    """The share for each kind that spares the most weights while costs add up to at most the budget.
+
+    Args:
+        model: to count weights of.
+        costs: of `kind_costs`; one below 0 counts as 0, since what a short text seems to gain is chance.
+        budget: nats per token.
+
+    Returns:
+        By kind, one of its shares: what `plan_dynamic` takes as sparsity.
+
+    Raises:
+        UserError: the budget is below 0 or not finite.
     """
     if not 0 <= budget < math.inf:
         raise UserError(f"the budget is {budget}, expected nats per token such as 0.04")

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from supertf.compression.calibration import Calibration, check_calibration
-from supertf.compression.fate import Fate
+from supertf.compression.calibration import Calibration, needed_calibration
+from supertf.compression.fate import Fate, untouched
 from supertf.compression.methods import METHODS, of_family
 from supertf.compression.pruning import scores
 from supertf.compression.pruning.groups import (
@@ -23,21 +23,26 @@ from supertf.compression.pruning.groups import (
     lowest,
     lowest_of,
     parse_pattern,
-    rank,
+    turn_of,
 )
 from supertf.compression.pruning.sparsegpt import BLOCK, sparsegpt
 from supertf.compression.replaced_weights import Replacement, check_matrices
 from supertf.errors import UserError
-from supertf.model import Coordinate, LanguageModel, kind, marks, matrices, output_projections, places
+from supertf.model import Coordinate, LanguageModel, kind, marks
+from supertf.model import matrices as find_matrices
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """A plan: which weights of which matrices become zero, and what the others become.
+    """A plan: which weights become zero, and what the others become. `pruned` and `prune` apply it.
 
-    settings: what was asked for. removed: by matrix name, (out, in) bool, True where removed. changed:
-    by matrix name, the new values of the whole matrix, from methods that also change the weights they keep.
-    fates: of the weights that were watched. To undo it, leave the context of `pruned`.
+    Attributes:
+        method: its name, or "channels" or "heads".
+        settings: what was asked for.
+        removed: by matrix name, (out, in) bool, True where removed.
+        changed: by matrix name, new values of the whole matrix (out, in), of methods that also change the
+            weights they keep.
+        fates: of the weights that were watched.
     """
 
     method: str
@@ -79,69 +84,73 @@ def plan_static(
     method: str,
     sparsity: float | None = None,
     calibration: Calibration | None = None,
+    *,
     protect: Iterable[Coordinate] = (),
     watch: Iterable[Coordinate] = (),
     scope: str | None = None,
     pattern: str | None = None,
     seed: int = 0,
-    kinds: Iterable[str] | None = None,
+    matrices: Iterable[str] | None = None,
     progress: bool = True,
 ) -> Pruning:
-    """Choose the weights that `method` removes; the model is not touched.
+    """Choose the weights that a static method removes; the model is not touched.
 
-    sparsity: the share that goes of every group of weights that are compared, to the nearest whole number,
-    halves upwards; of equal scores the first go. scope: the group, a "matrix", a "row" or all of them
-    ("global"), see `methods.METHODS` for each method's own; SparseGPT's is a block of 128 columns. pattern:
-    in place of sparsity and scope, "n:m" keeps n of every m consecutive inputs of a row. protect: (layer,
-    out, in) of the MLPs' output projections: weights that keep their values; the next of their groups go in
-    their place.
-    watch: weights whose `Fate` is wanted. kinds: which matrices, see `matrices`. calibration: of the same
-    model; wanda and sparsegpt need one. seed: for random.
+    Args:
+        model: any causal language model that `load` reads.
+        method: "random", "magnitude", "wanda" or "sparsegpt".
+        sparsity: the share that goes of every group of weights that are compared, to the nearest whole
+            number, halves upwards; of equal scores the first go.
+        calibration: of the same model; wanda and sparsegpt need one, sparsegpt with products.
+        protect: (layer, out, in) of the MLPs' output projections: weights that keep their values; the next of
+            their groups go in their place.
+        watch: weights whose `Fate` is wanted.
+        scope: the group, a "matrix", a "row" or all of them ("global"); None is the method's own, see
+            `METHODS`. SparseGPT's is a block of 128 columns.
+        pattern: in place of sparsity and scope, "n:m" keeps n of every m consecutive inputs of a row.
+        seed: of "random".
+        matrices: kinds such as ["mlp.c_proj"]; None is all but the head.
 
-    Raises `UserError` on an unknown method, scope or kind, a sparsity outside 0 to 1, a pattern that does not
-    divide a matrix, a coordinate outside the model, a calibration that is missing or of other matrices, and
-    weights that are not finite, not in memory or shared with another part of the model.
+    Raises:
+        UserError: an unknown method, scope or kind, a sparsity outside 0 to 1, a pattern that does not divide
+            a matrix, a coordinate outside the model, a calibration that is missing or of other matrices, and
+            weights that are not finite, not in memory or shared with another part of the model.
     """
-    found = matrices(model, kinds)
+    found = find_matrices(model, matrices)
     scope, sparsity, m = resolve_scope(method, sparsity, scope, pattern)
     check_matrices(model, found, m)
     needs = METHODS[method].needs
-    if needs:
-        check_calibration(method, needs, found, calibration)
+    known = needed_calibration(method, needs, found, calibration) if needs else None
+    products = known.products if known else {}
     protect, watch = list(protect), list(watch)
-    protected, watched = marks(model, protect), places(model, watch)
+    protected, watched = marks(model, protect), untouched(model, watch, protect)
 
     removed: dict[str, Tensor] = {}
     changed: dict[str, Tensor] = {}
     scored: dict[str, Tensor] = {}
-    wanted = found if scope == "global" else {name for name, _, _ in watched}
+    wanted = found if scope == "global" else {name for _, name in watched}
     generator = torch.Generator().manual_seed(seed)
     for name, matrix in tqdm(found.items(), desc=f"planning {method}", disable=not progress, leave=False):
         weight, held = matrix.weight.detach(), protected.get(name)
         if method == "sparsegpt":
-            result = sparsegpt(weight, calibration.products[name], sparsity, m, held)
+            result = sparsegpt(weight, products[name], sparsity, m, held)
             score, removed[name], changed[name] = result.scores, result.removed, result.weight
         else:
-            score = getattr(scores, method)(weight, calibration.norms(name) if needs else None, generator)
+            score = getattr(scores, method)(weight, known.norms(name) if known else None, generator)
             if scope != "global":
-                removed[name] = lowest_of(score, m or group_size(scope, weight), sparsity, held)
+                removed[name] = lowest_of(score, group_size(scope, m, weight), sparsity, held)
         if name in wanted:
             scored[name] = score
     if scope == "global":
         removed = lowest_of_all(scored, sparsity, protected)
     fates = []
-    projections = output_projections(model)
-    for coordinate, (name, out, into) in zip(watch, watched, strict=True):
-        weight = projections[coordinate[0]].weight.detach()
-        before = weight[out, into].item()
+    for fate, name in watched:
         if name in found:
+            _, out, into = fate.coordinate
             group, index = group_of(scored, name, out, into, scope, m)
-            gone, going = bool(removed[name][out, into]), how_many(sparsity, len(group))
-            after = 0.0 if gone else changed.get(name, weight)[out, into].item()
-            turn = (rank(group, index), len(group), going)
-            fates.append(Fate(coordinate, before, after, gone, coordinate in protect, None, *turn))
-        else:
-            fates.append(Fate(coordinate, before, before, protected=coordinate in protect))
+            kept = changed[name][out, into].item() if name in changed else fate.before
+            going, gone = how_many(sparsity, len(group)), bool(removed[name][out, into])
+            fate = turn_of(fate, group, index, going, gone, kept)
+        fates.append(fate)
     settings = {
         "sparsity": sparsity,
         "scope": scope,
@@ -149,7 +158,7 @@ def plan_static(
         "seed": seed if method == "random" else None,
         "matrices": list(dict.fromkeys(map(kind, found))),
         "protect": protect,
-        "calibration_tokens": calibration.tokens if needs else None,
+        "calibration_tokens": known.tokens if known else None,
     }
     return Pruning(method, settings, removed, changed, tuple(fates))
 
@@ -157,15 +166,25 @@ def plan_static(
 def resolve_scope(
     method: str, sparsity: float | None, scope: str | None, pattern: str | None
 ) -> tuple[str | None, float, int | None]:
-    """Scope, sparsity and the m of an N:M pattern, with the method's own scope filled in, or `UserError`."""
+    """Fill in what a static method leaves to be chosen.
+
+    Args:
+        method, sparsity, scope, pattern: as `plan_static` takes them.
+
+    Returns:
+        The scope, the sparsity, and m of an n:m pattern: either the first or the last is None.
+
+    Raises:
+        UserError: they do not go together, or are out of range.
+    """
     if method not in of_family("static"):
         raise UserError(f"unknown pruning method {method!r}; choose from {', '.join(of_family('static'))}")
     scopes = METHODS[method].scopes
     if scope is not None and scope not in scopes:
         raise UserError(f"scope {scope!r}; {method} compares weights by {' or '.join(scopes)}")
-    if pattern is None and sparsity is None:
-        raise UserError("give a sparsity, such as 0.5, or a pattern, such as 2:4")
     if pattern is None:
+        if sparsity is None:
+            raise UserError("give a sparsity, such as 0.5, or a pattern, such as 2:4")
         check_sparsity(sparsity)
         return scope or scopes[0], sparsity, None
     kept, m = parse_pattern(pattern)
@@ -176,9 +195,9 @@ def resolve_scope(
     return None, 1 - kept / m, m
 
 
-def group_size(scope: str, weight: Tensor) -> int:
-    """Weights that are compared with one another, within a matrix."""
-    return weight.shape[1] if scope == "row" else weight.numel()
+def group_size(scope: str | None, m: int | None, weight: Tensor) -> int:
+    """Weights that are compared with one another, within a matrix: m of an N:M pattern, a row, or all."""
+    return m or (weight.shape[1] if scope == "row" else weight.numel())
 
 
 def lowest_of_all(
@@ -209,5 +228,5 @@ def group_of(
     if scope == "columns":
         block = score.split(BLOCK, dim=1)[into // BLOCK]
         return block.flatten(), out * block.shape[1] + into % BLOCK
-    size = m or group_size(scope, score)
+    size = group_size(scope, m, score)
     return score.flatten().split(size)[index // size], index % size

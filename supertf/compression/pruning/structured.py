@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from supertf.compression.calibration import Calibration, check_calibration
-from supertf.compression.fate import Fate
-from supertf.compression.pruning.groups import check_sparsity, how_many, lowest, rank
+from supertf.compression.calibration import Calibration, needed_calibration
+from supertf.compression.fate import untouched
+from supertf.compression.own_model import as_gpt
+from supertf.compression.pruning.groups import check_sparsity, how_many, lowest, turn_of
 from supertf.compression.pruning.static import Pruning
 from supertf.compression.replaced_weights import check_matrices, replaced_copy
 from supertf.errors import UserError
@@ -43,10 +44,11 @@ SCORES = ("activation", "magnitude", "random")
 
 @torch.no_grad()
 def plan_structured(
-    model: GPT,
+    model: LanguageModel,
     what: str,
     sparsity: float,
     calibration: Calibration | None = None,
+    *,
     protect: Iterable[Coordinate] = (),
     watch: Iterable[Coordinate] = (),
     score: str = "activation",
@@ -56,18 +58,25 @@ def plan_structured(
 ) -> Pruning:
     """Choose channels or heads to remove, as many in every layer; the model is not touched.
 
-    what: "channels" of the MLPs, each a row of c_fc (SwiGLU: of gate and of up) and a column of c_proj; or
-    "heads": query heads, as many of every key and value head, which stay; where every query head has its
-    own, that goes with it. sparsity: the share of them that goes, to the nearest whole number, halves
-    upwards. multiple: round what stays to the nearest multiple of this (or all), as kernels like it. protect:
-    (layer, out, in) of the MLPs' output projections, whose channels `in` stay; others go in their place.
-    watch: weights of them whose `Fate` is wanted, in terms of their channel. calibration: of the same model,
-    for score "activation". seed: for "random".
+    Args:
+        model: this package's `GPT`.
+        what: "channels" of the MLPs, each a row of c_fc (SwiGLU: of gate and of up) and a column of c_proj;
+            or "heads": query heads, as many of every key and value head, which stay; where every query head
+            has its own, that goes with it.
+        sparsity: the share of them that goes, to the nearest whole number, halves upwards.
+        calibration: of the same model, for score "activation".
+        protect: (layer, out, in) of the MLPs' output projections, whose channels `in` stay; others go in
+            their place.
+        watch: weights of them whose `Fate` is wanted, in terms of their channel.
+        score: "activation", "magnitude" or "random"; the lowest go (formulas at the head of this file).
+        multiple: what stays is rounded to the nearest multiple of this (or all stays), as kernels like it.
+        seed: of "random".
 
-    Raises `UserError` on a model that is not a `GPT`, unknown units and scores, a sparsity outside 0 to 1, a
-    multiple that is too large, more protected channels than may stay, and on what `plan` refuses.
+    Raises:
+        UserError: a model of another class, unknown units and scores, a sparsity outside 0 to 1, a multiple
+            that is too large, more protected channels than may stay, and otherwise as `plan_static` does.
     """
-    check_class(model)
+    model = structured_model(model)
     if what not in UNITS:
         raise UserError(f"structured pruning of {what!r}; choose from {', '.join(UNITS)}")
     if score not in SCORES:
@@ -77,11 +86,11 @@ def plan_structured(
     going = size - rounded(size - how_many(sparsity, size), multiple, size)
     found = matrices(model, UNITS[what])
     check_matrices(model, found, None)
-    if score == "activation":
-        outputs = {name: matrix for name, matrix in found.items() if name.endswith(UNITS[what][1])}
-        check_calibration(score, "squares", outputs, calibration)
+    outputs = {name: matrix for name, matrix in found.items() if name.endswith(UNITS[what][1])}
+    known = needed_calibration(score, "squares", outputs, calibration) if score == "activation" else None
     protect, watch = list(protect), list(watch)
-    places(model, [*protect, *watch])  # all inside the model
+    places(model, protect)  # all inside the model
+    watched = untouched(model, watch, protect)
     kept_units = protected_units(model.config, protect, size - going) if what == "channels" else {}
 
     owned = owners(model.config, what)
@@ -90,18 +99,16 @@ def plan_structured(
     scores: list[Tensor] = []  # of each layer, (groups, size)
     for layer in tqdm(range(model.config.n_layer), f"planning {what}", disable=not progress, leave=False):
         pair = {kind: found[f"h.{layer}.{kind}"] for kind in UNITS[what]}
-        scores.append(score_of(score, pair, owned, calibration, generator).view(groups, size))
+        scores.append(score_of(score, pair, owned, known, generator).view(groups, size))
         gone = lowest(scores[-1], going, kept_units.get(layer)).flatten()
         removed |= {matrix.name: mask_of(matrix, owned, kind, gone) for kind, matrix in pair.items()}
     fates = []
-    for layer, out, into in watch:
-        one, value = (layer, out, into), model.h[layer].mlp.c_proj.weight[out, into].item()
-        if what == "channels":
-            lost = bool(removed[f"h.{layer}.mlp.c_proj"][out, into])
-            turn = (rank(scores[layer][0], into), size, going)
-            fates.append(Fate(one, value, 0.0 if lost else value, lost, one in protect, None, *turn))
-        else:
-            fates.append(Fate(one, value, value, protected=one in protect))
+    for fate, name in watched:
+        if name in removed:
+            layer, out, into = fate.coordinate
+            lost = bool(removed[name][out, into])
+            fate = turn_of(fate, scores[layer][0], into, going, lost, fate.before)
+        fates.append(fate)
     settings = {
         "sparsity": sparsity,
         "score": score,
@@ -110,30 +117,32 @@ def plan_structured(
         "of": groups * size,
         "seed": seed if score == "random" else None,
         "protect": protect,
-        "calibration_tokens": calibration.tokens if score == "activation" else None,
+        "calibration_tokens": known.tokens if known else None,
     }
     return Pruning(what, settings, removed, fates=tuple(fates))
 
 
-def check_class(model: torch.nn.Module) -> None:
-    """`UserError` on models of others, whose matrices we cannot make smaller."""
-    if not isinstance(model, GPT):
-        raise UserError(
-            f"channels and heads are removed from this package's GPT, not {type(model).__name__}: "
-            "`load_model` makes one of GPT-2 and Llama checkpoints"
-        )
+def structured_model(model: LanguageModel) -> GPT:
+    """The model, or `UserError` if its matrices cannot be made smaller."""
+    return as_gpt(model, "channels and heads are removed from")
 
 
-def smaller(model: GPT, pruning: Pruning) -> GPT:
+def smaller(model: LanguageModel, pruning: Pruning) -> GPT:
     """A copy of the model that lacks the removed channels or heads: what `pruned` computes, up to rounding.
 
-    It is a `GPT` like others, whose config says n_inner, or n_head with n_head_dim: it is saved, loaded,
-    trained and pruned again like them. Raises `UserError` on a plan that does not remove whole channels or
-    heads, as many in every layer (and of every key and value head), or removes all of them, and as
-    `prune` does.
+    Args:
+        model: this package's `GPT`; it is not changed.
+        pruning: a plan of `plan_structured` for it.
+
+    Returns:
+        A `GPT` like others, whose config says n_inner, or n_head with n_head_dim: it is saved, loaded,
+        trained and pruned again like them.
+
+    Raises:
+        UserError: a plan that does not remove whole channels or heads, as many in every layer (and of every
+            key and value head), or removes all of them, and otherwise as `prune` does.
     """
-    what = next((what for what in UNITS if set(pruning.removed) == names(model, what)), None)
-    if what is None:
+    if not isinstance(model, GPT) or (what := units_of(model, pruning)) is None:
         raise UserError(
             f"the plan, of {pruning.method}, is not for both matrices of every MLP or every attention of "
             "this model: give one that `plan_structured` made for it"
@@ -162,13 +171,20 @@ def smaller(model: GPT, pruning: Pruning) -> GPT:
     left = groups * (size - counts.pop())
     if left == 0:
         raise UserError(f"the plan removes all {what}: a smaller model needs some, choose a lower sparsity")
-    config = dataclasses.replace(model.config, **changes_of(model.config, what, left))
+    config = smaller_config(model.config, what, left)
     return build(config, state).train(model.training)
 
 
 def in_smaller(pruning: Pruning, weight: Coordinate) -> Coordinate | None:
-    """Where a weight (layer, out, in) of an MLP's output projection is in the `smaller` model; None if it is
-    gone with its channel."""
+    """Where a weight is in the `smaller` model.
+
+    Args:
+        pruning: the plan that the model was made with.
+        weight: (layer, out, in) of an MLP's output projection in the whole model.
+
+    Returns:
+        Its coordinate there; None if it is gone with its channel.
+    """
     layer, out, into = weight
     if pruning.method == "heads":
         return weight
@@ -208,12 +224,12 @@ def owners(config: GPTConfig, what: str) -> dict[str, tuple[int, Tensor]]:
     }
 
 
-def changes_of(config: GPTConfig, what: str, left: int) -> dict[str, int | None]:
-    """How the config of the smaller model differs, `left` of each layer's channels or heads being kept."""
+def smaller_config(config: GPTConfig, what: str, left: int) -> GPTConfig:
+    """The config of the smaller model, `left` of each layer's channels or heads being kept."""
     if what == "channels":
-        return {"n_inner": left}
+        return dataclasses.replace(config, n_inner=left)
     kv_heads = None if config.kv_heads == config.n_head else config.kv_heads
-    return {"n_head": left, "n_kv_head": kv_heads, "n_head_dim": config.head_dim}
+    return dataclasses.replace(config, n_head=left, n_kv_head=kv_heads, n_head_dim=config.head_dim)
 
 
 def score_of(
@@ -223,14 +239,15 @@ def score_of(
     calibration: Calibration | None,
     generator: torch.Generator,
 ) -> Tensor:
-    """The scores of a layer's channels or heads, (units,) float32: the lowest go."""
+    """The scores of a layer's channels or heads, (units,) float32, by activation with a calibration: the
+    lowest go."""
     (first, into), (second, out) = pair.items()  # the matrices into and out of them
     _, rows = owned[f"{first}.weight"]
     _, columns = owned[f"{second}.weight"]
     if score == "random":
         return torch.rand(len(columns), generator=generator)
     squares = out.weight.float().square().sum(0).cpu()  # of each column, (in,)
-    if score == "activation":
+    if calibration is not None:
         squares = squares.double() * calibration.squares[out.name].cpu()
         return squares[columns].sum(1).sqrt().float()
     return (squares[columns].sum(1) + into.weight.float().square().sum(1).cpu()[rows].sum(1)).sqrt()
@@ -286,8 +303,10 @@ def rounded(kept: int, multiple: int, size: int) -> int:
     return min(size, multiple * int(kept / multiple + 0.5))
 
 
-def names(model: LanguageModel, what: str) -> set[str]:
-    """The matrices that a plan of these units is about; none in a model of another class."""
-    if not isinstance(model, GPT):
-        return set()
-    return {f"h.{layer}.{kind}" for layer in range(model.config.n_layer) for kind in UNITS[what]}
+def units_of(model: GPT, pruning: Pruning) -> str | None:
+    """What a plan removes, as a name in UNITS, if its matrices are all those of channels or of heads."""
+    layers = range(model.config.n_layer)
+    for what, kinds in UNITS.items():
+        if set(pruning.removed) == {f"h.{layer}.{kind}" for layer in layers for kind in kinds}:
+            return what
+    return None

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from supertf.errors import UserError
-from supertf.model import ROUNDING, Coordinate, Hook, LanguageModel, changed, changes, kind, matrices, places
+from supertf.model import ROUNDING, Coordinate, Hook, LanguageModel, changed, changes, kind, places
+from supertf.model import matrices as find_matrices
 
 STREAM = re.compile(  # kinds of matrices that read the residual stream, through a norm
     r"(?:.*\.)?(?:c_attn|q_proj|k_proj|v_proj|qkv_proj|query_key_value|Wqkv"
@@ -32,18 +33,26 @@ def quantized_activations(
     model: LanguageModel,
     bits: int = 8,
     restore: Mapping[str, Sequence[int]] | None = None,
-    kinds: Iterable[str] | None = None,
+    *,
+    matrices: Iterable[str] | None = None,
 ) -> Iterator[None]:
     """Run the model with the inputs of its matrices quantized per token while the context lasts.
 
-    restore: input channels by matrix name that keep full precision and do not stretch their tokens' levels,
-    see `super_activations`. kinds: which matrices, see `matrices`. The weights are not touched. It is for
-    inference: rounding has no gradient. Raises `UserError` on bits out of range, on a channel outside the
-    matrices that are quantized, and on activations that are quantized already.
+    The weights are not touched. It is for inference: rounding has no gradient.
+
+    Args:
+        bits: 2 to 16.
+        restore: by matrix name, input channels that keep full precision and do not stretch their tokens'
+            levels, see `super_activations`.
+        matrices: kinds such as ["mlp.c_proj"]; None is all but the head.
+
+    Raises:
+        UserError: bits out of range, a channel outside the matrices that are quantized, and activations that
+            are quantized already.
     """
     if not 2 <= bits <= 16:
         raise UserError(f"activations in {bits} bits; choose 2 to 16")
-    found = matrices(model, kinds)
+    found = find_matrices(model, matrices)
     spared = {name: list(channels) for name, channels in (restore or {}).items()}
     for name, channels in spared.items():
         if name not in found:
@@ -72,11 +81,16 @@ def rounder(bits: int, restore: list[int]) -> Callable[[nn.Module, tuple[Any, ..
 
 
 def quantize_tokens(x: Tensor, bits: int = 8, restore: Sequence[int] = ()) -> Tensor:
-    """x (..., C) rounded per token and read back, in its own dtype: off by at most half a step, which is the
-    token's largest magnitude over 2^(bits-1) - 1.
+    """Round each token to few levels, and read it back.
 
-    restore: channels that are replaced by the token's median first, and come back as they were. It happens
-    in every token, not only where the channel spikes: which token that is, none can tell from itself.
+    Args:
+        x: (..., C).
+        bits: give 2^(bits-1) - 1 levels up and down, to the token's largest magnitude.
+        restore: channels that are replaced by the token's median first, and come back as they were, in every
+            token: which one spikes, none can tell from itself.
+
+    Returns:
+        Like x; off by at most half a step, which is the largest magnitude over 2^(bits-1) - 1.
     """
     wide = x if x.dtype == torch.float64 else x.float()
     restore = list(restore)
@@ -94,14 +108,22 @@ def quantize_tokens(x: Tensor, bits: int = 8, restore: Sequence[int] = ()) -> Te
 def super_activations(
     model: LanguageModel, coordinates: Iterable[Coordinate], where: str = "both"
 ) -> dict[str, list[int]]:
-    """Where super weights (layer, out, in) make inputs of matrices spike: channels by matrix name.
+    """Where super weights make inputs of matrices spike.
 
-    where: "input" is channel `in` of the layer's down projection, the spike that the weight multiplies.
-    "stream" is what it makes of it, on its way through the residual stream: channel `out` of every matrix
-    that reads the stream in later layers, where it arrives scaled by their norms. "both" is both. What the
-    paper calls the super activation is made by the weight and travels ("stream"); which inputs of matrices
-    it spares is not published, so this is our reading. The coordinates are `Spike.coordinate` of
-    `superweights.find_spikes`, or the user's. Raises `UserError` on one outside the model.
+    What the paper calls the super activation is made by the weight and travels ("stream"); which inputs of
+    matrices it spares is not published, so this is our reading.
+
+    Args:
+        coordinates: the weights, (layer, out, in): `Spike.coordinate` of `find_spikes`, or the user's.
+        where: "input" is channel `in` of the layer's down projection, the spike that the weight multiplies.
+            "stream" is what it makes of it, on its way through the residual stream: channel `out` of every
+            matrix that reads the stream in later layers, where it arrives scaled by their norms. Or "both".
+
+    Returns:
+        Input channels by matrix name, as `quantized_activations` restores them.
+
+    Raises:
+        UserError: a weight outside the model, or another `where`.
     """
     if where not in ("input", "stream", "both"):
         raise UserError(f"where is {where!r}; choose input, stream or both")
@@ -111,7 +133,7 @@ def super_activations(
         if where != "stream":
             found.setdefault(name, set()).add(into)
         if where != "input":
-            for reader, matrix in matrices(model).items():
+            for reader, matrix in find_matrices(model).items():
                 if matrix.layer > layer and STREAM.fullmatch(kind(reader)):
                     found.setdefault(reader, set()).add(out)
     return {name: sorted(channels) for name, channels in found.items()}

@@ -15,10 +15,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from supertf.compression.calibration import Calibration
-from supertf.compression.fate import Fate
+from supertf.compression.fate import Fate, untouched
 from supertf.compression.quantization.rounding import Scheme, block_count, check_block, round_to_nearest
 from supertf.compression.replaced_weights import Replacement, check_matrices
-from supertf.model import Coordinate, LanguageModel, kind, marks, output_projections, places
+from supertf.model import Coordinate, LanguageModel, kind, marks, places
 from supertf.model import matrices as find_matrices
 from supertf.superweights import coordinates
 
@@ -27,11 +27,14 @@ HELD = 16 + 32  # bits of a weight that is held out: its value, and where it is
 
 @dataclass(frozen=True)
 class Quantization:
-    """What quantizing makes of a model's matrices.
+    """What quantizing makes of a model's matrices. `quantized` and `quantize` apply it.
 
-    values: by matrix name, the weights read back, (out, in) in the model's dtype. errors: by matrix name, the
-    squared error over the sum of squares. held: the weights held out of these matrices. fates: of the weights
-    that were watched. To undo it, leave the context of `quantized`.
+    Attributes:
+        scheme: how weights were rounded.
+        values: by matrix name, the weights read back, (out, in) in the model's dtype.
+        errors: by matrix name, the squared error over the sum of squares.
+        held: the weights held out of these matrices.
+        fates: of the weights that were watched.
     """
 
     scheme: Scheme
@@ -65,6 +68,7 @@ class Quantization:
 def plan_quantization(
     model: LanguageModel,
     scheme: Scheme | str,
+    *,
     protect: Any = (),
     watch: Any = (),
     calibration: Calibration | None = None,
@@ -74,12 +78,13 @@ def plan_quantization(
     """Round the model's matrices to nearest; the model is not touched.
 
     Args:
+        model: any causal language model that `load` reads.
         scheme: such as "int4 block=64 clip=error".
         protect: single weights of the MLPs' output projections that are held out: they keep their values, and
             do not stretch their block's levels. `row_pool` and `greedy_set` give those of a row that do most.
         watch: weights whose `Fate` is wanted.
         calibration: of the same model; clip=output needs one.
-        matrices: kinds such as "mlp.c_proj"; None is all but embeddings and head.
+        matrices: kinds such as ["mlp.c_proj"]; None is all but the head.
 
     Raises:
         UserError: an unknown scheme or kind, blocks that do not divide a matrix, a weight outside the model,
@@ -92,40 +97,53 @@ def plan_quantization(
         check_block(name, matrix.weight.shape, scheme.block)
     check_matrices(model, found, None)
     protect, watch = coordinates(protect), coordinates(watch)
-    masks, watched = marks(model, protect), places(model, watch)
+    masks, names = marks(model, protect), [name for name, *_ in places(model, protect)]
+    held = tuple(one for one, name in zip(protect, names, strict=True) if name in found)
+    watched = untouched(model, watch, held)
     squares = calibration.squares if calibration else {}
     values: dict[str, Tensor] = {}
     errors: dict[str, float] = {}
     for name, matrix in tqdm(found.items(), desc=f"rounding to {scheme}", disable=not progress, leave=False):
         weight = matrix.weight.detach()
-        values[name] = round_to_nearest(weight, scheme, masks.get(name), squares.get(name), name)
+        values[name] = round_to_nearest(weight, scheme, masks.get(name), squares=squares.get(name), name=name)
         size = weight.float().square().sum().item()
         errors[name] = (values[name].float() - weight.float()).square().sum().item() / size if size else 0.0
-    held = tuple(
-        one for one, (name, *_) in zip(protect, places(model, protect), strict=True) if name in found
+    fates = tuple(
+        replace(fate, after=values[name][fate.coordinate[1:]].item()) if name in values else fate
+        for fate, name in watched
     )
-    projections = output_projections(model)
-    fates = []
-    for coordinate, (name, out, into) in zip(watch, watched, strict=True):
-        before = projections[coordinate[0]].weight[out, into].item()
-        after = values[name][out, into].item() if name in found else before
-        fates.append(Fate(coordinate, before, after, protected=coordinate in held))
-    return Quantization(scheme, values, errors, held, tuple(fates))
+    return Quantization(scheme, values, errors, held, fates)
 
 
 def holding_out(
     model: LanguageModel,
     bare: Quantization,
     protect: Any,
+    *,
     watch: Any = (),
     calibration: Calibration | None = None,
 ) -> Quantization:
-    """A quantization of the same model once more, with weights held out: only the kinds of matrices that they
-    are in are rounded again. Raises `UserError` as `plan_quantization` does.
+    """A quantization once more, with weights held out: only their kinds of matrices are rounded again.
+
+    Args:
+        model: the same.
+        bare: its quantization.
+        protect, watch, calibration: as `plan_quantization` takes them.
+
+    Raises:
+        UserError: as `plan_quantization` does.
     """
     protect = coordinates(protect)
     kinds = {kind(name) for name, *_ in places(model, protect)} & set(map(kind, bare.values))
     if not kinds:
         return bare
-    found = plan_quantization(model, bare.scheme, protect, watch, calibration, kinds, progress=False)
+    found = plan_quantization(
+        model,
+        bare.scheme,
+        protect=protect,
+        watch=watch,
+        calibration=calibration,
+        matrices=kinds,
+        progress=False,
+    )
     return replace(found, values=bare.values | found.values, errors=bare.errors | found.errors)

@@ -24,18 +24,21 @@ FACTORS = tuple(0.95**step for step in range(45))  # 1 to 0.1: times its largest
 class Scheme:
     """How weights are rounded.
 
-    bits: 2 to 8. block: the weights that share their levels. "tensor": the matrix; "channel": a row W[out,
-    :]; a number: so many consecutive weights, read row after row, which need not respect rows (what Yu et
-    al. 2024's code calls 128x128 is 16,384 of them); (rows, columns): tiles of the matrix.
+    Attributes:
+        bits: 2 to 8.
+        block: the weights that share their levels. "tensor": the matrix; "channel": a row W[out, :]; a
+            number: so many consecutive weights, read row after row, which need not respect rows (what Yu et
+            al. 2024's code calls 128x128 is 16,384 of them); (rows, columns): tiles of the matrix.
+        symmetric: whether zero is the middle level of 2^bits - 1, from -a to a; else 2^bits levels reach from
+            the smallest weight to the largest.
+        clip: the magnitude that levels reach at most, by block: "none"; "z4", the mean plus 4 standard
+            deviations of |w|, as in the paper; "p99.9", the magnitude that 99.9 % of the weights do not
+            exceed; "error", the one of FACTORS times the largest weight that leaves the least squared error;
+            "output", the same with each error weighed by its input channel's sum of squares on a calibration
+            text, so that it is the least error of the matrix's output (as if channels were uncorrelated).
 
-    symmetric: whether zero is the middle level of 2^bits - 1, from -a to a; else 2^bits levels reach from the
-    smallest weight to the largest. clip: the magnitude that levels reach at most, by block: "none"; "z4", the
-    mean plus 4 standard deviations of |w|, as in the paper; "p99.9", the magnitude that 99.9 % of the weights
-    do not exceed; "error", the one of FACTORS times the largest weight that leaves the least squared error;
-    "output", the same with each error weighed by its input channel's sum of squares on a calibration text,
-    so that it is the least error of the matrix's output (as if channels were uncorrelated).
-
-    Raises `UserError` on anything else.
+    Raises:
+        UserError: anything else.
     """
 
     bits: int = 4
@@ -57,9 +60,14 @@ class Scheme:
 
     @classmethod
     def parse(cls, text: str) -> "Scheme":
-        """Read a scheme as `str` writes it: "int4 block=64 clip=error symmetric".
+        """Read a scheme as `str` writes it.
 
-        All but the bits may be left out, and is then as in `Scheme`. Raises `UserError` on anything else.
+        Args:
+            text: such as "int4 block=64 clip=error symmetric"; all but the bits may be left out, and is then
+                as in `Scheme`.
+
+        Raises:
+            UserError: anything else.
         """
         form = r"int(\d+)(?: block=(\S+))?(?: clip=(\S+))?( symmetric)?"
         match = re.fullmatch(form, " ".join(text.split()))
@@ -100,15 +108,27 @@ def round_to_nearest(
     weight: Tensor,
     scheme: Scheme,
     held: Tensor | None = None,
+    *,
     squares: Tensor | None = None,
     name: str = "the matrix",
 ) -> Tensor:
-    """The weights (out, in), each replaced by the nearest of its block's levels; a new tensor, same dtype.
+    """Replace each weight by the nearest of its block's levels.
 
-    held: (out, in) bool, True where a weight keeps its value; it then counts neither for the levels' range
-    nor for the clip. squares: (in,), see `Calibration`, for clip=output. name: for messages. Levels are
-    computed in float32 (float64 for float64 weights): a narrower dtype rounds them once more. Raises
-    `UserError` when blocks do not divide the matrix, and on clip=output without squares of its inputs.
+    Levels are computed in float32 (float64 for float64 weights): a narrower dtype rounds them once more.
+
+    Args:
+        weight: (out, in).
+        scheme: how.
+        held: (out, in) bool, True where a weight keeps its value; it then counts neither for the levels'
+            range nor for the clip.
+        squares: (in,), of a `Calibration`, for clip=output.
+        name: the matrix's, for messages.
+
+    Returns:
+        A new tensor, (out, in), same dtype.
+
+    Raises:
+        UserError: blocks do not divide the matrix, or clip=output has no squares of its inputs.
     """
     check_block(name, weight.shape, scheme.block)
     clip, value = parse_clip(scheme.clip)
@@ -131,8 +151,8 @@ def round_to_nearest(
 
 def importance(weight: Tensor, squares: Tensor | None, name: str) -> Tensor:
     """What a squared error of each weight counts in the output, (out, in); `UserError` without squares."""
-    inputs = 0 if squares is None else len(squares)
-    if inputs != weight.shape[1]:
+    if squares is None or len(squares) != weight.shape[1]:
+        inputs = 0 if squares is None else len(squares)
         raise UserError(
             f"clip=output needs a calibration that has the {weight.shape[1]} inputs of {name}, got {inputs}: "
             "give `calibrate(model, ids)` of a short text, or choose clip=error"
@@ -185,7 +205,7 @@ def span(blocks: Tensor, free: Tensor | None) -> tuple[Tensor, Tensor]:
         return blocks.amin(1, keepdim=True), blocks.amax(1, keepdim=True)
     low = blocks.masked_fill(~free, torch.inf).amin(1, keepdim=True)
     high = blocks.masked_fill(~free, -torch.inf).amax(1, keepdim=True)
-    return tuple(end.masked_fill(~end.isfinite(), 0.0) for end in (low, high))
+    return low.masked_fill(~low.isfinite(), 0.0), high.masked_fill(~high.isfinite(), 0.0)
 
 
 def to_levels(blocks: Tensor, low: Tensor, high: Tensor, limit: Tensor, scheme: Scheme) -> Tensor:
@@ -205,7 +225,17 @@ def to_levels(blocks: Tensor, low: Tensor, high: Tensor, limit: Tensor, scheme: 
 
 
 def limits(blocks: Tensor, free: Tensor | None, clip: str, value: float) -> Tensor:
-    """The magnitude that each block's levels may reach, (n, 1), from the magnitudes of its free weights."""
+    """The magnitude that each block's levels may reach.
+
+    Args:
+        blocks: weights, (n, size).
+        free: like them, bool, False where a weight is held out; None where none is.
+        clip: "none", "z" or "p", see `Scheme`.
+        value: its number, such as 4 of "z4".
+
+    Returns:
+        (n, 1), infinite where nothing is clipped.
+    """
     if clip == "none":
         return blocks.new_full((len(blocks), 1), torch.inf)
     sizes = blocks.abs()

@@ -75,7 +75,7 @@ def rows_product(x: np.ndarray, kept: np.ndarray, rows: np.ndarray, y: np.ndarra
 
 def threads() -> int:
     """How many a product is shared out to: PyTorch's number, as far as Numba has them."""
-    return min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    return min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

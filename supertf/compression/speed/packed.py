@@ -20,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from supertf.compression.own_model import as_gpt
 from supertf.errors import UserError
-from supertf.model import GPT, replace_product
+from supertf.model import LanguageModel, replace_product
 
 GROUP = 32  # inputs of a row that share a scale and a zero point in 4 bits
 FEW = 8  # rows up to which the 8-bit kernel is no slower than a bfloat16 product with the unpacked codes
@@ -29,7 +30,12 @@ FEW = 8  # rows up to which the 8-bit kernel is no slower than a bfloat16 produc
 
 @dataclass(frozen=True)
 class Packed:
-    """A layer's product in bfloat16, rows (n, in) to (n, out), and the weights and scales that it reads."""
+    """A layer's product in bfloat16 with packed weights.
+
+    Attributes:
+        product: of rows (n, in), to (n, out).
+        tensors: the weights and scales that it reads.
+    """
 
     product: Callable[[Tensor], Tensor]
     tensors: tuple[Tensor, ...]
@@ -45,16 +51,23 @@ class Packed:
 
 
 @contextlib.contextmanager
-def packed_weights(model: GPT, packing: str) -> Iterator[None]:
-    """Run a bfloat16 `model` on the CPU with its linear layers packed while the context lasts.
+def packed_weights(model: LanguageModel, packing: str) -> Iterator[None]:
+    """Run a bfloat16 model on the CPU with its linear layers packed while the context lasts.
 
-    packing: "bfloat16", "int8" or "int4" (both lossy). The weights themselves are untouched and used again on
-    leaving, also after an exception; changes made to them inside the context have no effect until then.
-    Warns where this machine has no kernel for the packing. Raises `UserError` for other devices and dtypes,
-    for layers that do not fit the packing, and for those packed already or with another product in place.
+    The weights themselves are untouched and used again on leaving, also after an exception; changes made to
+    them inside the context have no effect until then. Warns where this machine has no kernel for the packing.
+
+    Args:
+        model: this package's `GPT`.
+        packing: "bfloat16", "int8" or "int4" (both lossy).
+
+    Raises:
+        UserError: other classes, devices and dtypes, layers that do not fit the packing, and layers that are
+            packed already or have another product in place.
     """
     if packing not in PACKINGS:
         raise UserError(f"unknown packing {packing!r}; choose from {', '.join(PACKINGS)}")
+    model = as_gpt(model, "packing is for")
     if model.device.type != "cpu" or model.wte.weight.dtype != torch.bfloat16:
         raise UserError(
             f"packed weights need a bfloat16 model on the CPU, this one is {model.wte.weight.dtype} on "
@@ -85,9 +98,13 @@ def pack(name: str, layer: nn.Linear, packing: str) -> Packed:
 
 @functools.cache
 def missing_kernel(packing: str) -> str | None:
-    """Why a packing's kernel cannot be used on this machine, in a line; None where it can.
+    """Ask a packing's kernel once whether it works here: a small product, compared with the plain one.
 
-    Asked of the kernel itself, once: a small product, compared with the plain one of the same weights.
+    Args:
+        packing: a name in `PACKINGS`.
+
+    Returns:
+        Why it cannot be used on this machine, in a line; None where it can.
     """
     kernel, plain = PACKINGS[packing]
     numbers = torch.Generator().manual_seed(0)

@@ -1,7 +1,7 @@
 """Dynamic pruning that leaves the work out: a token that is generated alone reads only the columns it needs.
 
 y = W x is the sum over j of x_j W[:, j]. The columns of W are laid out as rows, so that one that counts is
-read in one piece, and `skipping_kernels` adds up those that do.
+read in one piece, and `speed.kernels` adds up those that do.
 
 The products are those of `dynamically_pruned` up to the order of summation. So are texts, until an input lies
 so near its threshold that rounding decides whether it counts, which later layers and tokens do not smooth
@@ -26,34 +26,48 @@ from supertf.compression.speed.kernels import (
     threads,
 )
 from supertf.errors import UserError
-from supertf.model import GPT, linear_one_row, one_float32_row_on_cpu, replace_product
+from supertf.model import GPT, LanguageModel, linear_one_row, one_float32_row_on_cpu, replace_product
 
 NONZERO = torch.finfo(torch.float32).tiny  # a threshold that only zeros are below
 
 
 @contextlib.contextmanager
-def skipping(model: GPT, pruning: DynamicPruning) -> Iterator[None]:
-    """Generate with the plan applied, and without the work that it spares, while the context lasts.
+def skipping(model: LanguageModel, pruning: DynamicPruning) -> Iterator[None]:
+    """Generate with a plan applied, and without the work that it spares, while the context lasts.
 
-    For one token at a time, on a CPU in float32; several at once are pruned alike, with dense products. The
-    columns as rows take as much memory again as the matrices they are of. The weights are untouched, and not
-    to be changed meanwhile: prune or quantize them first. Raises `UserError` for other models, devices and
-    dtypes, inside another such context, and as `dynamically_pruned` does.
+    That is for one token at a time, on a CPU in float32; several at once are pruned alike, with dense
+    products. The columns as rows take as much memory again as the matrices they are of. The weights are
+    untouched, and not to be changed meanwhile: prune or quantize them first.
+
+    Args:
+        model: this package's `GPT`.
+        pruning: a plan for it.
+
+    Raises:
+        UserError: other classes, devices and dtypes, another such context around this one, and otherwise as
+            `dynamically_pruned` does.
     """
-    check_skips(model)
+    model = skippable(model)
     with claimed(model, pruning) as modules, limited_threads(), contextlib.ExitStack() as undo:
-        for name, layer in modules.items():
-            cut = pruning.cuts[name]
+        for name in modules:
+            layer, cut = linear(model, name), pruning.cuts[name]
             if pruning.method == "gate":
                 replace_product(undo, name, layer, functools.partial(SkippingGates, layer, cut))
                 name = name.replace("c_fc", "c_proj")  # for it, what its gate dropped is zero
-                layer, cut = model.get_submodule(name), Cut(cut.size, cut.sparsity, NONZERO)
+                layer, cut = linear(model, name), Cut(cut.size, cut.sparsity, NONZERO)
             replace_product(undo, name, layer, functools.partial(Skipping, layer, cut))
         yield
 
 
-def check_skips(model: GPT) -> None:
-    """`UserError` unless the model's products can be replaced by those of `skipping_kernels`."""
+def linear(model: GPT, name: str) -> nn.Linear:
+    """One of the model's matrices; all of a `GPT` are of this class."""
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+def skippable(model: LanguageModel) -> GPT:
+    """The model, whose products can be replaced by those of `speed.kernels`, or `UserError`."""
     if not isinstance(model, GPT):
         raise UserError("skipping works for this lab's models only: `dynamically_pruned` is for any")
     if model.device.type != "cpu" or model.wte.weight.dtype != torch.float32:
@@ -61,6 +75,7 @@ def check_skips(model: GPT) -> None:
             f"skipping needs a float32 model on the CPU, this one is {model.wte.weight.dtype} on "
             f"{model.device}: load it with dtype=torch.float32"
         )
+    return model
 
 
 class Skipping:
@@ -84,10 +99,10 @@ class Skipping:
             along = columns_product(along, self.all, self.axes, self.parts)  # R^T x
         if self.threshold is None:
             kept = self.cut.counts(torch.from_numpy(along)).nonzero().view(-1).numpy()  # (k,)
-            y = columns_product(along, kept, self.columns, self.parts)
+            total = columns_product(along, kept, self.columns, self.parts)  # (out,)
         else:
-            y = large_columns_product(along, self.threshold, self.held, self.columns, self.parts)
-        y = torch.from_numpy(y).view(*x.shape[:-1], -1)
+            total = large_columns_product(along, self.threshold, self.held, self.columns, self.parts)
+        y = torch.from_numpy(total).view(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias
 
 

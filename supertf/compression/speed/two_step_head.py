@@ -21,16 +21,22 @@ from torch import Tensor, nn
 
 from supertf.compression.calibration import Calibration
 from supertf.compression.speed.kernels import columns_product, limited_threads, rows_product, threads
-from supertf.compression.speed.skipped_columns import check_skips
+from supertf.compression.speed.skipped_columns import skippable
 from supertf.errors import UserError
-from supertf.model import GPT, HEAD, linear_one_row, one_float32_row_on_cpu, replace_product
+from supertf.model import HEAD, LanguageModel, linear_one_row, one_float32_row_on_cpu, replace_product
 
 DAMPING = 0.01  # of the mean second moment: states of other texts reach a little further
 
 
 @dataclass(frozen=True)
 class RoughHead:
-    """W (V, C) is nearly up (V, r) times down (r, C); `exact` words get their logits in full."""
+    """W (V, C) is nearly up @ down.
+
+    Attributes:
+        up: (V, r).
+        down: (r, C).
+        exact: words that get their logits in full.
+    """
 
     up: Tensor
     down: Tensor
@@ -44,14 +50,25 @@ class RoughHead:
 
 
 @torch.no_grad()
-def rough_head(model: GPT, calibration: Calibration, rank: int = 128, exact: int = 4096) -> RoughHead:
-    """The head's best `rank` directions; the model is not touched.
+def rough_head(
+    model: LanguageModel, calibration: Calibration, *, rank: int = 128, exact: int = 4096
+) -> RoughHead:
+    """The head's best few directions; the model is not touched.
 
-    calibration: `calibrate(model, ids, hessians=True, kinds=["lm_head"])`. exact: words whose logits are
-    computed in full. Raises `UserError` on numbers out of range, and on a calibration that has no products of
-    this head's inputs.
+    Args:
+        model: this package's `GPT`, in float32 on a CPU.
+        calibration: `calibrate(model, ids, products=True, matrices=["lm_head"])`.
+        rank: how many directions.
+        exact: words whose logits are computed in full.
+
+    Returns:
+        What `svd_softmax` takes.
+
+    Raises:
+        UserError: numbers out of range, a calibration that has no products of this head's inputs, and other
+            classes, devices and dtypes.
     """
-    check_skips(model)
+    model = skippable(model)
     weight = model.lm_head.weight.detach()
     V, C = weight.shape
     for name, value, most in (("rank", rank, C), ("exact", exact, V)):
@@ -61,7 +78,7 @@ def rough_head(model: GPT, calibration: Calibration, rank: int = 128, exact: int
     if tuple(products.shape) != (C, C):
         raise UserError(
             f"the calibration has no products of the head's {C} inputs: "
-            "`calibrate(model, ids, hessians=True, kinds=['lm_head'])` of this model keeps them"
+            "`calibrate(model, ids, products=True, matrices=['lm_head'])` of this model keeps them"
         )
     moments = products.double() / calibration.tokens
     moments += DAMPING * moments.diagonal().mean() * torch.eye(C, dtype=moments.dtype)
@@ -73,15 +90,21 @@ def rough_head(model: GPT, calibration: Calibration, rank: int = 128, exact: int
 
 
 @contextlib.contextmanager
-def svd_softmax(model: GPT, head: RoughHead) -> Iterator[None]:
+def svd_softmax(model: LanguageModel, head: RoughHead) -> Iterator[None]:
     """Run the model with rough logits of most words while the context lasts.
 
-    For one token at a time, with the work left out; several at once get the same logits from dense products.
-    On a CPU in float32. The directions as rows take a `rank`-th of the head's inputs as much memory again.
-    The weights are untouched. Raises `UserError` for other models, devices and dtypes, a head of another
-    shape, and when the head's product is replaced already.
+    One token at a time has the work left out; several at once get the same logits from dense products. The
+    directions as rows take a `rank`-th of the head's inputs as much memory again. The weights are untouched.
+
+    Args:
+        model: this package's `GPT`, in float32 on a CPU.
+        head: its `rough_head`.
+
+    Raises:
+        UserError: other classes, devices and dtypes, a head of another shape, and a head whose product is
+            replaced already.
     """
-    check_skips(model)
+    model = skippable(model)
     shape = (len(head.up), head.down.shape[1])
     if shape != tuple(model.lm_head.weight.shape):
         raise UserError(
@@ -109,7 +132,7 @@ class RoughProduct:
             best = logits.topk(head.exact, sorted=False).indices
             return logits.scatter(-1, best, F.linear(x, self.weight).gather(-1, best))
         low = linear_one_row(x, head.down).reshape(-1)  # (r,)
-        logits = columns_product(low.numpy(), self.all, self.columns, self.parts)
-        best = np.argpartition(logits, len(logits) - head.exact)[-head.exact :]
-        rows_product(x.reshape(-1).numpy(), best, self.rows, logits)
-        return torch.from_numpy(logits).view(*x.shape[:-1], -1)
+        row = columns_product(low.numpy(), self.all, self.columns, self.parts)  # (V,)
+        highest = np.argpartition(row, len(row) - head.exact)[-head.exact :]
+        rows_product(x.reshape(-1).numpy(), highest, self.rows, row)
+        return torch.from_numpy(row).view(*x.shape[:-1], -1)

@@ -18,7 +18,7 @@ import papermill
 import psutil
 from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.channels import AsyncZMQSocketChannel
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbclient.exceptions import CellTimeoutError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 from traitlets import Type
@@ -41,7 +41,7 @@ def execute(
     parameters: dict[str, Any],
     statuses: set[str],
     folder: Path,
-    cell_seconds: float = CELL_SECONDS,
+    cell_seconds: int = CELL_SECONDS,
 ) -> Result:
     """Run one notebook with papermill and look closely at what came out.
 
@@ -51,7 +51,7 @@ def execute(
         parameters: to set; the notebook must have them.
         statuses: those ("passed", "unsolved", "failed") that its exercise checks may have.
         folder: to run in.
-        cell_seconds: after which a cell is given up.
+        cell_seconds: after which a cell, or the kernel's start, is given up.
 
     Raises:
         UserError: the notebook has no such parameter. All else that goes wrong is in the result's problems.
@@ -60,7 +60,7 @@ def execute(
     check_known(notebook, target.stem, parameters)
     target.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    running = NotebookNode(source="")
+    running = NotebookNode(source="# before the first cell")
 
     def begins(cell: NotebookNode, cell_index: int) -> None:
         nonlocal running
@@ -77,6 +77,7 @@ def execute(
                 parameters,
                 kernel_name="python3",
                 cwd=folder,
+                start_timeout=cell_seconds,
                 timeout=cell_seconds,
                 on_cell_execute=begins,
                 config=kernels(sockets),
@@ -88,7 +89,7 @@ def execute(
         except CellTimeoutError:
             load = f"load average {psutil.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
             problems = [f"{where(running.source)}: timed out after {cell_seconds:,} s; {load}"]
-        except DeadKernelError as error:
+        except RuntimeError as error:  # the kernel died, or did not start
             problems = [f"{where(running.source)}: {str(error).splitlines()[0]}"]
     seconds = time.monotonic() - start
     executed = nbformat.read(target, as_version=4)
@@ -123,7 +124,7 @@ class PatientChannel(AsyncZMQSocketChannel):
     reply then lies there unread until the time for the cell is up. On busy machines this happens.
     """
 
-    async def get_msg(self, timeout: float | None = None) -> dict[str, Any]:
+    async def get_msg(self, timeout: float | None = None) -> dict[str, Any]:  # type: ignore[override]
         """The next message; `Empty` after so many seconds without one."""
         end = None if timeout is None else time.monotonic() + timeout
         while True:

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import latex2mathml.converter
@@ -17,6 +17,7 @@ from supertf.lab.book.executed import Result, without_widgets
 from supertf.lab.notebook import figures_text
 
 # latex2mathml raises one class per kind of mistake, without a common base
+LATEX_ERRORS: tuple[type[Exception], ...]
 LATEX_ERRORS = tuple(error for error in vars(latex2mathml.exceptions).values() if isinstance(error, type))
 PAGE_STYLE = """<style>
 body.jp-Notebook { max-width: 62rem; margin: 0 auto; padding: 1.5rem; overflow: visible; }
@@ -116,7 +117,8 @@ def page(name: str, notebook: NotebookNode) -> str:
         if not script.find_parent(class_="jp-OutputArea"):  # the template's own, from content networks
             script.decompose()
     for link in soup.find_all("a", href=re.compile(r"^\d\d_\w+\.ipynb")):  # to another notebook
-        link["href"] = link["href"].replace(".ipynb", ".html", 1)
+        link["href"] = str(link["href"]).replace(".ipynb", ".html", 1)
+    assert soup.head is not None and soup.body is not None  # the template has both
     soup.head.append(BeautifulSoup(PAGE_STYLE, "html.parser"))
     soup.body.insert(0, BeautifulSoup(BACK, "html.parser"))
     return str(soup)
@@ -164,15 +166,18 @@ def _markdown(source: str) -> str:
 
 
 def _done(result: Result) -> str:
-    lines = (html.escape(figures_text({key: value})) for key, value in result.figures.items())
-    figures = "".join(f"<div>{line}</div>" for line in lines)
-    if not result.problems:
-        return _row(result.name, result.notebook, f"{result.seconds:.0f}", figures, link=True)
-    row = _row(
-        result.name, result.notebook, f"{result.seconds:.0f}", '<span class="failed">failed</span>', link=True
-    )
-    problems = "".join(f"<div>{html.escape(problem)}</div>" for problem in result.problems)
-    return f'{row}\n<tr class="more"><td class="problems failed" colspan="4">{problems}</td></tr>'
+    figures = _lines(figures_text({key: value}) for key, value in result.figures.items())
+    if result.problems:
+        figures = '<span class="failed">failed</span>'
+    row = _row(result.name, result.notebook, f"{result.seconds:.0f}", figures, link=True)
+    if result.problems:
+        problems = _lines(result.problems)
+        row += f'\n<tr class="more"><td class="problems failed" colspan="4">{problems}</td></tr>'
+    return row
+
+
+def _lines(texts: Iterable[str]) -> str:
+    return "".join(f"<div>{html.escape(text)}</div>" for text in texts)
 
 
 def _row(name: str, notebook: NotebookNode, seconds: str = "", figures: str = "", link: bool = False) -> str:

@@ -72,7 +72,7 @@ def run(paths: list[Path]) -> list[Result]:
     return results
 
 
-def run_one(path: Path, cell_seconds: float) -> Result:
+def run_one(path: Path, cell_seconds: int) -> Result:
     """Execute one notebook as shipped."""
     return execute(path, EXECUTED / path.name, {}, {"passed", "unsolved"}, NOTEBOOKS, cell_seconds)
 

@@ -1,6 +1,7 @@
 """Dynamic pruning: per token exactly the small inputs are zero, and nothing is changed afterwards."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from families import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import CONFIG, PROMPT, held, planted_model, sizes_by_method
+from planted import CONFIG, COORDINATES, IDS, LENGTH, PLANTED, PROMPT, held, planted_model
 
 from supertf.compression.calibration import calibrate
 from supertf.compression.pruning.dynamic import dynamically_pruned, plan_dynamic
@@ -21,41 +22,16 @@ from supertf.compression.verbs import prune, pruned, quantized
 from supertf.errors import UserError
 from supertf.model.weight_matrices import matrices
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-LENGTH = 12
-IDS = torch.randint(0, 50, (20 * LENGTH,), generator=torch.Generator().manual_seed(1))
-PLANTED = (1, 7, 21)
+pytestmark = pytest.mark.usefixtures("one_thread", "unchanged")
 methods = st.sampled_from(["inputs", "gate", "top"])
-coordinates = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 15), st.integers(0, 39)), max_size=4)
-
-
-@pytest.fixture(scope="module")
-def model():
-    """Tests that change it put it back."""
-    return planted_model()
-
-
-@pytest.fixture(scope="module")
-def sizes(model):
-    return sizes_by_method(model, IDS, LENGTH)
 
 
 @pytest.fixture(scope="module")
 def turned(model):
     """Sizes along the principal axes of every matrix."""
-    sums = calibrate(model, IDS, LENGTH, hessians=True)
+    sums = calibrate(model, IDS, LENGTH, products=True)
     kinds = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
     return input_sizes(model, IDS, LENGTH, axes=principal_axes(sums, kinds))
-
-
-@pytest.fixture(autouse=True)
-def unchanged(model):
-    """No test leaves a trace in the model that all share."""
-    yield
-    fresh = planted_model().state_dict()
-    assert all(torch.equal(tensor, fresh[name]) for name, tensor in model.state_dict().items())
-    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
-    assert not held(model)
 
 
 @torch.no_grad()
@@ -110,9 +86,9 @@ def test_top_drops_exactly_its_share_of_each_token(model, share):
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.sampled_from(["inputs", "top"]), st.floats(0, 1), coordinates)
+@given(st.sampled_from(["inputs", "top"]), st.floats(0, 1), COORDINATES)
 def test_a_pruned_matrix_computes_the_slow_sum_over_what_counts(model, sizes, method, share, protect):
-    found = plan_dynamic(model, method, share, sizes[method], protect)
+    found = plan_dynamic(model, method, share, sizes[method], protect=protect)
     held = {(f"h.{layer}.mlp.c_proj", into) for layer, _, into in protect}
     dropped, spared, met = dict.fromkeys(found.cuts, 0), 0, 0
     with Seen(model, found.cuts) as seen, dynamically_pruned(model, found, protect) as skipped:
@@ -141,9 +117,9 @@ def test_a_pruned_matrix_computes_the_slow_sum_over_what_counts(model, sizes, me
 
 
 @settings(deadline=None, max_examples=15)
-@given(st.floats(0, 1), coordinates)
+@given(st.floats(0, 1), COORDINATES)
 def test_a_pruned_gate_leaves_out_rows_and_columns(model, sizes, share, protect):
-    found = plan_dynamic(model, "gate", share, sizes["gate"], protect)
+    found = plan_dynamic(model, "gate", share, sizes["gate"], protect=protect)
     downs = [f"h.{layer}.mlp.c_proj" for layer in range(3)]
     with Seen(model, [*found.cuts, *downs]) as seen, dynamically_pruned(model, found, protect) as skipped:
         read(model, IDS[:LENGTH])
@@ -162,7 +138,7 @@ def test_a_pruned_gate_leaves_out_rows_and_columns(model, sizes, share, protect)
 
 def test_watched_weights_tell_how_often_their_input_was_dropped(model, sizes):
     watch = [PLANTED, (1, 3, 21), (0, 0, 5), (2, 15, 39), PLANTED]
-    found = plan_dynamic(model, "inputs", 0.6, sizes["inputs"], kinds=["mlp.c_proj"])
+    found = plan_dynamic(model, "inputs", 0.6, sizes["inputs"], matrices=["mlp.c_proj"])
     with Seen(model, found.cuts) as seen, dynamically_pruned(model, found, watch) as skipped:
         read(model)
     assert set(skipped.watched) == set(watch)
@@ -174,7 +150,7 @@ def test_watched_weights_tell_how_often_their_input_was_dropped(model, sizes):
 
 
 def test_a_watched_weight_of_a_matrix_that_is_not_pruned_is_never_dropped(model, sizes):
-    found = plan_dynamic(model, "inputs", 0.9, sizes["inputs"], [PLANTED], kinds=["attn.c_attn"])
+    found = plan_dynamic(model, "inputs", 0.9, sizes["inputs"], protect=[PLANTED], matrices=["attn.c_attn"])
     with dynamically_pruned(model, found, [PLANTED]) as skipped:
         read(model, IDS[:LENGTH])
     assert skipped.watched == {PLANTED: (0, 0)}
@@ -191,7 +167,9 @@ def test_sparsity_0_is_the_model_and_1_leaves_the_protected_alone(model, sizes, 
         logits = read(model, other)
     assert set(skipped.sparsities.values()) == {1.0}
     assert logits.isfinite().all() and not torch.allclose(logits, plain)
-    with dynamically_pruned(model, plan_dynamic(model, method, 1, sizes[method], [PLANTED])) as skipped:
+    with dynamically_pruned(
+        model, plan_dynamic(model, method, 1, sizes[method], protect=[PLANTED])
+    ) as skipped:
         read(model, other)
     kept = {name: seen - skipped.dropped[name] for name, seen in skipped.seen.items()}
     name = "h.1.mlp.c_fc" if method == "gate" else "h.1.mlp.c_proj"
@@ -229,7 +207,7 @@ def test_models_of_other_families_are_pruned_under_their_own_names(family):
             assert torch.equal(read(model), plain)
         with (
             Seen(model, found) as seen,
-            dynamically_pruned(model, plan_dynamic(model, method, 0.5, own, [PLANTED])) as skipped,
+            dynamically_pruned(model, plan_dynamic(model, method, 0.5, own, protect=[PLANTED])) as skipped,
         ):
             assert not torch.allclose(read(model), plain)
         assert set(skipped.sparsities) == set(found)
@@ -249,8 +227,8 @@ def test_models_of_other_families_are_pruned_under_their_own_names(family):
 
 
 def test_the_head_is_pruned_when_it_is_asked_for(model):
-    measured = input_sizes(model, IDS, LENGTH, kinds=["lm_head"])
-    found = plan_dynamic(model, "inputs", 0.5, measured, kinds=["lm_head"])
+    measured = input_sizes(model, IDS, LENGTH, matrices=["lm_head"])
+    found = plan_dynamic(model, "inputs", 0.5, measured, matrices=["lm_head"])
     with Seen(model, ["lm_head"]) as seen, dynamically_pruned(model, found) as skipped:
         logits = read(model)
     x = seen["lm_head"][0]
@@ -290,7 +268,7 @@ def test_a_copy_made_inside_is_the_plain_model(model, sizes):
 @pytest.mark.parametrize("method", ["inputs", "gate"])
 @pytest.mark.parametrize("way", ["prune", "quantize"])
 def test_static_changes_and_dynamic_pruning_go_together_in_either_order(model, sizes, way, method):
-    dynamic = plan_dynamic(model, method, 0.5, sizes[method], [PLANTED])
+    dynamic = plan_dynamic(model, method, 0.5, sizes[method], protect=[PLANTED])
     if way == "prune":
         static = pruned, plan_static(model, "magnitude", 0.5, progress=False)
     else:
@@ -317,7 +295,7 @@ def test_a_statically_pruned_copy_made_inside_is_not_cut(model, sizes):
 
 def test_different_matrices_can_be_pruned_one_inside_the_other_and_the_same_cannot(model, sizes):
     gate = plan_dynamic(model, "gate", 0.5, sizes["gate"])
-    attention = plan_dynamic(model, "inputs", 0.5, sizes["inputs"], kinds=["attn.c_attn"])
+    attention = plan_dynamic(model, "inputs", 0.5, sizes["inputs"], matrices=["attn.c_attn"])
     everything = plan_dynamic(model, "top", 0.5)
     with dynamically_pruned(model, gate) as outer, dynamically_pruned(model, attention) as inner:
         for again in (gate, attention, everything):
@@ -334,12 +312,12 @@ def test_different_matrices_can_be_pruned_one_inside_the_other_and_the_same_cann
 
 @pytest.mark.parametrize("method", ["inputs", "gate", "top"])
 def test_a_bfloat16_model_and_packed_weights_are_pruned_like_any(method):
-    config = CONFIG.__class__(**{**CONFIG.to_dict(), "n_embd": 32, "n_inner": 64, "vocab_size": 64})
+    config = dataclasses.replace(CONFIG, n_embd=32, n_inner=64, vocab_size=64)
     model = planted_model(config=config).bfloat16()
     measured = None
     if method != "top":
         measured = input_sizes(model, IDS, LENGTH, of="gate" if method == "gate" else "inputs")
-    found = plan_dynamic(model, method, 0.5, measured, [PLANTED])
+    found = plan_dynamic(model, method, 0.5, measured, protect=[PLANTED])
     name = next(iter(found.cuts))
     with dynamically_pruned(model, found) as skipped:
         logits = read(model)
@@ -371,7 +349,9 @@ def test_before_any_token_no_work_is_spared(model):
 
 
 def test_the_plan_says_what_it_was_asked_for(model, turned):
-    found = plan_dynamic(model, "inputs", 0.5, turned, [(1, 0, 0)], kinds=["attn.c_attn", "mlp.c_fc"])
+    found = plan_dynamic(
+        model, "inputs", 0.5, turned, protect=[(1, 0, 0)], matrices=["attn.c_attn", "mlp.c_fc"]
+    )
     assert found.settings == {
         "sparsity": 0.5,
         "matrices": ["attn.c_attn", "mlp.c_fc"],

@@ -10,7 +10,7 @@ import torch
 from families import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import planted_model
+from planted import COORDINATES, IDS, LENGTH, PLANTED, planted_model
 
 from supertf.analysis.losses import perplexity
 from supertf.compression.calibration import calibrate
@@ -19,37 +19,15 @@ from supertf.compression.pruning.groups import how_many
 from supertf.compression.pruning.static import plan_static as make_plan
 from supertf.compression.verbs import prune, pruned
 from supertf.errors import UserError
-from supertf.experiments.measure_smollm2 import text
+from supertf.experiments.smollm2_longer import text
 from supertf.model.weight_matrices import matrices
 from supertf.superweights.edit import scaled_weights
 
-LENGTH = 12
-IDS = torch.randint(0, 50, (20 * LENGTH,), generator=torch.Generator().manual_seed(1))
-PLANTED = (1, 7, 21)
+pytestmark = pytest.mark.usefixtures("unchanged")
 STATIC = of_family("static")
 EVERY = [(method, scope) for method in STATIC for scope in METHODS[method].scopes]
 plan = functools.partial(make_plan, progress=False)
-coordinates = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 15), st.integers(0, 39)), max_size=5)
 methods = st.sampled_from(EVERY)
-
-
-@pytest.fixture(scope="module")
-def model():
-    """Tests that change it put it back."""
-    return planted_model()
-
-
-@pytest.fixture(scope="module")
-def calibration(model):
-    return calibrate(model, IDS, LENGTH, hessians=True)
-
-
-@pytest.fixture(autouse=True)
-def unchanged(model):
-    """No test leaves a trace in the model that all share."""
-    yield
-    fresh = planted_model().state_dict()
-    assert all(torch.equal(tensor, fresh[name]) for name, tensor in model.state_dict().items())
 
 
 def compared(removed, scope):
@@ -83,7 +61,7 @@ def test_patterns_keep_exactly_n_of_every_m_inputs(model, calibration, method, p
 
 
 @settings(deadline=None, max_examples=40)
-@given(methods, st.floats(0, 1), coordinates, st.sampled_from([None, "2:4", "1:4"]))
+@given(methods, st.floats(0, 1), COORDINATES, st.sampled_from([None, "2:4", "1:4"]))
 def test_protected_weights_keep_their_values_and_others_go_in_their_place(
     model, calibration, choice, sparsity, protect, pattern
 ):
@@ -127,7 +105,7 @@ def test_sparsity_0_is_the_identity_and_1_removes_all_but_the_protected(model, c
 
 
 @settings(deadline=None, max_examples=30)
-@given(methods, st.floats(0, 1), coordinates, st.booleans(), st.sampled_from([torch.float32, torch.bfloat16]))
+@given(methods, st.floats(0, 1), COORDINATES, st.booleans(), st.sampled_from([torch.float32, torch.bfloat16]))
 def test_the_model_comes_back_bit_for_bit_also_after_an_exception(
     calibration, choice, sparsity, protect, fail, dtype
 ):
@@ -250,13 +228,13 @@ def test_the_fate_of_a_watched_weight_is_what_happens_without_protection(model, 
 
 
 def test_a_weight_of_a_matrix_that_is_not_pruned_stays_whatever_the_method(model):
-    found = plan(model, "magnitude", 0.5, watch=[PLANTED], kinds=["attn.c_attn"])
+    found = plan(model, "magnitude", 0.5, watch=[PLANTED], matrices=["attn.c_attn"])
     assert list(found.removed) == [f"h.{layer}.attn.c_attn" for layer in range(3)]
     assert not found.fates[0].removed and not found.fates[0].chosen
 
 
 def test_the_plan_says_what_it_was_asked_for(model, calibration):
-    found = plan(model, "wanda", 0.5, calibration, protect=[PLANTED], kinds=["mlp.c_proj"])
+    found = plan(model, "wanda", 0.5, calibration, protect=[PLANTED], matrices=["mlp.c_proj"])
     assert found.method == "wanda"
     assert found.settings == {
         "sparsity": 0.5,
@@ -275,7 +253,7 @@ def test_hugging_face_models_are_pruned_under_their_own_names_and_restored(famil
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     found = matrices(model)
     assert len(found) == 3 * count
-    sums = calibrate(model, IDS, LENGTH, hessians=True)
+    sums = calibrate(model, IDS, LENGTH, products=True)
     for method in STATIC:
         with pruned(model, plan(model, method, 0.5, sums, protect=[PLANTED])):
             for matrix in found.values():
@@ -286,8 +264,8 @@ def test_hugging_face_models_are_pruned_under_their_own_names_and_restored(famil
 
 
 def test_different_matrices_can_be_pruned_one_inside_the_other(model):
-    outer = plan(model, "magnitude", 0.5, kinds=["mlp.c_proj"])
-    inner = plan(model, "random", 0.5, kinds=["attn.c_attn"])
+    outer = plan(model, "magnitude", 0.5, matrices=["mlp.c_proj"])
+    inner = plan(model, "random", 0.5, matrices=["attn.c_attn"])
     with pruned(model, outer), pruned(model, inner):
         zeros = {name: int((matrix.weight == 0).sum()) for name, matrix in matrices(model).items()}
     assert {name: count for name, count in zeros.items() if count} == {**outer.counts, **inner.counts}

@@ -8,11 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import planted_model
+from planted import COORDINATES, IDS, LENGTH, PLANTED, planted_model
 
 from supertf.compression.calibration import calibrate
 from supertf.compression.pruning.groups import how_many
-from supertf.compression.pruning.static import Pruning, plan_static
 from supertf.compression.pruning.structured import SCORES, in_smaller, smaller
 from supertf.compression.pruning.structured import plan_structured as make_plan
 from supertf.compression.verbs import pruned
@@ -24,9 +23,6 @@ from supertf.model.pretrained import load_model, save_model
 from supertf.model.weight_matrices import matrices
 
 plan_structured = functools.partial(make_plan, progress=False)
-LENGTH = 12
-IDS = torch.randint(0, 50, (10 * LENGTH,), generator=torch.Generator().manual_seed(1))
-PLANTED = (1, 7, 21)  # layers 0 to 2, rows 0 to 15, channels 0 to 39
 GROUPED = GPTConfig(
     vocab_size=50, n_ctx=24, n_layer=3, n_head=6, n_kv_head=2, n_embd=24, n_inner=20, position="rope"
 )
@@ -54,16 +50,6 @@ def model_of(kind, dtype=torch.float64):
             if "slopes" not in name:
                 tensor.add_(0.3 * torch.randn_like(tensor))
     return model
-
-
-@pytest.fixture(scope="module")
-def model():
-    return planted_model()
-
-
-@pytest.fixture(scope="module")
-def calibration(model):
-    return calibrate(model, IDS, LENGTH)
 
 
 @torch.no_grad()
@@ -179,7 +165,7 @@ def test_what_stays_can_be_rounded_to_a_multiple(model, calibration, multiple, k
 @given(
     st.floats(0, 0.8),
     st.sampled_from(SCORES),
-    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 15), st.integers(0, 39)), max_size=8),
+    COORDINATES,
     st.integers(0, 99),
 )
 def test_protected_channels_stay_and_others_go_in_their_place(
@@ -297,62 +283,6 @@ def test_the_smaller_model_keeps_dtype_and_mode_and_shares_nothing():
     assert not theirs & {tensor.data_ptr() for tensor in small.state_dict().values()}
     small(IDS[None, :8], IDS[None, 1:9]).loss.backward()
     assert all(parameter.grad is not None for parameter in small.parameters())
-
-
-BAD = [
-    ({"what": "rows"}, "structured pruning of 'rows'; choose from channels, heads"),
-    ({"score": "wanda"}, "unknown score 'wanda'; choose from activation, magnitude, random"),
-    ({"sparsity": 20}, "sparsity is 20, expected 0"),
-    ({"sparsity": float("nan")}, "sparsity is nan"),
-    ({"calibration": None}, "activation needs a calibration"),
-    ({"multiple": 0}, "multiple is 0, expected 1 to 40"),
-    ({"multiple": 41}, "multiple is 41"),
-    ({"protect": [(3, 0, 0)]}, "the model has layers 0 to 2"),
-    ({"watch": [(0, 16, 0)]}, "is 16 x 40"),
-    (
-        {"sparsity": 0.95, "protect": [(1, 0, 0), (1, 0, 1), (1, 0, 2)]},
-        "3 channels of layer 1 are protected (1[0, 0] and others), and 2 are to stay",
-    ),
-]
-
-
-@pytest.mark.parametrize("given, message", BAD)
-def test_bad_input_is_refused_in_one_line(model, calibration, given, message):
-    with pytest.raises(UserError) as raised:
-        plan_structured(model, **{"what": "channels", "sparsity": 0.2, "calibration": calibration, **given})
-    assert message in str(raised.value) and "\n" not in str(raised.value)
-
-
-def test_models_of_other_packages_and_damaged_ones_are_refused(calibration):
-    with pytest.raises(UserError, match="`load_model` makes one of GPT-2 and Llama checkpoints"):
-        plan_structured(torch.nn.Linear(2, 2), "channels", 0.2, score="magnitude")
-    model = planted_model()
-    model.h[1].mlp.c_proj.weight.data[0, 0] = torch.nan
-    with pytest.raises(UserError, match="not finite"):
-        plan_structured(model, "channels", 0.2, calibration)
-
-
-def test_plans_that_no_smaller_model_fits_are_refused(model, calibration):
-    whole = plan_structured(model, "channels", 0.2, calibration)
-    single = plan_static(model, "magnitude", 0.2, kinds=["mlp.c_fc", "mlp.c_proj"], progress=False)
-    with pytest.raises(UserError, match=r"removes single weights of h\.0\.mlp\.c_fc, not whole channels"):
-        smaller(model, single)
-    with pytest.raises(UserError, match="not for both matrices of every MLP or every attention"):
-        smaller(model, plan_static(model, "magnitude", 0.2, progress=False))
-    with pytest.raises(UserError, match="not for both matrices of every MLP or every attention"):
-        smaller(torch.nn.Linear(2, 2), whole)
-    more = plan_structured(model, "channels", 0.5, calibration).removed
-    uneven = {name: more[name] if ".1." in name else mask for name, mask in whole.removed.items()}
-    with pytest.raises(
-        UserError, match="removes 8 to 20 of 40 channels: a smaller model needs as many in every"
-    ):
-        smaller(model, Pruning("channels", {}, uneven))
-    with pytest.raises(UserError, match="removes all channels"):
-        smaller(model, plan_structured(model, "channels", 1, calibration))
-    with pytest.raises(UserError, match="plan for this model"):
-        smaller(smaller(model, whole), whole)
-    with pruned(model, whole), pytest.raises(UserError, match="pruned already"):
-        smaller(model, whole)
 
 
 @pytest.mark.real_model

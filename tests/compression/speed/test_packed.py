@@ -208,18 +208,3 @@ def test_packing_what_is_packed_is_refused_and_leaves_the_outer_packing_as_it_wa
         assert products == [module.product for module in model.modules() if isinstance(module, nn.Linear)]
         assert torch.equal(model(idx).logits, packed_logits)
     assert torch.equal(model(idx).logits, plain)
-
-
-def test_packed_weights_say_what_they_need():
-    with pytest.raises(UserError, match=r"dtype=torch\.bfloat16"), packed_weights(GPT(CONFIG), "int4"):
-        pass
-    with (
-        pytest.raises(UserError, match="unknown packing 'int3'"),
-        packed_weights(GPT(CONFIG).bfloat16(), "int3"),
-    ):
-        pass
-    odd = GPT(GPTConfig(vocab_size=64, n_ctx=24, n_layer=1, n_head=2, n_embd=48)).bfloat16()
-    for packing in ("int8", "int4"):
-        with pytest.raises(UserError, match="multiples of 32"), packed_weights(odd, packing):
-            pass
-    assert not held(odd)

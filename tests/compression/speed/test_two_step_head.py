@@ -1,46 +1,26 @@
 """The head in two steps: exact for the best words, rough for the rest, the same on both paths."""
 
-import copy
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
-from families import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import CONFIG, held, planted_model
+from planted import CONFIG, IDS, LENGTH, held, step_by_step
 
 from supertf.compression.calibration import calibrate
 from supertf.compression.pruning.dynamic import plan_dynamic
 from supertf.compression.speed.kernels import counting
 from supertf.compression.speed.skipped_columns import skipping
 from supertf.compression.speed.two_step_head import rough_head, svd_softmax
-from supertf.errors import UserError
 from supertf.model.generation import generate
-from supertf.model.gpt import GPT
 
 pytestmark = [pytest.mark.kernels, pytest.mark.usefixtures("one_thread")]
-LENGTH = 12
-IDS = torch.randint(0, 50, (20 * LENGTH,), generator=torch.Generator().manual_seed(1))
 V, C = CONFIG.vocab_size, CONFIG.n_embd
 
 
 @pytest.fixture(scope="module")
-def model():
-    return planted_model()
-
-
-@pytest.fixture(scope="module")
 def states(model):
-    return calibrate(model, IDS, LENGTH, hessians=True, kinds=["lm_head"])
-
-
-@torch.no_grad()
-def step_by_step(model, tokens):
-    """Logits of tokens that are read one at a time with a cache, (T, V)."""
-    cache = model.new_cache()
-    return torch.cat([model(torch.tensor([[token]]), cache=cache).logits[0] for token in tokens])
+    return calibrate(model, IDS, LENGTH, products=True, matrices=["lm_head"])
 
 
 @settings(deadline=None, max_examples=30)
@@ -48,7 +28,7 @@ def step_by_step(model, tokens):
 def test_the_best_words_get_exact_logits_and_the_others_rough_ones_on_both_paths(
     model, states, rank, exact, tokens
 ):
-    head = rough_head(model, states, rank, exact)
+    head = rough_head(model, states, rank=rank, exact=exact)
     with torch.no_grad():
         full = model(torch.tensor([tokens])).logits[0]  # (T, V)
         kept = []
@@ -70,7 +50,7 @@ def test_the_best_words_get_exact_logits_and_the_others_rough_ones_on_both_paths
 def test_all_words_exact_or_all_directions_is_the_plain_head(model, states):
     plain, written = step_by_step(model, [3, 1, 4]), generate(model, [3, 1, 4], 8)
     for rank, exact in ((1, V), (C, 1)):
-        with svd_softmax(model, rough_head(model, states, rank, exact)):
+        with svd_softmax(model, rough_head(model, states, rank=rank, exact=exact)):
             assert torch.allclose(step_by_step(model, [3, 1, 4]), plain, rtol=0, atol=1e-4)
             assert generate(model, [3, 1, 4], 8) == written
 
@@ -85,7 +65,7 @@ def test_no_other_matrix_of_the_rank_is_nearer_on_the_calibration_text(model, st
     wanted = x @ weight.T
     generator = torch.Generator().manual_seed(0)
     for rank in (2, 6):
-        head = rough_head(model, states, rank, 1)
+        head = rough_head(model, states, rank=rank, exact=1)
         error = (x @ head.down.T @ head.up.T - wanted).square().sum()
         bound = torch.linalg.svdvals(wanted)[rank:].square().sum()  # Eckart-Young: of any matrix of this rank
         assert bound <= error * (1 + 1e-5) and error < 1.05 * bound  # damping costs a little
@@ -95,12 +75,12 @@ def test_no_other_matrix_of_the_rank_is_nearer_on_the_calibration_text(model, st
 
 
 def test_work_counts_every_weight_that_is_read(model, states):
-    head = rough_head(model, states, 4, 10)
+    head = rough_head(model, states, rank=4, exact=10)
     assert head.work == (V * 4 + 4 * C + 10 * C) / (V * C)
 
 
 def test_it_goes_together_with_skipping_in_the_layers(model, states):
-    head, found = rough_head(model, states, 6, 10), plan_dynamic(model, "top", 0.5)
+    head, found = rough_head(model, states, rank=6, exact=10), plan_dynamic(model, "top", 0.5)
     with skipping(model, found), svd_softmax(model, head):
         both = step_by_step(model, [3, 1, 4])
     with svd_softmax(model, head), skipping(model, found):
@@ -115,34 +95,10 @@ def test_it_goes_together_with_skipping_in_the_layers(model, states):
 
 def test_nothing_is_left_behind_also_after_an_exception(model, states):
     before = model.lm_head.weight.clone()
-    with pytest.raises(KeyError), svd_softmax(model, rough_head(model, states, 2, 2)):
+    with pytest.raises(KeyError), svd_softmax(model, rough_head(model, states, rank=2, exact=2)):
         raise KeyError("something went wrong inside")
     assert not held(model)
     assert torch.equal(model.lm_head.weight, before)
-
-
-def test_what_cannot_be_is_refused_in_one_line(model, states):
-    head = rough_head(model, states, 4, 10)
-    larger = GPT(dataclasses.replace(CONFIG, vocab_size=60))
-    narrow = copy.deepcopy(model).bfloat16()
-    without = calibrate(model, IDS, LENGTH, kinds=["lm_head"])
-    cases = [
-        (lambda: rough_head(model, states, 0), r"rank is 0, expected 1 to 16"),
-        (lambda: rough_head(model, states, 17), r"rank is 17, expected 1 to 16"),
-        (lambda: rough_head(model, states, 4, 51), r"exact is 51, expected 1 to 50"),
-        (lambda: rough_head(model, without, 4, 10), r"no products of the head's 16 inputs: `calibrate\("),
-        (lambda: rough_head(tiny("Llama"), states, 4, 10), "for this lab's models only"),
-        (lambda: svd_softmax(narrow, head).__enter__(), "needs a float32 model on the CPU"),
-        (lambda: svd_softmax(larger, head).__enter__(), "of 50 words and 16 inputs, the model's of 60 and"),
-    ]
-    for call, message in cases:
-        with pytest.raises(UserError, match=message) as raised:
-            call()
-        assert "\n" not in str(raised.value)
-    refused = pytest.raises(UserError, match="lm_head is packed, or skips, already")
-    with svd_softmax(model, head), refused, svd_softmax(model, head):
-        pass
-    assert not held(model)
 
 
 @given(st.lists(st.floats(width=32), min_size=1, max_size=9), st.floats(0, 1e3, width=32), st.data())

@@ -1,0 +1,1 @@
+"""What runs experiments: descriptions, the cells they consist of, where those are measured, results."""
