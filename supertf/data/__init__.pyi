@@ -3,9 +3,13 @@ from .corpus import iter_documents as iter_documents
 from .downloads import fetch as fetch
 from .reading import lab_tokens as lab_tokens
 from .reading import read_ids as read_ids
+from .roles import check_disjoint as check_disjoint
+from .roles import overlap as overlap
 from .tasks import Task as Task
 from .text import Text as Text
+from .text import held_out_texts as held_out_texts
 from .text import read_tokens as read_tokens
+from .texts import TEXTS as TEXTS
 from .token_files import TokenFile as TokenFile
 from .token_files import Windows as Windows
 from .token_files import batches as batches

@@ -66,13 +66,12 @@ def library_docs(wheel: Path) -> Iterator[tuple[str, str]]:
 def readmes() -> Iterator[tuple[str, str]]:
     """The descriptions of installed distributions."""
     found = importlib.metadata.distributions()
-    for one in sorted(found, key=lambda one: one.metadata["Name"].lower()):
-        about = one.metadata
-        classifiers = [kind for kind in about.get_all("Classifier") or [] if kind.startswith("License ::")]
-        stated = about.get("License-Expression") or "; ".join(kind.split(" :: ")[-1] for kind in classifiers)
-        text = about.get_payload() or about.get("Description") or ""
-        if FREE.search(stated) and "GPL" not in stated and about["Name"] != "supertf":
-            yield str(text), f"{about['Name']} {about['Version']} ({stated})"
+    for one in sorted(found, key=lambda one: one.name.lower()):
+        about = one.metadata.json
+        kinds = [kind for kind in about.get("classifier", []) if kind.startswith("License ::")]
+        stated = str(about.get("license_expression") or "; ".join(kind.split(" :: ")[-1] for kind in kinds))
+        if FREE.search(stated) and "GPL" not in stated and one.name != "supertf":
+            yield str(about.get("description", "")), f"{one.name} {one.version} ({stated})"
 
 
 def prose(archive: Path) -> Iterator[tuple[str, str]]:

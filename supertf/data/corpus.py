@@ -8,13 +8,14 @@ import re
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TypedDict
 
 from tqdm.auto import tqdm
 
 from supertf.data import python_docs
+from supertf.data.roles import assign_roles
 from supertf.data.text_files import (
     KINDS,
     OPENERS,
@@ -25,9 +26,15 @@ from supertf.data.text_files import (
     strings,
     suffixes,
 )
+from supertf.data.texts import TEXTS, chosen, shipped, split_name
 from supertf.errors import UserError
 
 PYTHON_DOCS = ("python-docs", "python-docs:stdlib")  # everything installed; the standard library alone
+ON_HUB = {  # name, configuration, split
+    "wikitext": ("Salesforce/wikitext", "wikitext-2-raw-v1", "test"),
+    "c4": ("allenai/c4", "en", "validation"),
+}
+MOST_ASSIGNED = 4096  # documents that roles are given to
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 
 
@@ -38,6 +45,8 @@ def iter_documents(
 
     Args:
         data_name: one of
+            - "library-docs", "readmes" or "prose", the same on every machine (see `texts`);
+            - "wikitext" (WikiText-2 raw, test) or "c4" (English, validation), from the hub;
             - "python-docs" (the documentation of Python and of the scientific packages installed) or
               "python-docs:stdlib" (Python alone);
             - a local file of rows, each a document: JSON lines or a JSON list (`.jsonl`, `.ndjson`,
@@ -45,7 +54,9 @@ def iter_documents(
             - a text file, `.txt`, `.md` or another, which is cut into documents of about 4,096 characters at
               blank lines; it, and rows but for Parquet, may be compressed: `.gz`, `.bz2`, `.xz`, `.zst`;
             - a folder of files with these suffixes, searched with its subfolders in order of path;
-            - a dataset on the Hugging Face hub, "owner/name" or "owner/name:configuration", streamed.
+            - a dataset on the Hugging Face hub, "owner/name" or "owner/name:configuration", streamed;
+            - any of these with a role behind it, "prose:calibrate" or "notes.txt:evaluate:3": the documents
+              of that role only (see `roles`; of what has no end, of its first 4,096 documents).
         sample_size: only the first so many; default all.
         text_column: the column with the text; default "text", else "content".
         progress: show a bar while "python-docs" is collected for the first time, and say on standard error
@@ -58,8 +69,19 @@ def iter_documents(
         UserError: nothing there, empty, binary, not UTF-8, damaged, without a text column or with two, or
             a hub that cannot be reached.
     """
-    with contextlib.closing(_documents(str(data_name), text_column, progress)) as documents:
-        yield from itertools.islice(documents, sample_size)
+    base, role, part = split_name(str(data_name))
+    if base in TEXTS:
+        yield from itertools.islice(chosen(shipped(base), role, part), sample_size)
+        return
+    with contextlib.closing(_documents(base, text_column, progress)) as documents:
+        if role is None:
+            yield from itertools.islice(documents, sample_size)
+            return
+        own = list(itertools.islice(documents, MOST_ASSIGNED))
+    from supertf.data.tokenizer import load_tokenizer  # heavy
+
+    assigned = assign_roles(own, load_tokenizer("smollm2-135m").encode_ordinary)
+    yield from itertools.islice(chosen(assigned, role, part), sample_size)
 
 
 class Origin(TypedDict):
@@ -71,6 +93,9 @@ class Origin(TypedDict):
 
 def origin(data_name: str) -> Origin:
     """The `Origin` of a corpus, by the name that `iter_documents` takes."""
+    data_name, _, _ = split_name(data_name)
+    if data_name in TEXTS:
+        return {"source": TEXTS[data_name].source, "license": TEXTS[data_name].license}
     if data_name in PYTHON_DOCS:
         stdlib_only = data_name != PYTHON_DOCS[0]
         names = ", ".join(f"{name} {version}" for name, version in python_docs.parts(stdlib_only).items())
@@ -79,7 +104,7 @@ def origin(data_name: str) -> Origin:
         _, note = local_files(Path(data_name))
         source = f"local {os.path.basename(os.path.abspath(data_name))}"
         return {"source": f"{source} ({note})" if note else source, "license": "not stated"}
-    name, _ = _hub_dataset(data_name)
+    name, *_ = _hub_dataset(data_name)
     return {"source": f"https://huggingface.co/datasets/{name}", "license": _hub_license(name)}
 
 
@@ -107,13 +132,14 @@ def _documents(data_name: str, text_column: str | None, progress: bool) -> Gener
         for file in files:
             yield from file_documents(file, text_column)
     else:
-        name, configuration = _hub_dataset(data_name)
-        yield from _hub_documents(name, configuration, text_column)
+        name, configuration, split = _hub_dataset(data_name)
+        rows = _hub_documents(name, configuration, split, text_column)
+        yield from articles(rows) if data_name == "wikitext" else rows
 
 
-def _hub_dataset(data_name: str) -> tuple[str, str | None]:
-    """Name and configuration of a dataset on the hub, once the hub is known to answer."""
-    name, _, configuration = data_name.partition(":")
+def _hub_dataset(data_name: str) -> tuple[str, str | None, str | None]:
+    """Name, configuration and split of a dataset on the hub, once the hub is known to answer."""
+    name, configuration, split = ON_HUB.get(data_name, (*data_name.partition(":")[::2], None))
     kind, compression = suffixes(Path(name))
     if not HUB_ID.fullmatch(data_name) or kind in KINDS or compression in OPENERS:
         raise UserError(f"no file or folder {data_name!r}, nor is it a hub id such as owner/name")
@@ -122,11 +148,26 @@ def _hub_dataset(data_name: str) -> tuple[str, str | None]:
             f"{data_name!r} is no local file or folder, and the Hugging Face hub, where it might be, "
             f"cannot be reached ({trouble}); connect, or use a local file or python-docs"
         )
-    return name, configuration or None
+    return name, configuration or None, split
 
 
-def _hub_documents(name: str, configuration: str | None, text_column: str | None) -> Iterator[str]:
-    """The rows of a dataset on the hub, streamed by `datasets`: its "train" split, else the first by name."""
+def articles(lines: Iterable[str]) -> Iterator[str]:
+    """WikiText's articles, of its lines: each begins with a heading between single equals signs."""
+    found: list[str] = []
+    for line in lines:
+        if re.fullmatch(r" = [^=]+ = \n", line) and found:
+            yield "".join(found)
+            found = []
+        if found or line.strip():
+            found.append(line)
+    yield "".join(found)
+
+
+def _hub_documents(
+    name: str, configuration: str | None, split: str | None, text_column: str | None
+) -> Iterator[str]:
+    """The rows of a dataset on the hub, streamed by `datasets`: of a split, or of "train", else the first by
+    name."""
     import datasets
     import pyarrow
     from huggingface_hub.errors import HTTPError
@@ -136,7 +177,7 @@ def _hub_documents(name: str, configuration: str | None, text_column: str | None
     stream = None
     try:
         stream = datasets.load_dataset(name, configuration, streaming=True)
-        stream = stream["train" if "train" in stream else min(stream)]
+        stream = stream[split or ("train" if "train" in stream else min(stream))]
         for table in stream.with_format("arrow").iter(batch_size=256):
             yield from strings(name, table.column(find_column(name, table.column_names, text_column)))
     except UserError:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from supertf.data.reading import read_ids
+from supertf.data.roles import PARTS
 from supertf.errors import UserError
 
 
@@ -90,3 +91,24 @@ def read_tokens(
         )
     parts = tuple(Text(part, length, bos_id, data) for part in ids.split(sizes))
     return parts[0] if isinstance(windows, int) else parts
+
+
+def held_out_texts(
+    data: str, tokenizer: Any, *, count: int = 10, windows: int = 4, length: int = 512
+) -> list[Text]:
+    """Disjoint texts to score, no passage of which is in a text's other roles: for intervals over texts.
+
+    Args:
+        data: a text with roles, such as "prose", or a file.
+        tokenizer: as `load` gives it; its `bos_id` begins every window.
+        count: how many texts, 12 at most.
+        windows: of each text.
+        length: tokens of a window, the BOS token included.
+
+    Raises:
+        UserError: there are fewer texts, or they are shorter.
+    """
+    if not 1 <= count <= PARTS:
+        raise UserError(f"{count} texts of {data} to score; choose 1 to {PARTS}")
+    names = [f"{data}:evaluate:{part}" for part in range(count)]
+    return [read_tokens(name, tokenizer, windows=windows, length=length) for name in names]

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +93,6 @@ def split_name(name: str) -> tuple[str, str | None, int | None]:
     return base, role, int(part)
 
 
-def chosen(documents: tuple[Assigned, ...], role: str | None, part: int | None) -> list[str]:
+def chosen(documents: Sequence[Assigned], role: str | None, part: int | None) -> list[str]:
     """The documents of a role, and of a part; None is all."""
     return [one.text for one in documents if role in (None, one.role) and part in (None, one.part)]

@@ -1,6 +1,8 @@
 """Documents of the hub and of Python's own documentation, in a fixed order; their source and licence."""
 
+import functools
 import json
+import operator
 import sys
 
 import pyarrow
@@ -9,6 +11,7 @@ import pytest
 
 from supertf.data import python_docs
 from supertf.data.corpus import iter_documents, origin
+from supertf.data.roles import PARTS, ROLES
 from supertf.errors import UserError
 
 ROWS = ["first row", "second\nrow with é", "third"]
@@ -41,6 +44,56 @@ def test_a_dataset_on_the_hub_is_streamed_by_datasets(monkeypatch, tmp_path):
         list(iter_documents("owner/name", text_column="body"))
     with pytest.raises(UserError, match=r"could not read 'owner/name' from the hub: .*configuration"):
         list(iter_documents("owner/name:configuration"))
+
+
+def test_wikitext_is_read_article_by_article_from_its_test_split(monkeypatch):
+    import datasets
+
+    lines = [
+        " \n",
+        " = A = \n",
+        " It is a letter . \n",
+        " = = Use = = \n",
+        " Often . \n",
+        " = B = \n",
+        " Rare . \n",
+    ]
+    asked = []
+
+    def load_dataset(name, configuration, streaming):
+        asked.append((name, configuration))
+        return datasets.IterableDatasetDict(
+            {
+                "train": datasets.Dataset.from_dict({"text": ["no"]}).to_iterable_dataset(),
+                "test": datasets.Dataset.from_dict({"text": lines}).to_iterable_dataset(),
+            }
+        )
+
+    monkeypatch.setattr("supertf.data.corpus.hub_trouble", lambda: None)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert list(iter_documents("wikitext")) == ["".join(lines[1:5]), "".join(lines[5:])]
+    assert asked == [("Salesforce/wikitext", "wikitext-2-raw-v1")]
+
+
+# --- texts with roles -------------------------------------------------------------------------------------
+
+
+def test_a_shipped_text_is_the_sum_of_its_roles():
+    by_role = [list(iter_documents(f"readmes:{role}")) for role in ROLES]
+    assert sorted(functools.reduce(operator.iadd, by_role, [])) == sorted(iter_documents("readmes"))
+    parts = [list(iter_documents(f"readmes:evaluate:{part}")) for part in range(PARTS)]
+    assert functools.reduce(operator.iadd, parts, []) == by_role[0] and all(parts)
+    assert origin("readmes:live") == origin("readmes") and "Python packages" in origin("readmes")["source"]
+
+
+@pytest.mark.real_model
+def test_a_file_of_ones_own_has_roles_too(tmp_path):
+    path = tmp_path / "notes.jsonl"
+    documents = [" ".join(str(i * 1000 + j) for j in range(500)) for i in range(200)]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents))
+    by_role = {role: list(iter_documents(f"{path}:{role}")) for role in ROLES}
+    assert sorted(functools.reduce(operator.iadd, by_role.values(), [])) == sorted(documents)
+    assert all(by_role.values()) and list(iter_documents(str(path))) == documents
 
 
 # --- python-docs ------------------------------------------------------------------------------------------

@@ -5,8 +5,9 @@ import torch
 
 from supertf.data import reading
 from supertf.data.reading import lab_tokens, read_ids
-from supertf.data.text import Text, read_tokens
+from supertf.data.text import Text, held_out_texts, read_tokens
 from supertf.data.tokenizer import load_tokenizer
+from supertf.errors import UserError
 
 STORY = "It was a line of a book, and then another. " * 9  # 387 bytes
 
@@ -59,3 +60,20 @@ def test_the_labs_tokens_may_be_made_by_two_at_once(tmp_path, monkeypatch):
         assert ours.manifest == theirs.manifest
     (folder,) = (tmp_path / "lab-tokens").iterdir()  # nothing else is left behind
     assert {path.parent for path in (ours.path, theirs.path)} == {folder}
+
+
+@pytest.mark.parametrize("bos_id", [None, 256])
+def test_texts_to_score_are_disjoint_and_of_the_length_asked_for(bos_id):
+    tokenizer = load_tokenizer("bytes")
+    tokenizer.bos_id = bos_id
+    texts = held_out_texts("prose", tokenizer, count=12, windows=2, length=256)
+    assert [text.name for text in texts] == [f"prose:evaluate:{part}" for part in range(12)]
+    assert {len(text) for text in texts} == {2 * 256 + (bos_id is None)}
+
+
+def test_texts_to_score_that_are_too_short_or_too_many_are_refused():
+    tokenizer = load_tokenizer("bytes")
+    with pytest.raises(UserError, match=r"13 texts of prose to score; choose 1 to 12"):
+        held_out_texts("prose", tokenizer, count=13)
+    with pytest.raises(UserError, match=r"prose:evaluate:0 has \d+ tokens, and 512001 are to be held out"):
+        held_out_texts("prose", tokenizer, windows=1000)
