@@ -4,24 +4,20 @@ An item is a key and a value in one token (the embeddings of the two ids add up)
 layer can look a key up. A sequence is `length` items, then the queries: a key each, with a question mark
 where the value would be. The answer is due at the query's own token. No order has to be learned.
 
-    recall      one item has the key; the answer is its value
-    presence    for half of the queries no item has the key, and the answer is "none"
-    majority    sqrt(length) items have the key; the answer is the value that most of them carry, while half
-                of all other items carry one value of their own
+A new family is a function here, its rule, and its line in `FAMILIES`.
 
 Recall needs attention sharp enough to find one item among `length`. Majority needs that too, and also
 attention even enough to count: a scale made large once and for all picks a single vote.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from supertf.errors import UserError
-
-FAMILIES = ("recall", "presence", "majority")
 
 
 @dataclass(frozen=True)
@@ -46,12 +42,96 @@ class Batch:
         return torch.cat([ignored, self.answers], dim=1)
 
 
+@dataclass
+class Items:
+    """The items of sequences as they are drawn, which the family's rule then changes.
+
+    Attributes:
+        keys: (B, length) int64, none of those that are asked for.
+        values: (B, length) int64, counted from 0.
+        queried: (B, Q) int64, the keys that are asked for.
+        part: the first item, and the one behind the last, in which the needles lie.
+        votes: items that carry each queried key, where one does.
+        generator: drawn from.
+    """
+
+    keys: Tensor
+    values: Tensor
+    queried: Tensor
+    part: tuple[int, int]
+    votes: int
+    generator: torch.Generator
+
+    def give_keys(self) -> Tensor:
+        """Give each queried key to `votes` items of the part, all different: (B, Q, votes), their indices."""
+        size, queries = self.queried.shape
+        first, end = self.part
+        order = torch.rand(size, end - first, generator=self.generator).argsort(dim=1)
+        place = order[:, : queries * self.votes] + first
+        self.keys.scatter_(1, place, self.queried.repeat_interleave(self.votes, dim=1))
+        return place.view(size, queries, self.votes)
+
+
+def recall(task: "Task", items: Items) -> tuple[Tensor, Tensor]:
+    """One item has the key; the answer is its value."""
+    needles = items.give_keys()[..., 0]
+    return task.keys + items.values.gather(1, needles), needles
+
+
+def presence(task: "Task", items: Items) -> tuple[Tensor, Tensor]:
+    """For half of the queries no item has the key, and the answer is "none"; else as in recall."""
+    others = items.keys.clone()
+    answers, needles = recall(task, items)
+    absent = torch.rand(needles.shape, generator=items.generator) < 0.5
+    carried = torch.where(absent, others.gather(1, needles), items.queried)  # those items keep another key
+    items.keys.scatter_(1, needles, carried)
+    return torch.where(absent, task.none, answers), torch.where(absent, -1, needles)
+
+
+def majority(task: "Task", items: Items) -> tuple[Tensor, Tensor]:
+    """sqrt(length) items have the key; the answer is the value that most of them carry.
+
+    Half of all other items carry one value of their own.
+    """
+    size, length = items.values.shape
+    common = torch.randint(task.values, (size, 1), generator=items.generator)
+    agree = torch.rand(size, length, generator=items.generator) < 0.5
+    items.values = torch.where(agree, common, items.values)
+    place = items.give_keys()
+    ballot, winner = task.ballots(size, items.votes, items.generator)
+    items.values.scatter_(1, place.flatten(1), ballot.flatten(1))
+    return task.keys + winner, place[..., 0]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of sequences.
+
+    Attributes:
+        rule: gives the queried keys to items, and values where it needs to; returns the answers (B, Q) and
+            the needles (B, Q), as in `Batch`.
+        votes: from the number of items, how many carry each queried key, where one does.
+        chance: accuracy of the best answer that does not look at the items; None is 1 / values.
+    """
+
+    rule: Callable[["Task", Items], tuple[Tensor, Tensor]]
+    votes: Callable[[int], int] = lambda length: 1
+    chance: float | None = None
+
+
+FAMILIES = {
+    "recall": Family(recall),
+    "presence": Family(presence, chance=0.5),
+    "majority": Family(majority, votes=lambda length: max(math.isqrt(length), 3)),
+}
+
+
 @dataclass(frozen=True)
 class Task:
     """A family of sequences.
 
     Attributes:
-        family: "recall", "presence" or "majority".
+        family: one of `FAMILIES`.
         keys, values: how many there are of each.
         queries: Q, the questions at the end of a sequence.
 
@@ -90,11 +170,12 @@ class Task:
     @property
     def chance(self) -> float:
         """Accuracy of the best answer that does not look at the items."""
-        return 0.5 if self.family == "presence" else 1 / self.values
+        chance = FAMILIES[self.family].chance
+        return 1 / self.values if chance is None else chance
 
     def votes(self, length: int) -> int:
         """Items that carry each queried key, where one does."""
-        return max(math.isqrt(length), 3) if self.family == "majority" else 1
+        return FAMILIES[self.family].votes(length)
 
     def batch(
         self, size: int, length: int, generator: torch.Generator, depth: tuple[float, float] = (0.0, 1.0)
@@ -123,26 +204,9 @@ class Task:
         pick = torch.randint(others.shape[1], (size, length), generator=generator)
         keys = others.gather(1, pick)
         values = torch.randint(self.values, (size, length), generator=generator)
-        if self.family == "majority":  # half of the other items agree on one value
-            common = torch.randint(self.values, (size, 1), generator=generator)
-            values = torch.where(torch.rand(size, length, generator=generator) < 0.5, common, values)
-        place = torch.rand(size, end - first, generator=generator).argsort(dim=1)[:, : self.queries * votes]
-        place = place + first  # (B, Q * votes)
-        carried = queried.repeat_interleave(votes, dim=1)
-        needles = place[:, ::votes]
-        if self.family == "majority":
-            ballot, winner = self.ballots(size, votes, generator)
-            values = values.scatter(1, place, ballot.flatten(1))
-        else:
-            winner = values.gather(1, needles)
-        answers = self.keys + winner
-        if self.family == "presence":
-            absent = torch.rand(size, self.queries, generator=generator) < 0.5
-            carried = torch.where(absent, keys.gather(1, place), carried)  # those items keep another key
-            answers = torch.where(absent, self.none, answers)
-            needles = torch.where(absent, -1, needles)
-        keys = keys.scatter(1, place, carried)
-        items = torch.stack([keys, self.keys + values], dim=-1)  # (B, length, 2)
+        drawn = Items(keys, values, queried, (first, end), votes, generator)
+        answers, needles = FAMILIES[self.family].rule(self, drawn)
+        items = torch.stack([drawn.keys, self.keys + drawn.values], dim=-1)  # (B, length, 2)
         queries = torch.stack([queried, torch.full_like(queried, self.mark)], dim=-1)
         return Batch(torch.cat([items, queries], dim=1), answers, needles)
 

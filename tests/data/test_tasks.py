@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from supertf.data.tasks import FAMILIES, Task
 
-families = st.sampled_from(FAMILIES)
+families = st.sampled_from(list(FAMILIES))
 
 
 def made(family: str, length: int = 128, size: int = 4, seed: int = 0, queries: int = 4):
