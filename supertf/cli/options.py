@@ -102,10 +102,13 @@ Controls = Annotated[int, Option(min=1, help="random and largest weights")]
 
 @dataclass
 class LossText:
-    """The text that losses are measured on."""
+    """The texts that losses are measured on."""
 
-    data: Data = "python-docs:stdlib"
+    data: Annotated[
+        list[str] | None,
+        Option(help="token files (.bin), or texts as in supertf data (default: three, one of each domain)"),
+    ] = None
     length: Annotated[int | None, Option(min=1, help="tokens per window (default: 256 or the context)")] = (
         None
     )
-    max_tokens: MaxTokens = 1024
+    max_tokens: Annotated[int, Option(min=1, help="read this many of each at most")] = 512

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from supertf.bench import machine
-from supertf.data import read_ids, special_ids, unused_ids
+from supertf.data import TEXTS, read_ids, special_ids, unused_ids
 from supertf.device import pick_device_dtype
 from supertf.errors import Note, UserError
 from supertf.model import ENDLESS, HFModel, HFTokenizer, load
@@ -116,18 +116,25 @@ class Subject:
         """Since it was loaded."""
         return time.perf_counter() - self.started
 
-    def loss(self, data: str, length: int | None, max_tokens: int) -> tuple[Loss, dict[str, Any]]:
-        """The loss on a text, for `ablation`, and the settings that it depends on; length: see `length`.
+    def losses(
+        self, data: list[str] | None, length: int | None, max_tokens: int
+    ) -> tuple[list[Loss], dict[str, Any]]:
+        """The loss on each text, for `ablation`, and the settings that they depend on; length: see `length`.
 
-        Raises `UserError` when the text cannot be read or is too short to predict a token.
+        data: None is the beginning of each shipped text that is for showing things. max_tokens: of each.
+
+        Raises `UserError` when a text cannot be read or is too short to predict a token.
         """
-        ids = self.read(data, max_tokens)
-        tokens = len(ids) - (self.bos_id is None)
-        if tokens < 1:
-            raise UserError(f"{data} has {len(ids)} tokens: too short to predict any")
+        data = data or [f"{name}:live" for name in TEXTS]
         length = self.length(length, 256)
-        loss = text_loss(ids, length, bos_id=self.bos_id)
-        return loss, {"data": data, "tokens": tokens, "length": length, "context": self.context}
+        found, tokens = [], 0
+        for name in data:
+            ids = self.read(name, max_tokens)
+            if len(ids) - (self.bos_id is None) < 1:
+                raise UserError(f"{name} has {len(ids)} tokens: too short to predict any")
+            tokens += len(ids) - (self.bos_id is None)
+            found.append(text_loss(ids, length, bos_id=self.bos_id))
+        return found, {"data": data, "tokens": tokens, "length": length, "context": self.context}
 
     def read(self, data: str, max_tokens: int) -> Tensor:
         """The first tokens of a text, (N,) int64, see `read_ids`; `UserError` when it cannot be read."""

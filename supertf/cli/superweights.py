@@ -1,5 +1,6 @@
 """`supertf superweights find|ablate|scale`: find super weights and prove them."""
 
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option, Typer
@@ -25,7 +26,7 @@ from supertf.tables import number
 if TYPE_CHECKING:
     from supertf.analysis import Peak
     from supertf.cli.subject import Subject
-    from supertf.model import Coordinate
+    from supertf.model import Coordinate, LanguageModel
     from supertf.superweights import Ablation, Spike
 
 FACTORS = [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3]
@@ -174,19 +175,19 @@ def ablate(
 
     subject = Subject(model, **vars(loading))
     weights = chosen(subject, weight, prompt)
-    loss, used = subject.loss(**vars(text))
-    ablations = [ablate_one(subject.model, one, loss, controls, seed, each=True) for one in weights]
+    losses, used = subject.losses(**vars(text))
+    ablations = [ablate_one(subject.model, one, losses, controls, seed, each=True) for one in weights]
     if json:
         config = subject.config(controls=controls, seed=seed, **used)
         results = [ablation_dict(one) for one in ablations]
         print_result({**config, "seconds": subject.seconds(), "weights": results}, as_json=True)
         return 0
-    print(f"{model} on {used['tokens']} tokens of {used['data']}, windows of {used['length']}")
+    print(f"{model} on {used['tokens']} tokens of {', '.join(used['data'])}, windows of {used['length']}")
     for one in ablations:
         name = show(one.coordinate)
         print(f"\n{name} = {number(one.weight)}")
         print_table(one.columns(), one.rows())
-        print(f"{name} is {one.verdict}: {one.candidate.ratio:.4g} times the perplexity")
+        print(one.caption())
     return 0
 
 
@@ -234,7 +235,11 @@ def scale(
     subject = Subject(model, **vars(loading))
     ids = None if prompt is None else subject.encode(prompt)
     weights = chosen(subject, weight)
-    loss, used = subject.loss(**vars(text))
+    losses, used = subject.losses(**vars(text))
+
+    def loss(model: "LanguageModel") -> float:
+        return fmean(one(model) for one in losses)
+
     curve: list[dict[str, Any]] = [
         {"factor": one.factor, "loss": one.loss, "perplexity": perplexity_of(one.loss), "ratio": one.ratio}
         for one in scaling_curve(subject.model, weights, factors or FACTORS, loss)
@@ -250,7 +255,8 @@ def scale(
         result = {**config, "seconds": subject.seconds(), "weights": names, "factors": curve}
         print_result(result, as_json=True)
         return 0
-    print(f"{model}, {' and '.join(names)} times a factor; {used['tokens']} tokens of {used['data']}")
+    texts = f"{used['tokens']} tokens of {', '.join(used['data'])}"
+    print(f"{model}, {' and '.join(names)} times a factor; {texts}")
     columns = ["factor", "perplexity", "ratio"]
     print_table(
         [*columns, *(["text"] if ids is not None else [])],

@@ -54,13 +54,13 @@ def verify(
     subject = Subject(model if here or published else known, **vars(loading))
     prompt = PROMPT if prompt is None else prompt
     ids = subject.encode(prompt)
-    loss, used = subject.loss(**vars(text))
-    checks = verify_all(subject.model, ids, entries, loss, controls, seed)
+    losses, used = subject.losses(**vars(text))
+    checks = verify_all(subject.model, ids, entries, losses, controls, seed)
     claimed = [one.ablation for one in checks if one.ablation and one.published.claimed == "super"]
     together = None
     if len(claimed) > 1:
         coordinates = [one.coordinate for one in claimed]
-        together = removal(subject.model, coordinates, loss, claimed[0].base)
+        together = removal(subject.model, coordinates, losses, claimed[0].candidate.bases)
     result = {
         **subject.config(prompt=prompt, controls=controls, seed=seed, **used),
         "seconds": subject.seconds(),
@@ -70,14 +70,14 @@ def verify(
     }
     if record:
         command = f"supertf superweights verify {subject.name} --record"
-        chosen = {"data": text.data, "length": used["length"], "max_tokens": text.max_tokens}
+        chosen = {"data": " ".join(used["data"]), "length": used["length"], "max_tokens": text.max_tokens}
         for option, value in {**chosen, "controls": controls, "seed": seed}.items():
             command += f" --{option} {value}"
         write_json(CHECKS, {**recorded_checks(), known: {**result, "command": command}})
     if json:
         print_result(result, as_json=True)
         return 0
-    print(f"{subject.name} on {used['tokens']} tokens of {text.data}; published of {known}:")
+    print(f"{subject.name} on {used['tokens']} tokens of {', '.join(used['data'])}; published of {known}:")
     print_table(
         ["weight", "claimed", "value", "as published", "spike", "ratio", "random", "largest", "verdict"],
         ([show(one.published.coordinate), *check_cells(one)] for one in checks),
@@ -171,4 +171,12 @@ def removal_dict(one: "Removal") -> dict[str, Any]:
     from supertf.model import show
 
     weights = [show(coordinate) for coordinate in one.coordinates]
-    return {"label": one.label, "loss": one.loss, "ratio": one.ratio, "weights": weights}
+    found = one.interval
+    return {
+        "label": one.label,
+        "loss": one.loss,
+        "ratio": one.ratio,
+        "interval": None if found is None else [found.low, found.high],
+        "ratios": one.ratios,
+        "weights": weights,
+    }

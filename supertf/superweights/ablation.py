@@ -7,13 +7,14 @@ proves nothing: some weights spike and are inert, and a large weight may matter 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from numbers import Integral
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from supertf.analysis import perplexity
+from supertf.analysis import Interval, paired_difference, perplexity
 from supertf.data import Text
 from supertf.device import check_finite
 from supertf.errors import UserError
@@ -22,6 +23,7 @@ from supertf.superweights.edit import check_editable, coordinates, scaled_weight
 from supertf.tables import Tabular, number
 
 Loss = Callable[[LanguageModel], float]  # nats per token, the same for the same model
+Measure: TypeAlias = Text | Sequence[int] | Tensor | Loss  # what a model is measured on
 SUPER = 2.0  # at least this many times the perplexity
 HARMFUL = 1.01
 
@@ -41,47 +43,89 @@ def text_loss(
     return lambda model: perplexity(model, ids, length, batch_size=batch_size, bos_id=bos_id).loss
 
 
-def loss_on(text: Text | Sequence[int] | Tensor) -> Loss:
+def losses_on(text: Measure | Sequence[Measure]) -> list[Loss]:
+    """The loss on a text, or on each of several."""
+    several: list[Any] = [text]
+    if isinstance(text, Sequence) and len(text) and not isinstance(text[0], Integral):  # no token ids
+        several = list(text)
+    return [one if callable(one) else text_loss_of(one) for one in several]
+
+
+def text_loss_of(text: Text | Sequence[int] | Tensor) -> Loss:
     """`text_loss` of a `Text` as it is to be read, or of plain token ids."""
     return text_loss(text.ids, text.length, bos_id=text.bos_id) if isinstance(text, Text) else text_loss(text)
 
 
 @dataclass(frozen=True)
 class Removal:
-    """Weights removed together.
+    """Weights removed together, on one or several texts.
 
     Attributes:
         label: says which, for people.
         coordinates: of the weights, (layer, out, in).
-        loss: without them, nats per token.
-        ratio: perplexity without them over perplexity with them; 1 is no effect.
+        losses: without them, nats per token, text by text.
+        bases: with them.
     """
 
     label: str
     coordinates: tuple[Coordinate, ...]
-    loss: float
-    ratio: float
+    losses: tuple[float, ...]
+    bases: tuple[float, ...]
+
+    @property
+    def loss(self) -> float:
+        """Mean over the texts, without the weights."""
+        return math.fsum(self.losses) / len(self.losses)
+
+    @property
+    def ratios(self) -> list[float]:
+        """Perplexity without the weights over perplexity with them, text by text; 1 is no effect."""
+        return list(map(ratio, self.losses, self.bases))
+
+    @property
+    def ratio(self) -> float:
+        """The geometric mean of `ratios`."""
+        return ratio(self.loss, math.fsum(self.bases) / len(self.bases))
+
+    @property
+    def interval(self) -> Interval | None:
+        """The ratio with its 95 % t-interval over texts, made of logarithms; None with a single text."""
+        if len(self.losses) < 2:
+            return None
+        logs = paired_difference(self.losses, self.bases)
+        return Interval(self.ratio, math.exp(logs.low), math.exp(logs.high), logs.n)
+
+    @property
+    def at_least(self) -> float:
+        """The ratio's lower end; with a single text, where nothing is known of others, the ratio."""
+        return self.ratio if self.interval is None else self.interval.low
 
 
 def removal(
-    model: LanguageModel, coordinates: Sequence[Coordinate], loss: Loss, base: float, label: str | None = None
+    model: LanguageModel,
+    coordinates: Sequence[Coordinate],
+    loss: Loss | Sequence[Loss],
+    base: float | Sequence[float],
+    label: str | None = None,
 ) -> Removal:
     """Remove weights together, measure, and put them back.
 
     Args:
         model: whose weights they are.
         coordinates: of the weights, (layer, out, in).
-        loss: a measure of the model, such as `text_loss(ids)`.
-        base: the loss of the model as it is.
+        loss: a measure of the model, such as `text_loss(ids)`, or several.
+        base: the loss of the model as it is, one for each.
         label: of the result; default the coordinates.
 
     Raises:
         UserError: what `scaled_weights` refuses, and a loss that is not finite.
     """
+    losses = [loss] if callable(loss) else loss
+    bases = base if isinstance(base, Sequence) else [base]
     with scaled_weights(model, coordinates):
         label = label or ", ".join(map(show, coordinates))
-        value = measured(model, loss, f"without {label}")
-    return Removal(label, tuple(coordinates), value, ratio(value, base))
+        values = [measured(model, one, f"without {label}") for one in losses]
+    return Removal(label, tuple(coordinates), tuple(values), tuple(bases))
 
 
 def measured(model: LanguageModel, loss: Loss, state: str = "of the unchanged model") -> float:
@@ -103,7 +147,6 @@ class Ablation(Tabular):
     Attributes:
         coordinate: of the weight, (layer, out, in).
         weight: its value.
-        base: the loss of the whole model, nats per token.
         candidate: the removal of the weight alone.
         random: of random weights of the same matrix, together.
         each: of the same random weights one by one, if asked for.
@@ -116,7 +159,6 @@ class Ablation(Tabular):
 
     coordinate: Coordinate
     weight: float
-    base: float
     candidate: Removal
     random: Removal
     each: list[Removal]
@@ -125,40 +167,48 @@ class Ablation(Tabular):
     row: Removal
 
     @property
-    def verdict(self) -> str:
-        """What the weight is.
+    def base(self) -> float:
+        """The loss of the whole model, nats per token, mean over the texts."""
+        return math.fsum(self.candidate.bases) / len(self.candidate.bases)
 
-        "super": removing it at least doubles the perplexity. "harmful": at least 1 % more, and more than
-        random and largest weights do. Else "inert".
+    @property
+    def verdict(self) -> str:
+        """What the weight is, on these texts: the lower end of its ratio's interval decides.
+
+        "super": removing it at least doubles the perplexity, and does more than every control that is not in
+        its row. "harmful": the same with 1 % in place of twice. Else "inert".
         """
-        if self.candidate.ratio >= SUPER:
-            return "super"
-        controls = [self.random, self.largest, *self.each]
-        above = self.candidate.ratio > max(control.ratio for control in controls)
-        return "harmful" if self.candidate.ratio >= HARMFUL and above else "inert"
+        lowest = self.candidate.at_least
+        above = lowest > max(control.ratio for control in (self.random, self.largest, *self.each))
+        if not above or lowest < HARMFUL:
+            return "inert"
+        return "super" if lowest >= SUPER else "harmful"
 
     def columns(self) -> list[str]:
         """The table's head."""
-        return ["removed", "perplexity", "ratio"]
+        return ["removed", "perplexity", "ratio", *(["95 %"] if self.candidate.interval else [])]
 
     def rows(self) -> Iterable[Sequence[Any]]:
         """Nothing, the weight, and every control."""
         controls = (self.random, self.largest, self.row_largest, self.row, *self.each)
-        yield "nothing", number(ratio(self.base, 0.0)), "1"
+        yield "nothing", number(ratio(self.base, 0.0)), "1", *([""] if self.candidate.interval else [])
         for one in (self.candidate, *controls):
-            yield one.label, number(ratio(one.loss, 0.0)), number(one.ratio)
+            found = one.interval
+            ends = [f"{number(found.low)} to {number(found.high)}"] if found else []
+            yield one.label, number(ratio(one.loss, 0.0)), number(one.ratio), *ends
 
     def caption(self) -> str:
         """The verdict."""
-        times = f"{self.candidate.ratio:.4g} times the perplexity"
-        return f"{show(self.coordinate)} = {number(self.weight)} is {self.verdict}: {times}"
+        times, found = f"{self.candidate.ratio:.4g} times the perplexity", self.candidate.interval
+        texts = f" ({found.low:.4g} to {found.high:.4g}, {found.n} texts)" if found else ", on one text"
+        return f"{show(self.coordinate)} = {number(self.weight)} is {self.verdict}: {times}{texts}"
 
 
 @torch.no_grad()
 def ablate(
     model: LanguageModel,
     weight: Any,
-    text: Text | Sequence[int] | Tensor | Loss,
+    text: Measure | Sequence[Measure],
     controls: int = 20,
     seed: int = 0,
     each: bool = False,
@@ -166,14 +216,14 @@ def ablate(
 ) -> Ablation:
     """Remove one weight, then its controls, and measure each time; the model comes back as it was.
 
-    The ratio is one of this text in these windows: where the damage sits at a window's beginning, short
-    windows show more of it.
+    The ratio is one of these texts in these windows: where the damage sits at a window's beginning, short
+    windows show more of it. One text says nothing of others: give several, such as `held_out_texts`.
 
     Args:
         model: whose weight it is.
         weight: a spike, (layer, out, in), or text such as "11[507, 1229]".
-        text: that the loss is measured on: a `Text`, token ids (N,) in windows of 256, or a function of the
-            model that gives its loss in nats, such as `text_loss(ids)`.
+        text: that the loss is measured on, or several: a `Text`, token ids (N,) in windows of 256, or a
+            function of the model that gives its loss in nats, such as `text_loss(ids)`.
         controls: how many random weights of the same matrix, and how many of the largest of the model.
         seed: of the random ones.
         each: also remove the random ones one by one, to see their spread.
@@ -188,12 +238,13 @@ def ablate(
 
     Example:
         >>> model, tokenizer = load("smollm2-135m")
-        >>> held_out = read_tokens("python-docs", tokenizer, windows=2, length=256)
-        >>> ablate(model, "11[507, 1229]", held_out, progress=False).verdict
-        'super'
+        >>> texts = held_out_texts("prose", tokenizer, count=3, windows=1, length=256)
+        >>> found = ablate(model, "11[507, 1229]", texts, controls=5, progress=False)
+        >>> found.verdict, found.candidate.ratio > 2
+        ('super', True)
     """
     (coordinate,) = coordinates(weight)
-    loss = text if callable(text) else loss_on(text)
+    losses = losses_on(text)
     layer, out, into = coordinate
     projections = output_projections(model)
     check_coordinate(projections, coordinate)
@@ -208,13 +259,13 @@ def ablate(
         (whole_row(model, coordinate), f"row {layer}[{out}, :]"),
     ]
     steps += [([one], None) for one in chosen] if each else []
-    base = measured(model, loss)
+    bases = [measured(model, loss) for loss in losses]
     bar = tqdm(steps, desc=f"removing {show(coordinate)} and controls", disable=not progress, leave=False)
     candidate, random, largest, row_largest, row, *single = (
-        removal(model, removed, loss, base, label) for removed, label in bar
+        removal(model, removed, losses, bases, label) for removed, label in bar
     )
     value = float(projections[layer].row(out)[into])
-    return Ablation(coordinate, value, base, candidate, random, single, largest, row_largest, row)
+    return Ablation(coordinate, value, candidate, random, single, largest, row_largest, row)
 
 
 def random_weights(

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from supertf.data import is_present
 from supertf.files import read_json
 from supertf.model import Coordinate, LanguageModel, output_projections, parse, show
-from supertf.superweights.ablation import Ablation, Loss, ablate
+from supertf.superweights.ablation import Ablation, Measure, ablate
 from supertf.superweights.find import SuperWeights, search
 
 LIST = Path(__file__).with_name("published.json")
@@ -146,7 +146,7 @@ def verify(
     model: LanguageModel,
     prompt: Sequence[int],
     entries: Iterable[Published],
-    loss: Loss,
+    text: Measure | Sequence[Measure],
     controls: int = 20,
     seed: int = 0,
     rounds: int = 8,
@@ -160,7 +160,7 @@ def verify(
         model: that they are looked for in.
         prompt: token ids for the search.
         entries: from `published`; a coordinate outside the model is a result, not an error.
-        loss: a measure of the model, such as `text_loss(ids)`.
+        text: that the loss is measured on, or several, as `ablate` takes them.
         controls, seed: as for `ablate`.
         rounds: passes of the search at most.
         progress: show a bar.
@@ -178,7 +178,7 @@ def verify(
     for one in tqdm(entries, desc="published coordinates", disable=not progress, leave=False):
         layer, out, into = one.coordinate
         inside = layer < len(shapes) and out < shapes[layer][0] and into < shapes[layer][1]
-        ablation = ablate(model, one.coordinate, loss, controls, seed, progress=False) if inside else None
+        ablation = ablate(model, one.coordinate, text, controls, seed, progress=False) if inside else None
         checks.append(Check(one, *first_shown(found, one.coordinate), ablation))
     return checks
 

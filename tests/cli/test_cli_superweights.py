@@ -83,7 +83,7 @@ def test_ablate_removes_the_first_candidate_beside_every_control(here, supertf):
     said = supertf(line)
     removed = [line.split("  ")[1] for line in said.out.splitlines() if line.startswith("  ")]
     assert len(removed) == 10 and removed[:3] == ["removed", "nothing", "1[7, 21]"]
-    assert said.out.splitlines()[-1].startswith("1[7, 21] is inert: ")
+    assert said.out.splitlines()[-1].startswith("1[7, 21] = 3 is inert: ")
 
 
 def test_ablate_takes_several_weights_and_one_seed(here, supertf):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import TEXT, planted_model, zeroed
 
+from supertf.analysis.intervals import mean_interval
 from supertf.analysis.losses import perplexity
 from supertf.data.tokenizer import load_tokenizer
 from supertf.model.config import GPTConfig
@@ -92,6 +93,7 @@ def test_each_control_is_measured_with_its_weights_gone(hand_made):
         ({(0, 0, 2): 0.2, (0, 1, 2): 0.3}, "inert"),  # a larger weight elsewhere does more
         ({(0, 0, 2): 0.2, (0, 0, 1): 0.3}, "harmful"),  # one of the same row is no control
         ({(0, 0, 2): -0.5}, "inert"),
+        ({(0, 0, 2): 0.8, (0, 1, 2): 0.9}, "inert"),  # also where it doubles the perplexity
     ],
 )
 def test_the_verdict_compares_the_candidate_with_its_controls(hand_made, damage, verdict):
@@ -103,6 +105,52 @@ def test_a_random_control_that_does_more_than_the_candidate_makes_it_inert(hand_
     [control] = random_weights(hand_made, (0, 0, 2), 1, seed=3)
     loss = zeroed({(0, 0, 2): 0.2, control: 0.3})
     assert ablate(hand_made, (0, 0, 2), loss, controls=1, seed=3, progress=False).verdict == "inert"
+
+
+def on_texts(*damages):
+    """What removing the candidate costs on each of several texts; the largest weight elsewhere, a tenth."""
+    return [zeroed({(0, 0, 2): damage, (0, 1, 2): damage / 10}) for damage in damages]
+
+
+@pytest.mark.parametrize(
+    ("damages", "verdict"),
+    [
+        ((0.9, 1.0, 1.1), "super"),  # e, 2.12 to 3.48
+        ((0.7, 1.0, 1.3), "harmful"),  # e as well, 1.29 to 5.7: it may be less than twice
+        ((0.5, 1.0, 1.5), "inert"),  # .78 to 9.4
+        ((0.75,), "super"),
+        ((0.75, 0.75), "super"),
+        ((0.0, 1.5), "inert"),
+    ],
+)
+def test_on_several_texts_the_verdict_rests_on_the_lower_end_of_the_interval(hand_made, damages, verdict):
+    found = ablate(hand_made, (0, 0, 2), on_texts(*damages), controls=1, seed=3, progress=False)
+    assert found.verdict == verdict
+    one = found.candidate
+    assert one.ratios == pytest.approx([math.exp(damage) for damage in damages])
+    assert one.ratio == pytest.approx(math.exp(sum(damages) / len(damages)))
+    assert one.loss == pytest.approx(1 + sum(damages) / len(damages)) and found.base == 1.0
+    if len(damages) == 1:
+        assert one.interval is None and one.at_least == one.ratio
+        assert "on one text" in found.caption() and found.columns() == ["removed", "perplexity", "ratio"]
+    else:
+        expected = mean_interval(damages)
+        assert (one.interval.low, one.interval.high) == pytest.approx(
+            (math.exp(expected.low), math.exp(expected.high))
+        )
+        assert f"{len(damages)} texts" in found.caption() and found.columns()[-1] == "95 %"
+    assert all(len(row) == len(found.columns()) for row in found.rows())
+
+
+@given(st.lists(st.floats(-1, 3), min_size=2, max_size=6))
+@settings(deadline=None, max_examples=30)
+def test_several_texts_are_measured_as_each_alone(damages):
+    model = planted_model()
+    losses = [zeroed({(1, 7, 21): damage}) for damage in damages]
+    together = ablate(model, (1, 7, 21), losses, controls=2, progress=False)
+    alone = [ablate(model, (1, 7, 21), loss, controls=2, progress=False) for loss in losses]
+    assert together.candidate.losses == tuple(one.candidate.loss for one in alone)
+    assert together.random.ratios == [one.random.ratio for one in alone]
 
 
 def test_the_loss_of_a_text_is_that_of_evaluate_and_removal_is_that_of_a_model_without_the_weight():
