@@ -20,6 +20,7 @@ from supertf.compression.pruning.groups import how_many
 from supertf.compression.pruning.input_quantiles import input_sizes, principal_axes
 from supertf.compression.pruning.static import plan_static
 from supertf.compression.quantization.plan import plan_quantization
+from supertf.compression.speed.kernels import limited_threads
 from supertf.compression.speed.skipped_columns import Skipping, skipping
 from supertf.compression.verbs import prune, pruned, quantized
 from supertf.errors import UserError
@@ -152,7 +153,7 @@ def test_a_layer_of_any_width_computes_its_product_with_the_inputs_that_count(ou
     ):
         cut = Cut(33, 0.5, threshold, axes=turn)
         x = torch.randn(shape)
-        with torch.inference_mode():
+        with torch.inference_mode(), limited_threads():
             expected = F.linear(cut_to(x, cut)[0], layer.weight, layer.bias)
             y = Skipping(layer, cut)(x)
         assert y.shape == expected.shape
@@ -164,7 +165,7 @@ def test_columns_that_do_not_count_are_not_read(models):
     x = torch.randn(16)
     cut = Cut(16, 0.5, float(x.abs().median()) + 1e-4)
     layer = copy.deepcopy(model.h[0].attn.c_attn)
-    with torch.no_grad():
+    with torch.no_grad(), limited_threads():  # else Numba's first call may change how the sum is shared out
         expected = Skipping(layer, cut)(x)
         layer.weight[:, x.abs() < cut.threshold] = torch.nan
         assert torch.equal(Skipping(layer, cut)(x), expected)
