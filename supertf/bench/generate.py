@@ -19,7 +19,7 @@ from supertf.errors import UserError
 from supertf.model import GPT, generate, linear_one_row, load_model
 
 PROMPT = "The capital of France is"
-TEXT = "python-docs:stdlib"  # its first tokens show what fewer bits cost in quality
+TEXT = "prose"  # its first tokens show what fewer bits cost in quality
 TEXT_TOKENS = 1024
 
 

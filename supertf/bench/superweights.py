@@ -20,7 +20,7 @@ from supertf.files import write_json
 from supertf.model import GPT, load_model, show, write_tensors
 from supertf.superweights import PROMPT, candidates, find_spikes
 
-TEXT = "python-docs:stdlib"
+TEXT = "prose"
 LENGTHS = (10, 128, 1024)  # tokens of the prompts
 DTYPES = (torch.float32, torch.bfloat16)
 PLANTED = (3, 1234, 4321)  # of the generated checkpoint

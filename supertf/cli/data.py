@@ -28,9 +28,9 @@ def data(
     data_name: Annotated[
         str,
         Option(
-            help="python-docs, python-docs:stdlib, a local file (txt, md, jsonl, ndjson, json, csv, tsv, "
-            "parquet; also as gz, bz2, xz, zst), a folder, or a hub id (owner/name or "
-            "owner/name:configuration)"
+            help="library-docs, readmes, prose, python-docs, python-docs:stdlib, a local file (txt, md, "
+            "jsonl, ndjson, json, csv, tsv, parquet; also as gz, bz2, xz, zst), a folder, wikitext, c4, or a hub id "
+            "(owner/name or owner/name:configuration); with a role behind it, as in prose:train"
         ),
     ] = "python-docs",
     stride: Annotated[

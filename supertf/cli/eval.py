@@ -15,7 +15,7 @@ app = Typer()
 def evaluate(
     model: Model = "smollm2-135m",
     tokenizer: Tokenizer = None,
-    data: Data = "python-docs:stdlib",
+    data: Data = "library-docs:evaluate",
     length: WindowLength = None,
     stride: Annotated[int | None, Option(min=1, help="tokens between windows (default: the length)")] = None,
     max_tokens: MaxTokens = 16384,

@@ -79,14 +79,14 @@ class Comparing:
     matrices: Annotated[list[str] | None, Option(metavar="KIND", help="as in mlp.c_proj (default: all)")] = (
         None
     )
-    data: Data = "python-docs:stdlib"
-    windows: Annotated[int, Option(min=1, help="of held-out text, its beginning")] = 8
+    data: Data = "library-docs"
+    windows: Annotated[int, Option(min=1, help="of held-out text")] = 8
     length: WindowLength = None
     calibration_windows: Annotated[
         int | None,
         Option(
             min=1,
-            help="of the text that follows (default: 8, of dynamic methods 2; 0 where none is needed)",
+            help="of other text (default: 8, of dynamic methods 2; 0 where none is needed)",
         ),
     ] = None
     prompt: Annotated[str, Option(help="both models go on with it")] = "The capital of France is"

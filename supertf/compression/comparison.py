@@ -191,7 +191,7 @@ def compare(
 
     Example:
         >>> model, tokenizer = load("smollm2-135m")
-        >>> held_out, calibration = read_tokens("python-docs", tokenizer, windows=(1, 2))
+        >>> held_out, calibration = read_tokens("library-docs", tokenizer, windows=(1, 2))
         >>> small = prune(model, "wanda", sparsity=0.5, calibration=calibration)
         >>> found = compare(model, {"wanda": small}, held_out, watch="11[507, 1229]")
         >>> found["wanda"].ratio > 1, found["wanda"].fates[0].removed

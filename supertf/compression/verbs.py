@@ -49,7 +49,7 @@ def prune(model: Model, method: str | Pruning, **options: Any) -> Model:
 
     Example:
         >>> model, tokenizer = load("smollm2-135m")
-        >>> calibration = read_tokens("python-docs", tokenizer, windows=2)
+        >>> calibration = read_tokens("prose:calibrate", tokenizer, windows=2)
         >>> small = prune(model, "wanda", sparsity=0.5, calibration=calibration, protect="11[507, 1229]")
     """
     plan = plan_pruning(model, method, **options) if isinstance(method, str) else method

@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from supertf.data.reading import read_ids
 from supertf.data.roles import PARTS
+from supertf.data.texts import TEXTS
 from supertf.errors import UserError
+
+PART_ROLES = ("evaluate", "calibrate", "fit")  # of the parts of a shipped text
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,39 +61,57 @@ def read_tokens(
     """The beginning of a text as token ids, in parts that share no token.
 
     The first part is to be scored: without a BOS token it has one token more, the last target. The others are
-    to be read, as calibrations are.
+    to be read: a calibration, and what is fitted to. Of a shipped text, several parts are of its roles
+    "evaluate", "calibrate" and "fit", which share no passage; of others they follow each other, and what a
+    text repeats of itself may be in two of them.
 
     Args:
-        data: "python-docs", a file (text, JSON lines, CSV, TSV, Parquet, also compressed), a folder of such,
-            a token file (.bin) or a Hugging Face dataset's id.
+        data: "library-docs", "readmes" or "prose", or whatever `iter_documents` takes, such as a file; or a
+            token file (.bin).
         tokenizer: as `load` gives it; its `bos_id` begins every window.
-        windows: how many; several numbers give as many parts, one after the other.
+        windows: how many; several numbers give as many parts.
         length: tokens of a window, the BOS token included.
 
     Returns:
         A `Text`, or one for each number.
 
     Raises:
-        UserError: the text cannot be read, or is too short for all windows.
+        UserError: the text cannot be read, is too short for all windows, or has fewer roles.
 
     Example:
         >>> tokenizer = load_tokenizer("bytes")
-        >>> held_out, calibration = read_tokens("python-docs", tokenizer, windows=(2, 3), length=64)
+        >>> held_out, calibration = read_tokens("prose", tokenizer, windows=(2, 3), length=64)
         >>> held_out, calibration.windows().shape
-        (Text('python-docs', 129 tokens, windows of 64), torch.Size([3, 64]))
+        (Text('prose:evaluate', 129 tokens, windows of 64), torch.Size([3, 64]))
     """
     bos_id = getattr(tokenizer, "bos_id", None)
     counts = [windows] if isinstance(windows, int) else list(windows)
     room = length - (bos_id is not None)
     sizes = [counts[0] * length + (bos_id is None), *(count * room for count in counts[1:])]
-    ids = torch.as_tensor(read_ids(data, tokenizer, sum(sizes)))
-    if len(ids) < sum(sizes):
+    by_role = data in TEXTS and len(counts) > 1
+    if by_role and len(counts) > len(PART_ROLES):
+        raise UserError(f"{len(counts)} parts of {data}, which has {', '.join(PART_ROLES)}: ask for fewer")
+    if by_role:
+        names = [f"{data}:{role}" for role in PART_ROLES[: len(counts)]]
+        found = [read_ids(name, tokenizer, size) for name, size in zip(names, sizes, strict=True)]
+    else:
+        names = [data] * len(counts)
+        ids = read_ids(data, tokenizer, sum(sizes))
+        found = np.split(ids, np.cumsum(sizes)[:-1])  # of a short text the last are short, or empty
+    for name, part, size in zip(names, found, sizes, strict=True):
+        if len(part) < size and by_role:
+            raise UserError(
+                f"{name} has {len(part)} tokens, and {size} are asked for: fewer or shorter windows"
+            )
+    if (total := sum(map(len, found))) < sum(sizes):
         others = f" and {sum(sizes[1:])} others to calibrate with" if len(sizes) > 1 else ""
         raise UserError(
-            f"{data} has {len(ids)} tokens, and {sizes[0]} are to be held out{others}: give a longer text, "
+            f"{data} has {total} tokens, and {sizes[0]} are to be held out{others}: give a longer text, "
             "or fewer or shorter windows"
         )
-    parts = tuple(Text(part, length, bos_id, data) for part in ids.split(sizes))
+    parts = tuple(
+        Text(torch.as_tensor(part), length, bos_id, name) for name, part in zip(names, found, strict=True)
+    )
     return parts[0] if isinstance(windows, int) else parts
 
 
