@@ -29,8 +29,8 @@ def data(
         str,
         Option(
             help="library-docs, readmes, prose, python-docs, python-docs:stdlib, a local file (txt, md, "
-            "jsonl, ndjson, json, csv, tsv, parquet; also as gz, bz2, xz, zst), a folder, wikitext, c4, or a hub id "
-            "(owner/name or owner/name:configuration); with a role behind it, as in prose:train"
+            "jsonl, ndjson, json, csv, tsv, parquet; also as gz, bz2, xz, zst), a folder, wikitext, c4, or a "
+            "hub id (owner/name or owner/name:configuration); with a role behind it, as in prose:train"
         ),
     ] = "python-docs",
     stride: Annotated[

@@ -106,9 +106,9 @@ class LossText:
 
     data: Annotated[
         list[str] | None,
-        Option(help="token files (.bin), or texts as in supertf data (default: three, one of each domain)"),
+        Option(help="token files (.bin), or texts as in supertf data (default: twelve, four of each domain)"),
     ] = None
     length: Annotated[int | None, Option(min=1, help="tokens per window (default: 256 or the context)")] = (
         None
     )
-    max_tokens: Annotated[int, Option(min=1, help="read this many of each at most")] = 512
+    max_tokens: Annotated[int, Option(min=1, help="read this many of each at most")] = 256

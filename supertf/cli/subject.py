@@ -121,11 +121,11 @@ class Subject:
     ) -> tuple[list[Loss], dict[str, Any]]:
         """The loss on each text, for `ablation`, and the settings that they depend on; length: see `length`.
 
-        data: None is the beginning of each shipped text that is for showing things. max_tokens: of each.
+        data: None is the first four texts to score of each domain. max_tokens: of each.
 
         Raises `UserError` when a text cannot be read or is too short to predict a token.
         """
-        data = data or [f"{name}:live" for name in TEXTS]
+        data = data or [f"{name}:evaluate:{part}" for name in TEXTS for part in range(4)]
         length = self.length(length, 256)
         found, tokens = [], 0
         for name in data:
