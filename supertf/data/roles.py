@@ -62,10 +62,8 @@ def assign_roles(documents: Sequence[str], encode: Callable[[str], list[int]]) -
         waiting = later
     trained: set[int] = set()
     for text, its_runs in waiting:
-        known = sum(one in trained for one in its_runs)
-        if (
-            its_runs and seen.isdisjoint(its_runs) and 2 * known < len(its_runs)
-        ):  # no copy of another document
+        copied = sum(one in trained for one in its_runs)  # of another document, wholly or in part
+        if its_runs and seen.isdisjoint(its_runs) and 2 * copied < len(its_runs):
             found.append(Assigned(text, "train"))
             trained.update(its_runs)
     return found

@@ -67,7 +67,7 @@ def shipped(name: str) -> tuple[Assigned, ...]:
     content = gzip.decompress(shipped_path(name).read_bytes())
     if (found := hashlib.sha256(content).hexdigest()) != TEXTS[name].sha256:
         raise UserError(f"{shipped_path(name)} has SHA-256 {found}, expected {TEXTS[name].sha256}: reinstall")
-    rows = map(json.loads, content.decode().splitlines())
+    rows = map(json.loads, content.splitlines())  # of bytes, which only a newline ends
     return tuple(Assigned(row["text"], row["role"], row["part"]) for row in rows)
 
 

@@ -93,7 +93,7 @@ class Removal:
         if len(self.losses) < 2:
             return None
         logs = paired_difference(self.losses, self.bases)
-        return Interval(self.ratio, math.exp(logs.low), math.exp(logs.high), logs.n)
+        return Interval(self.ratio, ratio(logs.low, 0.0), ratio(logs.high, 0.0), logs.n)
 
     @property
     def at_least(self) -> float:
