@@ -1,7 +1,9 @@
 from .attention_statistics import attention_stats as attention_stats
 from .attention_statistics import sink_rate as sink_rate
 from .entropy import attention_entropy as attention_entropy
+from .intervals import holm as holm
 from .intervals import mean_interval as mean_interval
+from .intervals import p_value as p_value
 from .intervals import paired_difference as paired_difference
 from .intervals import two_by_two as two_by_two
 from .losses import loss_by_position as loss_by_position

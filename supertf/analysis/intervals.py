@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from scipy.special import stdtrit  # Student's t: `scipy.stats` has it from here, and takes longer to import
+from scipy.special import stdtr, stdtrit  # Student's t: `scipy.stats` has it from here, and imports longer
 
 from supertf.errors import UserError
 
@@ -94,6 +94,45 @@ def two_by_two(values: Mapping[tuple[str, str], Sequence[float]], confidence: fl
         _contrast([(0.5, y01), (0.5, y11), (-0.5, y00), (-0.5, y10)], confidence),
         _contrast([(1, y11), (-1, y01), (-1, y10), (1, y00)], confidence),
     )
+
+
+def p_value(values: Sequence[float], null: float = 0.0) -> float:
+    """Student's two-sided test that independent values have this mean.
+
+    Args:
+        values: at least two, one per seed or text.
+        null: the mean that is tested.
+
+    Raises:
+        UserError: as `mean_interval` does.
+    """
+    found = mean_interval(values)
+    deviation = math.sqrt(math.fsum((value - found.mean) ** 2 for value in values) / (found.n - 1))
+    if deviation == 0:
+        return 1.0 if found.mean == null else 0.0
+    return float(2 * stdtr(found.n - 1, -abs(found.mean - null) * math.sqrt(found.n) / deviation))
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """p-values corrected for being several (Holm 1979): below .05, all that is said at once holds at 95 %.
+
+    Args:
+        p_values: by name, one for each thing that is said.
+
+    Returns:
+        The corrected ones, by name in the same order.
+
+    Raises:
+        UserError: a value outside 0 to 1.
+    """
+    if not all(0 <= value <= 1 for value in p_values.values()):
+        raise UserError(f"p-values are {dict(p_values)}, expected numbers from 0 to 1")
+    corrected: dict[str, float] = {}
+    least = 0.0
+    for rank, (name, value) in enumerate(sorted(p_values.items(), key=lambda pair: pair[1])):
+        least = max(least, min(1.0, (len(p_values) - rank) * value))
+        corrected[name] = least
+    return {name: corrected[name] for name in p_values}
 
 
 def _contrast(terms: list[tuple[float, Sequence[float]]], confidence: float) -> Interval:

@@ -9,6 +9,7 @@ import torch
 from supertf.analysis import (
     attention_entropy,
     attention_stats,
+    holm,
     loss_by_position,
     mean_interval,
     paired_difference,
@@ -36,6 +37,7 @@ def tiny(**changes) -> GPT:
     ("call", "message"),
     [
         (lambda: perplexity(tiny(), [], 8), "0 tokens: too short"),
+        (lambda: holm({"a": 0.5, "b": 1.5}), "expected numbers from 0 to 1"),
         (lambda: perplexity(tiny(), [1], 8), "1 tokens: too short"),
         (lambda: perplexity(tiny(), [1, 2, 300], 8), "vocabulary is 0 to 39"),
         (lambda: perplexity(tiny(), [1, -2, 3], 8), "vocabulary is 0 to 39"),

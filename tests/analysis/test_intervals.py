@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from supertf.analysis.intervals import Interval, mean_interval, paired_difference, two_by_two
+from supertf.analysis.intervals import (
+    Interval,
+    holm,
+    mean_interval,
+    p_value,
+    paired_difference,
+    two_by_two,
+)
 
 numbers = st.floats(-1e3, 1e3).map(lambda value: round(value, 6))
 samples = st.lists(numbers, min_size=2, max_size=8)
@@ -97,3 +104,39 @@ def test_a_difference_is_called_only_outside_zero():
 )
 def test_it_prints_the_digits_that_its_width_supports(interval, text):
     assert str(interval) == text
+
+
+@given(samples.filter(lambda values: np.std(values) > 1e-3), numbers)
+def test_the_p_value_is_scipy_s(values, null):
+    assert p_value(values, null) == pytest.approx(stats.ttest_1samp(values, null).pvalue, rel=1e-6, abs=1e-12)
+
+
+@given(samples.filter(lambda values: np.std(values) > 1e-3), confidences)
+def test_a_p_value_and_an_interval_say_the_same(values, confidence):
+    found = mean_interval(values, confidence)
+    p = p_value(values)
+    if abs(p - (1 - confidence)) > 1e-9:
+        assert (p < 1 - confidence) == found.excludes_zero
+
+
+def test_equal_values_are_certain_of_their_mean():
+    assert (p_value([2.0, 2.0], 2.0), p_value([2.0, 2.0])) == (1.0, 0.0)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_rejects_what_holm_s_steps_reject(values):
+    """The steps themselves: the smallest against .05 / m, the next against .05 / (m - 1), until one fails."""
+    names = [str(i) for i in range(len(values))]
+    corrected = holm(dict(zip(names, values, strict=True)))
+    assert list(corrected) == names
+    rejected, left = set(), sorted(names, key=lambda name: values[int(name)])
+    while left and values[int(left[0])] * len(left) < 0.05:
+        rejected.add(left.pop(0))
+    assert {name for name, value in corrected.items() if value < 0.05} == rejected
+    assert all(corrected[name] >= value for name, value in zip(names, values, strict=True))
+
+
+def test_holm_on_nothing_special_errs_once_in_twenty():
+    draws = np.random.default_rng(0).uniform(size=(4000, 6))
+    wrong = sum(min(holm(dict(enumerate(row))).values()) < 0.05 for row in draws)
+    assert wrong / 4000 == pytest.approx(0.05, abs=0.012)
