@@ -5,11 +5,13 @@ from .ablation import Ablation as Ablation
 from .ablation import Loss as Loss
 from .ablation import Removal as Removal
 from .ablation import ablate as ablate
+from .ablation import largest_elsewhere as largest_elsewhere
 from .ablation import measured as measured
 from .ablation import random_weights as random_weights
 from .ablation import ratio as ratio
 from .ablation import removal as removal
 from .ablation import text_loss as text_loss
+from .ablation import whole_row as whole_row
 from .edit import EDITED as EDITED
 from .edit import check_editable as check_editable
 from .edit import coordinates as coordinates

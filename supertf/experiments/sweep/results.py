@@ -1,10 +1,12 @@
 """Results of an experiment: values by variant and seed, their files, and those the lab has recorded."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
+from supertf.analysis import Interval, paired_difference
 from supertf.errors import UserError
 from supertf.experiments.sweep.catalogue import experiment
 from supertf.experiments.sweep.cells import module_of
@@ -51,6 +53,24 @@ class Results:
             UserError: an unknown variant, or a path that leads nowhere.
         """
         return [_entry(cell["result"], path, cell) for cell in self._cells_of(variant)]
+
+    def log_ratios(self, variant: str, base: str) -> dict[str, Interval]:
+        """Logarithms of a variant's perplexity over that of another, on the same texts.
+
+        Args:
+            variant: its label; its one cell has `losses` of texts by domain, see `domains.scored`.
+            base: the label of what it is compared with.
+
+        Returns:
+            By domain, and of "all" texts: the mean with its 95 % t-interval over texts.
+
+        Raises:
+            UserError: as `values` does.
+        """
+        [ours], [theirs] = self.values(variant, "losses"), self.values(base, "losses")
+        found = {name: paired_difference(ours[name], theirs[name]) for name in ours}
+        every = [list(itertools.chain.from_iterable(losses.values())) for losses in (ours, theirs)]
+        return {**found, "all": paired_difference(every[0], every[1])}
 
     def changed_code(self) -> list[str] | None:
         """The modules whose code is not what the results were made by; None where that was not noted."""
