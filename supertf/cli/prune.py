@@ -67,7 +67,7 @@ def prune(
         int | None,
         Option(
             min=1,
-            help="fit output projections anew, by least squares, to as much of the text that follows; 64 are "
+            help="fit output projections anew, by least squares, to as many windows of other text; 64 are "
             "little for smollm2-135m, and take minutes (default: leave them)",
         ),
     ] = None,
@@ -249,8 +249,8 @@ def fate_dict(fate: "Fate") -> dict[str, Any]:
 
 
 def share(dropped: tuple[int, int] | None) -> float | None:
-    """Share of tokens; None for a matrix that is not pruned."""
-    return dropped and dropped[0] / dropped[1]
+    """Share of tokens, from those whose input was dropped and all; None for a matrix that is not pruned."""
+    return dropped[0] / dropped[1] if dropped and dropped[1] else None
 
 
 def summed(some: Iterable[dict[str, Any]]) -> dict[str, Any]:

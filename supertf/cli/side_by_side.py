@@ -79,7 +79,7 @@ class SideBySide:
         return {spike.coordinate: spike for spike in candidates(find_spikes(model, prompt))}
 
     def texts(self) -> tuple[Text, ...]:
-        """The held-out text and, from the tokens that follow it, those to calibrate with and to refit to.
+        """The held-out text, and those to calibrate with and to refit to: see `read_tokens`.
 
         Raises `UserError` on a text that is too short for all.
         """

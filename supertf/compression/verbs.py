@@ -17,7 +17,7 @@ from supertf.compression.quantization.rounding import Scheme
 from supertf.compression.replaced_weights import Model, replaced_copy, replaced_weights
 from supertf.data import Text
 from supertf.errors import UserError
-from supertf.model import LanguageModel
+from supertf.model import LanguageModel, places
 from supertf.superweights import coordinates
 
 LENGTH = 512  # tokens of a window where a text does not say, or as many as the model reads
@@ -123,7 +123,8 @@ def plan_pruning(
             `calibrate` and `input_sizes` made of one. Methods without need of it do not take it.
         protect: single weights of the MLPs' output projections that keep their values (or their channels, or
             inputs): spikes, coordinates, or text such as "11[507, 1229]".
-        watch: weights whose `Fate` the plan is to have.
+        watch: weights whose `Fate` the plan is to have; a dynamic one has none, since what is dropped differs
+            from token to token: `pruned` counts it.
         seed: of what is random.
 
     Returns:
@@ -140,6 +141,7 @@ def plan_pruning(
     sums = known if isinstance(known, Calibration) else None
     sizes = known if isinstance(known, InputSizes) else None
     protect, watch = coordinates(protect), coordinates(watch)
+    places(model, watch)  # all inside the model
     if family == "dynamic" and sparsity is not None:
         return plan_dynamic(model, method, sparsity, sizes, protect=protect, matrices=matrices)
     if isinstance(sparsity, Mapping):

@@ -3,7 +3,6 @@ from .corpus import iter_documents as iter_documents
 from .downloads import fetch as fetch
 from .reading import lab_tokens as lab_tokens
 from .reading import read_ids as read_ids
-from .roles import check_disjoint as check_disjoint
 from .roles import overlap as overlap
 from .tasks import Task as Task
 from .text import Text as Text

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from supertf.errors import UserError
-
 RUN = 20  # tokens: as many in a row, and two passages are the same
 SEED = 0  # of the order in which documents are assigned
 PARTS = 12  # disjoint texts to score
@@ -69,7 +67,7 @@ def assign_roles(documents: Sequence[str], encode: Callable[[str], list[int]]) -
     return found
 
 
-def runs(ids: Sequence[int]) -> list[int]:
+def runs(ids: Sequence[int] | np.ndarray) -> list[int]:
     """A 64-bit hash of every run of `RUN` tokens, in order."""
     tokens = np.asarray(ids, dtype=np.uint64)
     if len(tokens) < RUN:
@@ -80,21 +78,7 @@ def runs(ids: Sequence[int]) -> list[int]:
     return (mixed * FACTORS[::-1]).sum(axis=1, dtype=np.uint64).tolist()
 
 
-def overlap(first: Sequence[int], second: Sequence[int]) -> int:
+def overlap(first: Sequence[int] | np.ndarray, second: Sequence[int] | np.ndarray) -> int:
     """How many runs of 20 tokens of `second` are also in `first`; token ids (N,), (M,) of one tokenizer."""
     known = set(runs(first))
     return sum(one in known for one in runs(second))
-
-
-def check_disjoint(texts: dict[str, Sequence[int]]) -> None:
-    """`UserError` where two of some token sequences, by name, share a run of 20 tokens."""
-    owner: dict[int, str] = {}
-    for name, ids in texts.items():
-        its_runs = runs(ids)
-        for one in its_runs:
-            if owner.get(one, name) != name:
-                raise UserError(
-                    f"{name} repeats {RUN} or more tokens of {owner[one]}: what is scored would be known "
-                    "before; take texts that share no passage, such as the roles of one text"
-                )
-        owner.update(dict.fromkeys(its_runs, name))

@@ -1,5 +1,6 @@
 """Stretches of a text as a model reads them: which tokens, in which windows, behind which BOS token."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -9,11 +10,12 @@ import torch
 from torch import Tensor
 
 from supertf.data.reading import read_ids
-from supertf.data.roles import PARTS
+from supertf.data.roles import PARTS, RUN, overlap, runs
 from supertf.data.texts import TEXTS
-from supertf.errors import UserError
+from supertf.errors import Note, UserError
 
 PART_ROLES = ("evaluate", "calibrate", "fit")  # of the parts of a shipped text
+WORDS = 1000  # tokens of a vocabulary from which on most are longer than a few characters
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +63,9 @@ def read_tokens(
     """The beginning of a text as token ids, in parts that share no token.
 
     The first part is to be scored: without a BOS token it has one token more, the last target. The others are
-    to be read: a calibration, and what is fitted to. Of a shipped text, several parts are of its roles
-    "evaluate", "calibrate" and "fit", which share no passage; of others they follow each other, and what a
-    text repeats of itself may be in two of them.
+    to be read: a calibration, and what is fitted to. Of a shipped text they are of its roles "evaluate",
+    "calibrate" and "fit", which share no passage; of others they follow each other, and a `Note` says how
+    much of what is scored is repeated in what follows.
 
     Args:
         data: "library-docs", "readmes" or "prose", or whatever `iter_documents` takes, such as a file; or a
@@ -88,7 +90,7 @@ def read_tokens(
     counts = [windows] if isinstance(windows, int) else list(windows)
     room = length - (bos_id is not None)
     sizes = [counts[0] * length + (bos_id is None), *(count * room for count in counts[1:])]
-    by_role = data in TEXTS and len(counts) > 1
+    by_role = data in TEXTS
     if by_role and len(counts) > len(PART_ROLES):
         raise UserError(f"{len(counts)} parts of {data}, which has {', '.join(PART_ROLES)}: ask for fewer")
     if by_role:
@@ -98,6 +100,7 @@ def read_tokens(
         names = [data] * len(counts)
         ids = read_ids(data, tokenizer, sum(sizes))
         found = np.split(ids, np.cumsum(sizes)[:-1])  # of a short text the last are short, or empty
+        check_repeats(data, tokenizer, found)
     for name, part, size in zip(names, found, sizes, strict=True):
         if len(part) < size and by_role:
             raise UserError(
@@ -113,6 +116,20 @@ def read_tokens(
         Text(torch.as_tensor(part), length, bos_id, name) for name, part in zip(names, found, strict=True)
     )
     return parts[0] if isinstance(windows, int) else parts
+
+
+def check_repeats(data: str, tokenizer: Any, parts: list[np.ndarray]) -> None:
+    """Say in a `Note` that what is scored, the first of the parts of a text, is also in the others."""
+    if tokenizer.n_vocab < WORDS:
+        return
+    scored, others = len(runs(parts[0])), np.concatenate([*parts[1:], parts[0][:0]])
+    if shared := overlap(others, parts[0]):
+        warnings.warn(
+            f"{data} repeats itself: {shared} of the {scored} runs of {RUN} tokens that are scored are also "
+            f"in what is calibrated with or fitted to; {', '.join(TEXTS)} have parts that share none",
+            Note,
+            stacklevel=3,
+        )
 
 
 def held_out_texts(

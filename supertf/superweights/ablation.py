@@ -175,11 +175,11 @@ class Ablation(Tabular):
     def verdict(self) -> str:
         """What the weight is, on these texts: the lower end of its ratio's interval decides.
 
-        "super": removing it at least doubles the perplexity, and does more than every control that is not in
-        its row. "harmful": the same with 1 % in place of twice. Else "inert".
+        "super": removing it at least doubles the perplexity, and does more than removing all the random
+        controls, or all the largest. "harmful": the same with 1 % in place of twice. Else "inert".
         """
         lowest = self.candidate.at_least
-        above = lowest > max(control.ratio for control in (self.random, self.largest, *self.each))
+        above = lowest > max(self.random.ratio, self.largest.ratio)
         if not above or lowest < HARMFUL:
             return "inert"
         return "super" if lowest >= SUPER else "harmful"
@@ -216,8 +216,8 @@ def ablate(
 ) -> Ablation:
     """Remove one weight, then its controls, and measure each time; the model comes back as it was.
 
-    The ratio is one of these texts in these windows: where the damage sits at a window's beginning, short
-    windows show more of it. One text says nothing of others: give several, such as `held_out_texts`.
+    The ratio holds for these texts and this length of windows: where the damage sits at a window's beginning,
+    short windows show more of it. One text says nothing of others: give several, such as `held_out_texts`.
 
     Args:
         model: whose weight it is.
@@ -230,7 +230,9 @@ def ablate(
         progress: show a bar.
 
     Returns:
-        An `Ablation`, whose `verdict` is "super", "harmful" or "inert"; a table where it is printed.
+        An `Ablation`; a table where it is printed. Its `verdict` is "super" where the ratio of perplexities
+        is at least 2 and above that of the random and of the largest controls, "harmful" where it is at least
+        1.01 and above them, else "inert". Over several texts the lower end of its 95 % interval has to pass.
 
     Raises:
         UserError: a weight outside the model, too few weights for the controls, a matrix that cannot be
@@ -238,6 +240,7 @@ def ablate(
 
     Example:
         >>> model, tokenizer = load("smollm2-135m")
+        >>> from supertf.data import held_out_texts
         >>> texts = held_out_texts("prose", tokenizer, count=3, windows=1, length=256)
         >>> found = ablate(model, "11[507, 1229]", texts, controls=5, progress=False)
         >>> found.verdict, found.candidate.ratio > 2

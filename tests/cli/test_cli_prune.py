@@ -106,6 +106,9 @@ def test_dynamic_pruning_counts_what_is_dropped_and_spares_a_protected_channel(h
     (free,) = supertf(f"{line} --protect none --json").json["watched"]
     assert free["dropped"] == free["dropped_unprotected"] > 0
     assert not supertf(f"{line} --sparsity 1 --json").json["watched"][0]["spikes_unprotected"]
+    if method != "gate":  # nothing is told of a weight whose matrix is not pruned
+        (one,) = supertf(f"{line} --matrices attn.c_attn --json").json["watched"]
+        assert one["dropped"] is one["dropped_unprotected"] is None
     out = supertf(line).out
     assert "inputs dropped over all tokens" in out and "can be skipped, token by token" in out
 

@@ -2,12 +2,10 @@
 
 import itertools
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supertf.data.roles import PART, PARTS, ROLES, RUN, SIZES, assign_roles, check_disjoint, overlap, runs
-from supertf.errors import UserError
+from supertf.data.roles import PART, PARTS, ROLES, RUN, SIZES, assign_roles, overlap, runs
 
 
 def ids(text):
@@ -79,10 +77,3 @@ def test_hashes_of_runs_tell_order_and_position_apart():
     others += [[*base[:i], base[i + 1], base[i], *base[i + 2 :]] for i in range(RUN - 1)]
     hashes = [runs(one)[0] for one in [base, *others]]
     assert len(set(hashes)) == len(hashes)
-
-
-def test_texts_that_share_a_passage_are_refused_by_name():
-    first, second = list(range(100)), list(range(1000, 1100))
-    check_disjoint({"a": first, "b": second})
-    with pytest.raises(UserError, match=r"b repeats 20 or more tokens of a"):
-        check_disjoint({"a": first, "b": second + first[30 : 30 + RUN]})
