@@ -174,13 +174,14 @@ def compare(
     became.
 
     Args:
-        model: what all are compared with.
+        model: what all are compared with, the row "dense".
         others: by name: models; plans of `plan_pruning` and `plan_quantization`, which the model runs under
             for a while; or a model and a context that it runs in, such as `packed_weights(model, "int8")`.
         text: that none of them was made from: a `Text`, or token ids (N,) in windows of 512.
         watch: single weights of the MLPs' output projections, as `find_super_weights` gives them.
         tokenizer: to continue `prompt` by `max_new_tokens` tokens, greedily; None: no texts.
         batch_size: windows at a time.
+        progress: show a bar.
 
     Returns:
         A `Comparison`: a table where it is printed, rows by name, `to_dict()`;

@@ -18,9 +18,9 @@ class Fate:
         after: its value then; None where its matrix is smaller and has no column like its own (also where
             columns were fitted anew).
         removed: whether it was pruned.
-        protected: whether it was to keep its value.
+        protected: whether a plan was to keep its value; `compare`, which sees models, cannot know.
         dropped: share of the tokens for which its input was dropped, of dynamic pruning.
-        rank: of static and structured pruning, how many of the group that it is compared with go before it,
+        rank: in plans of static and structured pruning, how many of the group that it is compared with go before it,
             protection aside; None where its matrix is not pruned, as are the next two.
         group: how many weights or channels the group has.
         going: how many of them are to go.

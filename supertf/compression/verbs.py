@@ -69,12 +69,15 @@ def pruned(
 ) -> Iterator[Skipped | None]:
     """Run the model pruned while the context lasts; on leaving, also through an exception, it is as before.
 
-    Channels and heads are zeros in their place then. The context gives what is skipped, of dynamic methods
-    ("inputs", "gate", "top"), else None.
+    Inside the context, channels and heads are zeroed, not removed.
 
     Args:
+        model: any causal language model that `load` reads; channels and heads need the lab's `GPT`.
         method, **options: as in `prune`, or a plan of `plan_pruning`.
-        watch: single weights whose inputs are counted (dynamic), or whose `Fate` the plan has.
+        watch: single weights of the MLPs' output projections whose inputs are counted, of dynamic methods.
+
+    Yields:
+        What is `Skipped`, of dynamic methods ("inputs", "gate", "top"); else None.
 
     Raises:
         UserError: as `plan_pruning` does, on a plan for other matrices, and on weights that are packed,
@@ -218,11 +221,12 @@ def in_windows(model: LanguageModel, text: Read) -> tuple[Sequence[int] | Tensor
 
 
 def quantize(model: Model, scheme: Scheme | str | Quantization, **options: Any) -> Model:
-    """A copy of a model with weights in few bits, read back; the model is not touched.
+    """A copy of a model with weights rounded to few bits; the model is not touched.
 
-    The copy computes in the model's own dtype: it shows what rounding costs, not what it saves.
+    The rounded weights are stored in the model's own dtype: that shows what rounding costs, not what it saves.
 
     Args:
+        model: any causal language model that `load` reads.
         scheme: such as "int4 block=64 clip=error", see `Scheme`; or a plan of `plan_quantization`.
         protect: single weights that keep their values and do not stretch their block's levels, as
             `find_super_weights` gives them; none by default.
@@ -245,6 +249,7 @@ def quantized(model: LanguageModel, scheme: Scheme | str | Quantization, **optio
     """Run the model with quantized weights while the context lasts; on leaving it is as before, bit for bit.
 
     Args:
+        model: any causal language model that `load` reads.
         scheme, **options: as in `quantize`.
 
     Raises:

@@ -372,14 +372,19 @@ def find_super_weights(
         tokenizer: the model's own.
         prompt: that spikes are looked for in; the default is the paper's.
         threshold: magnitude that the spikes before and after the projection exceed; None asks for none.
-        ratio: times the median channel's that both exceed; None asks for none.
-        rounds: forward passes at most.
+        ratio: both spikes must exceed this many times the median channel's; None asks for none.
+        rounds: forward passes at most; each takes out the strongest candidate of the one before.
+
+    Returns:
+        `SuperWeights`: candidates, the strongest first, and a table where it is printed. A candidate is no
+        verdict: `ablate` gives one.
 
     Raises:
         UserError: a prompt that is empty or too long, a model without known MLP projections, quantized ones,
             and activations that are not finite.
 
     Example:
+        >>> from supertf.model import show
         >>> model, tokenizer = load("smollm2-135m")
         >>> show(find_super_weights(model, tokenizer)[0].coordinate)
         '11[507, 1229]'
