@@ -20,8 +20,8 @@ class Fate:
         removed: whether it was pruned.
         protected: whether a plan was to keep its value; `compare`, which sees models, cannot know.
         dropped: share of the tokens for which its input was dropped, of dynamic pruning.
-        rank: in plans of static and structured pruning, how many of the group that it is compared with go before it,
-            protection aside; None where its matrix is not pruned, as are the next two.
+        rank: in plans of static and structured pruning, how many of the group that it is compared with go
+            before it, protection aside; None where its matrix is not pruned, as are the next two.
         group: how many weights or channels the group has.
         going: how many of them are to go.
     """

@@ -223,7 +223,7 @@ def in_windows(model: LanguageModel, text: Read) -> tuple[Sequence[int] | Tensor
 def quantize(model: Model, scheme: Scheme | str | Quantization, **options: Any) -> Model:
     """A copy of a model with weights rounded to few bits; the model is not touched.
 
-    The rounded weights are stored in the model's own dtype: that shows what rounding costs, not what it saves.
+    The rounded weights are kept in the model's own dtype: it shows what rounding costs, not what it saves.
 
     Args:
         model: any causal language model that `load` reads.
