@@ -125,6 +125,7 @@ class Check:
     def to_dict(self) -> dict[str, Any]:
         """As JSON: what was published and what came out."""
         found = self.ablation
+        interval = found and found.candidate.interval
         return {
             **self.published.to_dict(),
             "inside": found is not None,
@@ -134,6 +135,7 @@ class Check:
             "same_value": self.same_value,
             "loss": found and found.base,
             "ratio": found and found.candidate.ratio,
+            "interval": interval and [interval.low, interval.high],
             "random_ratio": found and found.random.ratio,
             "largest_ratio": found and found.largest.ratio,
             "row_ratio": found and found.row.ratio,
