@@ -60,6 +60,6 @@ def print_table(names: list[str], rows: Iterable[Sequence[Any]]) -> None:
         print(line.rstrip())
 
 
-def listed(texts: list[str]) -> str:
+def named_texts(texts: list[str]) -> str:
     """Names of texts, or how many there are and the first and last."""
     return ", ".join(texts) if len(texts) <= 3 else f"{len(texts)} texts, {texts[0]} to {texts[-1]}"

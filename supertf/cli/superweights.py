@@ -18,7 +18,7 @@ from supertf.cli.options import (
     boolean,
 )
 from supertf.cli.parsing import Command, Group, grouped
-from supertf.cli.printing import listed, print_result, print_table
+from supertf.cli.printing import named_texts, print_result, print_table
 from supertf.cli.superweights_verify import removal_dict, verify
 from supertf.errors import UserError
 from supertf.tables import number
@@ -182,7 +182,7 @@ def ablate(
         results = [ablation_dict(one) for one in ablations]
         print_result({**config, "seconds": subject.seconds(), "weights": results}, as_json=True)
         return 0
-    print(f"{model} on {used['tokens']} tokens of {listed(used['data'])}, windows of {used['length']}")
+    print(f"{model} on {used['tokens']} tokens of {named_texts(used['data'])}, windows of {used['length']}")
     for one in ablations:
         name = show(one.coordinate)
         print(f"\n{name} = {number(one.weight)}")
@@ -255,7 +255,7 @@ def scale(
         result = {**config, "seconds": subject.seconds(), "weights": names, "factors": curve}
         print_result(result, as_json=True)
         return 0
-    texts = f"{used['tokens']} tokens of {listed(used['data'])}"
+    texts = f"{used['tokens']} tokens of {named_texts(used['data'])}"
     print(f"{model}, {' and '.join(names)} times a factor; {texts}")
     columns = ["factor", "perplexity", "ratio"]
     print_table(

@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from supertf.cli.options import Controls, Json, Loading, LossText, Seed, SpikePrompt
 from supertf.cli.parsing import grouped
-from supertf.cli.printing import listed, print_result, print_table
+from supertf.cli.printing import named_texts, print_result, print_table
 from supertf.errors import UserError
 from supertf.files import write_json
 from supertf.tables import number
@@ -77,7 +77,7 @@ def verify(
     if json:
         print_result(result, as_json=True)
         return 0
-    print(f"{subject.name} on {used['tokens']} tokens of {listed(used['data'])}; published of {known}:")
+    print(f"{subject.name} on {used['tokens']} tokens of {named_texts(used['data'])}; published of {known}:")
     print_table(
         ["weight", "claimed", "value", "as published", "spike", "ratio", "random", "largest", "verdict"],
         ([show(one.published.coordinate), *check_cells(one)] for one in checks),
