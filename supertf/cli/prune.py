@@ -190,12 +190,13 @@ def dynamic(args: SimpleNamespace, side: "SideBySide", options: dict[str, Any]) 
     assert isinstance(plan, DynamicPruning)
     model = refitted(args, side, side.model, plan)
     found = side.compare("pruned", (model, pruned(model, plan, watch=side.watch)))
-    skipped = unprotected = found["pruned"].skipped
+    row = unprotected = found["pruned"]
     if side.protect:
         first = dataclasses.replace(side.held_out, ids=side.held_out.ids[: side.length + 1])
         inside = pruned(model, alone, watch=side.watch)
-        unprotected = measure_variant(model, (model, inside), first, name="unprotected").skipped
-    assert skipped is not None and unprotected is not None  # the plans are dynamic
+        unprotected = measure_variant(model, (model, inside), first, name="unprotected", watch=side.watch)
+    skipped = row.skipped
+    assert skipped is not None  # the plan is dynamic
     with pruned(model, alone):
         spiking = side.spiking(model)
     by_matrix = {
@@ -204,11 +205,11 @@ def dynamic(args: SimpleNamespace, side: "SideBySide", options: dict[str, Any]) 
     }
     fates = [
         {
-            "dropped": share(skipped.watched.get(one)),
-            "dropped_unprotected": share(unprotected.watched.get(one)),
-            "spikes_unprotected": one in spiking,
+            "dropped": fate.dropped,
+            "dropped_unprotected": bare.dropped,
+            "spikes_unprotected": fate.coordinate in spiking,
         }
-        for one in side.watch
+        for fate, bare in zip(row.fates, unprotected.fates, strict=True)
     ]
     return plan, found, by_matrix, fates, {"work_skipped": skipped.work}
 
@@ -246,11 +247,6 @@ def fate_dict(fate: "Fate") -> dict[str, Any]:
         "group": fate.group,
         "going": fate.going,
     }
-
-
-def share(dropped: tuple[int, int] | None) -> float | None:
-    """Share of tokens, from those whose input was dropped and all; None for a matrix that is not pruned."""
-    return dropped[0] / dropped[1] if dropped and dropped[1] else None
 
 
 def summed(some: Iterable[dict[str, Any]]) -> dict[str, Any]:

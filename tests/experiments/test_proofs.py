@@ -4,7 +4,6 @@ import json
 import math
 
 import pytest
-from planted import byte_model, saved
 
 from supertf.analysis.losses import perplexity
 from supertf.data.tokenizer import load_tokenizer
@@ -22,14 +21,8 @@ PLANTED = (1, 7, 21)
 
 
 @pytest.fixture(scope="module")
-def model():
-    return byte_model(*PLANTED)
-
-
-@pytest.fixture(scope="module")
-def settings(model, tmp_path_factory):
+def settings(run):
     """Settings of a cell about the planted weight, of a checkpoint of the model."""
-    run = saved(model, tmp_path_factory.mktemp("run"))
     return {**PROOFS.settings, **PROOFS.quick, "model": run, "coordinate": "1[7, 21]"}
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from planted import PLANTED, byte_model, saved
+from planted import PLANTED
 
 from supertf.analysis.losses import perplexity
 from supertf.compression.verbs import calibration_for, plan_pruning, pruned
@@ -19,19 +19,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 LENGTH = 16
 
 
-@pytest.fixture(scope="module")
-def model():
-    return byte_model(*PLANTED)
-
-
 def read(number, tokens):
     return text(number, APART, load_tokenizer("bytes"))[:tokens]
 
 
 @pytest.fixture(scope="module")
-def settings(model, tmp_path_factory):
+def settings(run):
     """Settings of a cell, of a checkpoint of the model."""
-    run = saved(model, tmp_path_factory.mktemp("run"))
     return {
         **{"model": run, "windows": 2, "length": LENGTH, "calibration": 64, "new_tokens": 3},
         **{"protect": ["1[7, 21]"], "sparsities": [0.5], "scope": None, "pattern": None, "score": None},

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from planted import byte_model, saved
 
 from supertf.analysis.losses import perplexity
 from supertf.compression.calibration import calibrate
@@ -26,14 +25,8 @@ LENGTH = 16
 
 
 @pytest.fixture(scope="module")
-def model():
-    return byte_model(*PLANTED)
-
-
-@pytest.fixture(scope="module")
-def settings(model, tmp_path_factory):
+def settings(run):
     """Settings of a cell, of a checkpoint of the model."""
-    run = saved(model, tmp_path_factory.mktemp("run"))
     changes = {"windows": 2, "length": LENGTH, "calibration": 64, "dtype": "float32", "shields": SHIELDS}
     weights = {"super": ["1[7, 21]"], "set": ["1[7, 21]", "1[7, 3]"]}
     return {**QUANTIZING.settings, **changes, **weights, "model": run, "scheme": "int4 block=tensor"}

@@ -5,7 +5,7 @@ import dataclasses
 import json
 
 import pytest
-from planted import CONFIG, planted_model, saved
+from planted import CONFIG, planted_model
 
 from supertf.analysis.losses import perplexity
 from supertf.compression.calibration import calibrate
@@ -30,9 +30,8 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def settings(model, tmp_path_factory):
+def settings(run):
     """Settings of a cell, of a checkpoint of the model."""
-    run = saved(model, tmp_path_factory.mktemp("run"))
     changes = {"windows": 2, "length": LENGTH, "calibration": 64, "training": TRAINING, "steps": 2}
     return {**EXPERIMENTS["recovering"].settings, **changes, "model": run, "weight": "1[7, 21]"}
 

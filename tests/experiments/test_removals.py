@@ -3,7 +3,6 @@
 import hashlib
 
 import pytest
-from planted import byte_model, saved
 
 from supertf.analysis.intervals import mean_interval
 from supertf.analysis.losses import perplexity
@@ -24,14 +23,8 @@ PLANTED = (1, 7, 21)
 
 
 @pytest.fixture(scope="module")
-def model():
-    return byte_model(*PLANTED)
-
-
-@pytest.fixture(scope="module")
-def settings(model, tmp_path_factory):
+def settings(run):
     """Settings of a cell, of a checkpoint of the model."""
-    run = saved(model, tmp_path_factory.mktemp("run"))
     return {**REMOVALS.settings, **REMOVALS.quick, "model": run}
 
 
