@@ -22,8 +22,8 @@ from supertf.compression import (
     pruned,
 )
 from supertf.data import Text
-from supertf.experiments.proofs import APART, ROW_507, loaded
-from supertf.experiments.smollm2_longer import text
+from supertf.experiments.removals import ROW_507, loaded
+from supertf.experiments.smollm2_longer import APART, text
 from supertf.experiments.sweep.description import Experiment
 from supertf.model import Coordinate, LanguageModel, output_projections, parse
 from supertf.superweights import scaled_weights

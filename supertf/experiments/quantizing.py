@@ -24,8 +24,8 @@ from supertf.compression import (
     quantized_activations,
     super_activations,
 )
-from supertf.experiments.proofs import APART, ROW_507, loaded
-from supertf.experiments.smollm2_longer import text
+from supertf.experiments.removals import ROW_507, loaded
+from supertf.experiments.smollm2_longer import APART, text
 from supertf.experiments.sweep.description import Experiment
 from supertf.model import Coordinate, LanguageModel, matrices, output_projections, parse
 from supertf.superweights import random_weights

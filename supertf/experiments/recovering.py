@@ -5,9 +5,9 @@ from typing import Any
 
 from supertf.analysis import perplexity
 from supertf.compression import calibrate, plan_structured, pruned, recover, smaller
-from supertf.experiments.proofs import APART, loaded
 from supertf.experiments.pruning import AWAY
-from supertf.experiments.smollm2_longer import text
+from supertf.experiments.removals import loaded
+from supertf.experiments.smollm2_longer import APART, text
 from supertf.experiments.sweep.description import Experiment
 from supertf.model import LanguageModel, output_projections, parse
 from supertf.superweights import scaled_weights

@@ -8,8 +8,8 @@ import torch
 from supertf.analysis import perplexity
 from supertf.compression import DynamicPruning, Pruning, dynamically_pruned, plan_pruning, refit, smaller
 from supertf.data import Text
-from supertf.experiments.proofs import APART, loaded
-from supertf.experiments.smollm2_longer import text
+from supertf.experiments.removals import loaded
+from supertf.experiments.smollm2_longer import APART, text
 from supertf.experiments.sweep.description import Experiment
 from supertf.model import LanguageModel, output_projections, parse
 from supertf.superweights import scaled_weights

@@ -13,10 +13,9 @@ from supertf.compression.pruning.recovery import recover
 from supertf.compression.pruning.structured import plan_structured, smaller
 from supertf.compression.verbs import pruned
 from supertf.data.tokenizer import load_tokenizer
-from supertf.experiments.proofs import APART
 from supertf.experiments.pruning import AWAY
 from supertf.experiments.recovering import recovered
-from supertf.experiments.smollm2_longer import text
+from supertf.experiments.smollm2_longer import APART, text
 from supertf.experiments.sweep.catalogue import EXPERIMENTS
 from supertf.superweights.edit import scaled_weights
 

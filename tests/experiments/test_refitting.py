@@ -14,9 +14,8 @@ from supertf.compression.pruning.input_quantiles import input_sizes
 from supertf.compression.pruning.refitting import refit
 from supertf.compression.pruning.structured import plan_structured, smaller
 from supertf.data.tokenizer import load_tokenizer
-from supertf.experiments.proofs import APART
 from supertf.experiments.refitting import refitted
-from supertf.experiments.smollm2_longer import text
+from supertf.experiments.smollm2_longer import APART, text
 from supertf.experiments.sweep.catalogue import EXPERIMENTS
 from supertf.superweights.edit import scaled_weights
 
