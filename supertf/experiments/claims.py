@@ -3,6 +3,7 @@
 `supertf experiment claims` says what the recorded results make of them, and writes the page that lists all.
 """
 
+from supertf.errors import UserError
 from supertf.experiments.removals import ROW_507, WEIGHT
 from supertf.experiments.sweep.judging import Claim, Judgement, judge
 from supertf.experiments.sweep.results import recorded
@@ -119,6 +120,13 @@ REMOVALS = (
     ),
 )
 CLAIMS = {"removals": REMOVALS}
+HEAD = """# What the lab claims
+
+Written by `supertf experiment claims --output CLAIMS.md` from the recorded results: do not edit it. Every
+claim was written down, in `supertf/experiments/claims.py`, before the run that judges it. "Holds" and
+"fails": the mean lies on that side of the bound, with a p-value below .05 that is corrected for all claims
+about the experiment (Holm 1979); else it is open.
+"""
 
 
 def judged(experiment: str) -> Judgement:
@@ -127,4 +135,29 @@ def judged(experiment: str) -> Judgement:
     Raises:
         UserError: no claims are made about it, or it is not recorded.
     """
+    if experiment not in CLAIMS:
+        raise UserError(f"no claims are made about {experiment!r}; choose from {', '.join(CLAIMS)}")
     return judge(CLAIMS[experiment], recorded(experiment))
+
+
+def page() -> str:
+    """All claims and what became of them, in Markdown."""
+    parts = [HEAD]
+    for name in CLAIMS:
+        found, results = judged(name), recorded(name)
+        minutes, processor = results.meta["seconds"] / 60, results.meta["processor"]
+        seeds = ", ".join(map(str, results.experiment.seeds))
+        parts += [
+            f"## {name}",
+            results.experiment.question,
+            f"`supertf experiment run {name}`: {len(results.cells)} cells, {minutes:.0f} minutes on {processor}. "
+            f"Seeds: {seeds}. In the table: {found.caption()}.",
+            markdown(found.columns(), found.cells()),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown(columns: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

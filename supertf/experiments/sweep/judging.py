@@ -8,7 +8,7 @@ from typing import Any
 
 from supertf.analysis import Interval, holm, mean_interval, p_value
 from supertf.errors import UserError
-from supertf.experiments.sweep.results import Results
+from supertf.experiments.sweep.results import Results, exp
 from supertf.tables import Tabular
 
 LEVEL = 0.05  # of the claims of an experiment together
@@ -111,6 +111,22 @@ class Judgement(Tabular):
             size = one.intervals[OVER_ALL].n
             yield [one.claim.sentence, one.verdict, bound(one.claim), size, *found, f"{one.p:.2g}"]
 
+    def to_dict(self) -> list[dict[str, Any]]:
+        """As JSON: of losses the intervals are of logarithms."""
+        return [
+            {
+                "claim": one.claim.sentence,
+                "contrast": dict(one.claim.contrast),
+                "more": one.claim.more,
+                "less": one.claim.less,
+                "verdict": one.verdict,
+                "p": one.p,
+                "intervals": {name: vars(interval) for name, interval in one.intervals.items()},
+                "holds_alone_in": one.alone,
+            }
+            for one in self.judged
+        ]
+
     def caption(self) -> str:
         """How to read it."""
         return (
@@ -162,5 +178,5 @@ def shown(judged: Judged, domain: str) -> str:
     mark = " ✓" if domain in judged.alone else ""
     if not judged.claim.multiple:
         return f"{interval.mean:.3g} [{interval.low:.3g}, {interval.high:.3g}]{mark}"
-    low, mean, high = (math.exp(min(one, 700)) for one in (interval.low, interval.mean, interval.high))
+    low, mean, high = map(exp, (interval.low, interval.mean, interval.high))
     return f"× {mean:.4g} [{low:.4g}, {high:.4g}]{mark}"

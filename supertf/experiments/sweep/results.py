@@ -3,10 +3,12 @@
 import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from supertf.analysis import Interval, mean_interval
 from supertf.errors import UserError
 from supertf.experiments.sweep.catalogue import experiment
 from supertf.experiments.sweep.cells import module_of
@@ -81,6 +83,20 @@ class Results:
                 sums[name] = [old + factor * new for old, new in zip(before, ones, strict=True)]
         return sums
 
+    def times_by_text(self, variant: str, base: str = "nothing") -> dict[str, list[float]]:
+        """How many times the perplexity of another variant, text by text, by domain."""
+        sums = self.contrast({variant: 1, base: -1}, "losses")
+        return {name: [exp(one) for one in ones] for name, ones in sums.items() if name != "all"}
+
+    def times(self, variant: str, base: str = "nothing") -> dict[str, Interval]:
+        """How many times the perplexity of another variant, by domain and over "all" texts: the geometric
+        mean with its 95 % interval, a t-interval of logarithms."""
+        sums = self.contrast({variant: 1, base: -1}, "losses")
+        found = {name: mean_interval(ones) for name, ones in sums.items()}
+        return {
+            name: Interval(exp(one.mean), exp(one.low), exp(one.high), one.n) for name, one in found.items()
+        }
+
     def changed_code(self) -> list[str] | None:
         """The modules whose code is not what the results were made by; None where that was not noted."""
         if "code" not in self.meta:
@@ -117,6 +133,11 @@ class Results:
     def _cells_of(self, variant: str) -> list[dict[str, Any]]:
         self.experiment.settings_of(variant)  # knows the variant, or says which there are
         return [cell for cell in self.cells if cell["variant"] == variant]
+
+
+def exp(value: float) -> float:
+    """e to this power, as far as a float goes."""
+    return math.exp(min(value, 700.0))
 
 
 def recorded_path(name: str) -> Path:
