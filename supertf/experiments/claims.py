@@ -150,8 +150,8 @@ def page() -> str:
         parts += [
             f"## {name}",
             results.experiment.question,
-            f"`supertf experiment run {name}`: {len(results.cells)} cells, {minutes:.0f} minutes on {processor}. "
-            f"Seeds: {seeds}. In the table: {found.caption()}.",
+            f"`supertf experiment run {name}`: {len(results.cells)} cells, {minutes:.0f} minutes on "
+            f"{processor}. Seeds: {seeds}. In the table: {found.caption()}.",
             markdown(found.columns(), found.cells()),
         ]
     return "\n\n".join(parts) + "\n"

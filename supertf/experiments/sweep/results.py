@@ -92,10 +92,11 @@ class Results:
         """How many times the perplexity of another variant, by domain and over "all" texts: the geometric
         mean with its 95 % interval, a t-interval of logarithms."""
         sums = self.contrast({variant: 1, base: -1}, "losses")
-        found = {name: mean_interval(ones) for name, ones in sums.items()}
-        return {
-            name: Interval(exp(one.mean), exp(one.low), exp(one.high), one.n) for name, one in found.items()
-        }
+        found = {}
+        for name, ones in sums.items():
+            logs = mean_interval(ones)
+            found[name] = Interval(exp(logs.mean), exp(logs.low), exp(logs.high), logs.n)
+        return found
 
     def changed_code(self) -> list[str] | None:
         """The modules whose code is not what the results were made by; None where that was not noted."""

@@ -1,6 +1,7 @@
 """Claims: judged by intervals over texts or seeds, corrected for each other, and never past their bound."""
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from supertf.analysis.intervals import holm, mean_interval, p_value
 from supertf.errors import UserError
-from supertf.experiments.claims import CLAIMS
+from supertf.experiments.claims import CLAIMS, judged, page
 from supertf.experiments.sweep.catalogue import EXPERIMENTS
 from supertf.experiments.sweep.description import Experiment
 from supertf.experiments.sweep.judging import Claim, judge
@@ -98,6 +99,16 @@ def test_values_of_seeds_are_one_group_and_no_multiple_of_a_perplexity():
     assert found.claim.bounds == {"more": 0.2}
 
 
+def test_times_are_geometric_means_of_multiples():
+    results = results_of(base=BASE, other=shifted(math.log(3)))
+    found, by_text = results.times("other", "base"), results.times_by_text("other", "base")
+    assert list(found) == ["x", "y", "all"] and list(by_text) == ["x", "y"]
+    for name, values in {**by_text, "all": [*by_text["x"], *by_text["y"]]}.items():
+        logs = mean_interval([math.log(one) for one in values])
+        assert found[name].mean == pytest.approx(math.exp(logs.mean))
+        assert found[name].low == pytest.approx(math.exp(logs.low)) and found[name].n == len(values)
+
+
 def test_the_table_says_claim_verdict_and_intervals():
     found = judge([claim(more=2)], results_of(base=BASE, other=shifted(math.log(3), 0.0)))
     text = str(found)
@@ -111,6 +122,16 @@ def test_the_table_says_claim_verdict_and_intervals():
 def test_a_claim_about_another_experiment_is_refused():
     with pytest.raises(UserError, match="is about toys, not toy"):
         judge([Claim("toys", "?", {"other": 1}, more=0)], results_of(base=BASE, other=BASE))
+
+
+def test_the_page_of_claims_is_what_the_recorded_results_give():
+    written = (Path(__file__).parents[3] / "CLAIMS.md").read_text(encoding="utf-8")
+    assert written == page(), "supertf experiment claims --output CLAIMS.md"
+
+
+def test_claims_about_an_experiment_that_has_none_are_one_line():
+    with pytest.raises(UserError, match="no claims are made about 'toys'; choose from removals"):
+        judged("toys")
 
 
 def test_every_claim_is_about_variants_that_there_are_and_has_a_bound():
