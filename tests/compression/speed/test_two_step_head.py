@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from planted import CONFIG, IDS, LENGTH, held, step_by_step
 
@@ -23,27 +23,38 @@ def states(model):
     return calibrate(model, IDS, LENGTH, products=True, matrices=["lm_head"])
 
 
+@torch.no_grad()
+def in_two_steps(model, head, read):
+    """What `read`, a function of a model that gives logits, should give with this head."""
+    states = []
+    with model.ln_f.register_forward_hook(lambda _, __, y: states.append(y[0])):
+        full = read(model)  # (T, V)
+    rough = torch.cat(states) @ head.down.T @ head.up.T
+    order = rough.sort(dim=-1, descending=True)
+    if head.exact < V:  # where words tie for the last place, rounding decides which of them is exact
+        assume((order.values[:, head.exact - 1] - order.values[:, head.exact] > 1e-6).all())
+    best = order.indices[:, : head.exact]
+    return rough.scatter(1, best, full.gather(1, best))
+
+
 @settings(deadline=None, max_examples=30)
+@example(1, 1, [42, 26, 26, 9, 18])  # whose last state depends on how its tokens are read, by 1e-4
 @given(st.integers(1, C), st.integers(1, V), st.lists(st.integers(0, 49), min_size=1, max_size=5))
 def test_the_best_words_get_exact_logits_and_the_others_rough_ones_on_both_paths(
     model, states, rank, exact, tokens
 ):
     head = rough_head(model, states, rank=rank, exact=exact)
-    with torch.no_grad():
-        full = model(torch.tensor([tokens])).logits[0]  # (T, V)
-        kept = []
-        with model.ln_f.register_forward_hook(lambda _, __, y: kept.append(y[0])):
-            model(torch.tensor([tokens]))
-        rough = kept[0] @ head.down.T @ head.up.T
-    expected = rough.clone()
-    for row, best in enumerate(rough.argsort(dim=-1, descending=True)[:, :exact]):
-        expected[row, best] = full[row, best]
-    with svd_softmax(model, head):
-        one_by_one = step_by_step(model, tokens)
-        with torch.no_grad():
-            together = model(torch.tensor([tokens])).logits[0]
-    assert torch.allclose(together, expected, rtol=0, atol=1e-5)
-    assert torch.allclose(one_by_one, expected, rtol=0, atol=1e-5)
+
+    def one_by_one(of):
+        return step_by_step(of, tokens)
+
+    def together(of):
+        return of(torch.tensor([tokens])).logits[0]
+
+    for read in (one_by_one, together):
+        expected = in_two_steps(model, head, read)
+        with svd_softmax(model, head), torch.no_grad():
+            assert torch.allclose(read(model), expected, rtol=0, atol=1e-5)
     assert not held(model)
 
 
