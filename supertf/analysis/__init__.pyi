@@ -6,6 +6,7 @@ from .intervals import mean_interval as mean_interval
 from .intervals import p_value as p_value
 from .intervals import paired_difference as paired_difference
 from .intervals import two_by_two as two_by_two
+from .last_words import finds_last_words as finds_last_words
 from .losses import loss_by_position as loss_by_position
 from .losses import perplexity as perplexity
 from .position_probe import probe_positions as probe_positions

@@ -1,27 +1,16 @@
 """The proofs experiment: one weight of the real model on one text, beside its controls."""
 
-import functools
 from typing import Any
 
 from supertf.errors import UserError
+from supertf.experiments.removals import ROW_507, loaded
 from supertf.experiments.smollm2_longer import text
 from supertf.experiments.sweep.description import Experiment
-from supertf.model import LanguageModel, Tokenizer, load, parse
+from supertf.model import parse
 from supertf.superweights import ablate, restoration, scaling_curve, text_loss
 
 APART = 16_384  # tokens from one text's beginning to the next one's: other pages of the documentation
 
-# large or spiking weights of one row, by what they do in the proofs experiment
-ROW_507 = [
-    "11[507, 1229]",
-    "28[507, 678]",
-    "11[507, 1487]",
-    "2[507, 430]",
-    "2[507, 90]",
-    "1[507, 49]",
-    "9[507, 200]",
-    "10[507, 198]",
-]
 EXPERIMENT = Experiment(
     name="proofs",
     question="Which of eight large or spiking weights does SmolLM2-135M need more than their controls?",
@@ -81,9 +70,3 @@ def proof(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict
         result["scaling"] = [point.ratio for point in curve]
         result["restoration"] = {"removed": back.removed, "restored": back.restored, "share": back.share}
     return result
-
-
-@functools.lru_cache(maxsize=1)  # proofs change the model for a while and leave it as it was
-def loaded(name: str) -> tuple[LanguageModel, Tokenizer]:
-    """The model and its tokenizer, read once for all cells of a process."""
-    return load(name)

@@ -7,6 +7,7 @@ from .ablation import Removal as Removal
 from .ablation import ablate as ablate
 from .ablation import largest_elsewhere as largest_elsewhere
 from .ablation import measured as measured
+from .ablation import random_beside as random_beside
 from .ablation import random_weights as random_weights
 from .ablation import ratio as ratio
 from .ablation import removal as removal
@@ -17,6 +18,7 @@ from .edit import check_editable as check_editable
 from .edit import coordinates as coordinates
 from .edit import scaled_weights as scaled_weights
 from .effects import restoration as restoration
+from .effects import restored_activations as restored_activations
 from .effects import scaling_curve as scaling_curve
 from .find import PROMPT as PROMPT
 from .find import THRESHOLD as THRESHOLD

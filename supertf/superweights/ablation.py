@@ -292,6 +292,12 @@ def random_weights(
     return [(layer, *divmod(index, columns)) for index in found]
 
 
+def random_beside(model: LanguageModel, weights: Sequence[Coordinate], seed: int = 0) -> list[Coordinate]:
+    """A random weight of each weight's matrix, none of them itself: the control of a set; see
+    `random_weights`."""
+    return [random_weights(model, weight, 1, seed + number)[0] for number, weight in enumerate(weights)]
+
+
 @torch.no_grad()
 def largest_elsewhere(model: LanguageModel, out: int, count: int) -> list[Coordinate]:
     """The largest weights, by magnitude, of all output projections but those that write to channel `out`.

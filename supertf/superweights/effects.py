@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from supertf.analysis import Peak, SinkRate, attention_stats, peak, sink_rate
-from supertf.data import check_vocabulary
+from supertf.data import STOP_WORDS, check_vocabulary
 from supertf.errors import UserError
 from supertf.model import (
     GPT,
@@ -36,12 +36,6 @@ from supertf.superweights.find import check_prompt
 
 if TYPE_CHECKING:
     from supertf.model import Tokenizer
-
-STOP_WORDS = (  # the commonest function words of English
-    "a an and are as at be been but by can could did do does for from had has have he her him his how i if "
-    "in into is it its me my no not of on or our she should so than that the their them then there these "
-    "they this those to too us was we were what when where which who will with would you your"
-)
 
 
 @dataclass(frozen=True)
