@@ -137,6 +137,31 @@ def run_experiments(
     return 0
 
 
+@app.command("claims", cls=Command)
+def judge_claims(
+    name: Annotated[str | None, Argument(metavar="NAME", help="an experiment (default: all)")] = None,
+    output: Annotated[str | None, Option(metavar="FILE", help="write the page of all claims")] = None,
+    json: Json = False,
+) -> int:
+    """What the recorded results say of the lab's claims."""
+    from supertf.experiments import CLAIMS, judged, page
+    from supertf.files import atomic_path
+
+    if name and output:
+        raise UserError("--output writes the page of all claims: leave out the experiment's name")
+    if output:
+        with atomic_path(output) as temporary:
+            temporary.write_text(page(), encoding="utf-8")
+        return 0
+    found = {one: judged(one) for one in ([name] if name else CLAIMS)}
+    if json:
+        print_result({one: judgement.to_dict() for one, judgement in found.items()}, as_json=True)
+        return 0
+    for one, judgement in found.items():
+        print(f"{one}:\n{judgement}")
+    return 0
+
+
 def keep(results: "Results") -> None:
     """Keep results with the code, and say on stderr when what they replace was made by other code."""
     from supertf.experiments import differing, named, recorded_path

@@ -9,6 +9,7 @@ from supertf.model import Tokenizer, load_model, with_changes
 
 MODEL = "smollm2-135m"
 PIECE = 1024  # positions whose losses are averaged
+APART = 16_384  # tokens from one text's beginning to the next one's: other pages of the documentation
 
 EXPERIMENT = Experiment(
     name="smollm2_longer",

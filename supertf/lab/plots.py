@@ -101,6 +101,36 @@ def ratio_dots(
     return figure
 
 
+def dot_rows(
+    rows: Mapping[str, Mapping[str, Sequence[float]]],
+    line: float = 1.0,
+    xlabel: str = "perplexity, as a multiple of the intact model's",
+    title: str = "",
+) -> Figure:
+    """A row per case on a logarithmic axis, with dots of several groups, such as texts of several domains.
+
+    Args:
+        rows: by case, values by group; the same group has the same colour in every row.
+        line: where a vertical line stands.
+        xlabel: of the axis.
+        title: of the legend, what the groups are.
+    """
+    figure, (ax,) = new_figure(height=1.0 + 0.27 * len(rows))
+    names = list(dict.fromkeys(name for groups in rows.values() for name in groups))
+    for row, groups in enumerate(rows.values()):
+        for number, name in enumerate(names):
+            values = groups.get(name, [])
+            at = np.full(len(values), row + 0.2 * (number - (len(names) - 1) / 2))
+            label = name if row == 0 else None
+            ax.scatter(values, at, s=26, color=COLORS[number], alpha=0.8, label=label, zorder=3)
+    ax.axvline(line, color=GREY, linestyle="--", linewidth=1)
+    ax.set(xscale="log", xlabel=xlabel)
+    label_rows(ax, list(rows))
+    plain_ticks(ax)
+    legend_beside(ax, title=title, fontsize=9)
+    return figure
+
+
 def loss_curves(
     runs: Mapping[str, tuple[Sequence[float], Sequence[float]]], references: Mapping[str, float] | None = None
 ) -> Figure:

@@ -1,6 +1,6 @@
 """Figures about quantization: levels of blocks, where blocks lie, weights held out, schemes side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -8,12 +8,10 @@ from torch import Tensor
 
 from supertf.lab.plots import (
     BLUE,
-    COLORS,
     GREY,
     ORANGE,
     RED,
     label_rows,
-    legend_beside,
     legend_of_all,
     new_figure,
     plain_ticks,
@@ -52,37 +50,6 @@ def block_maps(panels: Mapping[str, Tensor], weight: tuple[int, int]) -> Figure:
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("in")
     axes[0].set_ylabel("out")
-    return figure
-
-
-def shield_rows(
-    rows: Mapping[str, Mapping[str, Sequence[float]]],
-    dense: float,
-    xlabel: str = "perplexity",
-    title: str = "held out",
-) -> Figure:
-    """Perplexity under each scheme, a row each, by what is held out: dots are texts, on a logarithmic axis.
-
-    Args:
-        rows: scheme to the perplexities by shield.
-        dense: the perplexity of the model as it is, a line; 1 where the values are multiples of it, as they
-            have to be when texts differ.
-        xlabel: of the axis.
-        title: of the legend.
-    """
-    figure, (ax,) = new_figure(height=1.0 + 0.27 * len(rows))
-    names = list(dict.fromkeys(name for shields in rows.values() for name in shields))
-    for row, shields in enumerate(rows.values()):
-        for number, name in enumerate(names):
-            values = shields.get(name, [])
-            at = np.full(len(values), row + 0.2 * (number - (len(names) - 1) / 2))
-            label = name if row == 0 else None
-            ax.scatter(values, at, s=26, color=COLORS[number], alpha=0.8, label=label, zorder=3)
-    ax.axvline(dense, color=GREY, linestyle="--", linewidth=1)
-    ax.set(xscale="log", xlabel=xlabel)
-    label_rows(ax, list(rows))
-    plain_ticks(ax)
-    legend_beside(ax, title=title, fontsize=9)
     return figure
 
 

@@ -10,9 +10,8 @@ from supertf.analysis.losses import perplexity
 from supertf.compression.verbs import calibration_for, plan_pruning, pruned
 from supertf.data.text import Text
 from supertf.data.tokenizer import load_tokenizer
-from supertf.experiments.proofs import APART
 from supertf.experiments.pruning import AWAY, pruned_quality
-from supertf.experiments.smollm2_longer import text
+from supertf.experiments.smollm2_longer import APART, text
 from supertf.superweights.edit import scaled_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")

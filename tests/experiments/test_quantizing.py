@@ -11,9 +11,8 @@ from supertf.compression.quantization.plan import plan_quantization
 from supertf.compression.quantization.rounding import Scheme
 from supertf.compression.verbs import quantized
 from supertf.data.tokenizer import load_tokenizer
-from supertf.experiments.proofs import APART
 from supertf.experiments.quantizing import AWAY, columns, quantized_quality
-from supertf.experiments.smollm2_longer import text
+from supertf.experiments.smollm2_longer import APART, text
 from supertf.experiments.sweep.catalogue import EXPERIMENTS
 from supertf.model.weight_matrices import parse
 

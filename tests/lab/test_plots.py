@@ -126,3 +126,14 @@ def test_depth_maps_share_one_scale_from_0_to_1():
     figure.canvas.draw()
     assert [ax.images[0].get_clim() for ax in figure.axes[:2]] == [(0, 1), (0, 1)]
     assert figure.axes[0].get_yticklabels()[0].get_text() == "2,048"
+
+
+def test_dot_rows_have_a_dot_per_value_in_the_order_of_the_cases():
+    rows = {"a": {"none": [20.0, 30.0], "set": [16.0]}, "b": {"none": [50.0]}}
+    figure = plots.dot_rows(rows, 15.0)
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["none", "set"]
+    x = [list(dots.get_offsets()[:, 0]) for dots in ax.collections]
+    assert x[:3] == [[20.0, 30.0], [16.0], [50.0]]

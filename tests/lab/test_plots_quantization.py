@@ -24,17 +24,6 @@ def test_block_maps_colour_the_block_and_mark_the_weight():
         assert list(ax.lines[0].get_xydata()[0]) == [5, 2]
 
 
-def test_shield_rows_have_a_dot_per_text_in_the_order_of_the_schemes():
-    rows = {"a": {"none": [20.0, 30.0], "set": [16.0]}, "b": {"none": [50.0]}}
-    figure = plots.shield_rows(rows, 15.0)
-    figure.canvas.draw()
-    (ax,) = figure.axes
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["none", "set"]
-    x = [list(dots.get_offsets()[:, 0]) for dots in ax.collections]
-    assert x[:3] == [[20.0, 30.0], [16.0], [50.0]]
-
-
 def test_scheme_map_marks_the_chosen_scheme_and_shows_what_became_of_weights():
     points = {"int4": (4.5, 20.0), "int8": (8.0, 15.5)}
     figure = plots.scheme_map(points, "int8", 15.0, {"11[507, 1229]": (5.9, 4.4)})

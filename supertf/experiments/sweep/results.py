@@ -3,10 +3,12 @@
 import dataclasses
 import itertools
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from supertf.analysis import Interval, paired_difference
+from supertf.analysis import Interval, mean_interval
 from supertf.errors import UserError
 from supertf.experiments.sweep.catalogue import experiment
 from supertf.experiments.sweep.cells import module_of
@@ -54,23 +56,47 @@ class Results:
         """
         return [_entry(cell["result"], path, cell) for cell in self._cells_of(variant)]
 
-    def log_ratios(self, variant: str, base: str) -> dict[str, Interval]:
-        """Logarithms of a variant's perplexity over that of another, on the same texts.
+    def contrast(self, factors: Mapping[str, float], *path: str | int) -> dict[str, list[float]]:
+        """A sum of variants' values, taken on the same texts, or on the same seeds.
 
         Args:
-            variant: its label; its one cell has `losses` of texts by domain, see `domains.scored`.
-            base: the label of what it is compared with.
+            factors: by variant, {"a": 1, "b": -1} for a difference.
+            path: where the values are, see `values`: lists by domain, as the `losses` of `domains.scored`
+                are, or a number on each seed.
 
         Returns:
-            By domain, and of "all" texts: the mean with its 95 % t-interval over texts.
+            Values by domain, and under "all" over all of them, or over the seeds.
 
         Raises:
             UserError: as `values` does.
         """
-        [ours], [theirs] = self.values(variant, "losses"), self.values(base, "losses")
-        found = {name: paired_difference(ours[name], theirs[name]) for name in ours}
-        every = [list(itertools.chain.from_iterable(losses.values())) for losses in (ours, theirs)]
-        return {**found, "all": paired_difference(every[0], every[1])}
+        sums: dict[str, list[float]] = {}
+        for variant, factor in factors.items():
+            values = self.values(variant, *path)
+            if all(isinstance(one, dict) for one in values):
+                by_domain = {name: [x for one in values for x in one[name]] for name in values[0]}
+                by_domain["all"] = list(itertools.chain.from_iterable(by_domain.values()))
+            else:
+                by_domain = {"all": values}
+            for name, ones in by_domain.items():
+                before = sums.get(name, [0.0] * len(ones))
+                sums[name] = [old + factor * new for old, new in zip(before, ones, strict=True)]
+        return sums
+
+    def times_by_text(self, variant: str, base: str = "nothing") -> dict[str, list[float]]:
+        """How many times the perplexity of another variant, text by text, by domain."""
+        sums = self.contrast({variant: 1, base: -1}, "losses")
+        return {name: [exp(one) for one in ones] for name, ones in sums.items() if name != "all"}
+
+    def times(self, variant: str, base: str = "nothing") -> dict[str, Interval]:
+        """How many times the perplexity of another variant, by domain and over "all" texts: the geometric
+        mean with its 95 % interval, a t-interval of logarithms."""
+        sums = self.contrast({variant: 1, base: -1}, "losses")
+        found = {}
+        for name, ones in sums.items():
+            logs = mean_interval(ones)
+            found[name] = Interval(exp(logs.mean), exp(logs.low), exp(logs.high), logs.n)
+        return found
 
     def changed_code(self) -> list[str] | None:
         """The modules whose code is not what the results were made by; None where that was not noted."""
@@ -108,6 +134,11 @@ class Results:
     def _cells_of(self, variant: str) -> list[dict[str, Any]]:
         self.experiment.settings_of(variant)  # knows the variant, or says which there are
         return [cell for cell in self.cells if cell["variant"] == variant]
+
+
+def exp(value: float) -> float:
+    """e to this power, as far as a float goes."""
+    return math.exp(min(value, 700.0))
 
 
 def recorded_path(name: str) -> Path:
