@@ -510,7 +510,293 @@ QUANTIZING = (
         "W8A8",
     ),
 )
-CLAIMS = {"removals": REMOVALS, "pruning": PRUNING, "repairing": REPAIRING, "quantizing": QUANTIZING}
+
+
+def at_length(name: str, n: int, *swap: str) -> tuple[str | int, ...]:
+    """Where a score at a length is, of the trained model or of a swap of it."""
+    return (*(("swaps", *swap) if swap else ()), name, n)
+
+
+LOSS, FAR = ("validation_loss",), ("beyond", 512, "last_half")
+LANGUAGE = (
+    *(
+        Claim(
+            "language",
+            f"Without positions the loss is .1 nats per byte higher than with {code}",
+            {"softmax none": 1, f"softmax {code}": -1},
+            more=0.1,
+            path=LOSS,
+        )
+        for code in ("learned", "sinusoidal", "rope", "alibi")
+    ),
+    *(
+        Claim(
+            "language",
+            f"SSMax changes the loss inside the context by less than .03 nats per byte: {code}",
+            {f"ssmax {code}": 1, f"softmax {code}": -1},
+            more=-0.03,
+            less=0.03,
+            path=LOSS,
+        )
+        for code in ("none", "sinusoidal", "rope")
+    ),
+    Claim(
+        "language",
+        "SSMax without positions loses to softmax with sinusoidal positions by .1 nats per byte",
+        {"ssmax none": 1, "softmax sinusoidal": -1},
+        more=0.1,
+        path=LOSS,
+    ),
+    *(
+        Claim(
+            "language",
+            f"At eight times the context, {name} costs .5 nats per byte more than ALiBi",
+            {name: 1, "softmax alibi": -1},
+            more=0.5,
+            path=FAR,
+        )
+        for name in ("softmax none", "softmax sinusoidal", "softmax rope", "ssmax none", "ssmax rope")
+    ),
+    *(
+        Claim(
+            "language",
+            f"At {n} tokens SSMax {does} with {code}",
+            {f"ssmax {code}": 1, f"softmax {code}": -1},
+            path=("beyond", n, "last_half"),
+            **bound,
+        )
+        for n in (128, 512)
+        for code, does, bound in (("none", "gains", {"less": 0}), ("rope", "loses", {"more": 0}))
+    ),
+    Claim(
+        "language",
+        "No position is readable at the embedding without positions (R² below .05)",
+        {"softmax none": 1},
+        less=0.05,
+        path=("probe", 0, "r2"),
+    ),
+    Claim(
+        "language",
+        "After two layers it is (R² above .8)",
+        {"softmax none": 1},
+        more=0.8,
+        path=("probe", 2, "r2"),
+    ),
+)
+RECALL = (
+    Claim(
+        "recall",
+        "Without positions SSMax finds 95 % at 32 times the trained length",
+        {"ssmax none": 1},
+        more=0.95,
+        path=at_length("accuracy", 2048),
+    ),
+    Claim(
+        "recall",
+        "... a tenth more than softmax",
+        {"ssmax none": 1, "softmax none": -1},
+        more=0.1,
+        path=at_length("accuracy", 2048),
+    ),
+    Claim(
+        "recall",
+        "Log n swapped into the softmax model does, too",
+        {"softmax none": 1},
+        more=0.95,
+        path=at_length("accuracy", 2048, "logn"),
+    ),
+    Claim(
+        "recall",
+        "... and a constant is as good, to within .02",
+        {"softmax none": 1},
+        more=-0.02,
+        less=0.02,
+        path=at_length("accuracy", 2048, "logn"),
+        minus=at_length("accuracy", 2048, "constant 1.78"),
+    ),
+    Claim(
+        "recall",
+        "With full RoPE SSMax finds less than a fifth",
+        {"ssmax rope": 1},
+        less=0.2,
+        path=at_length("accuracy", 2048),
+    ),
+    Claim(
+        "recall",
+        "With sinusoidal positions log n, swapped in, helps",
+        {"softmax sinusoidal": 1},
+        more=0,
+        path=at_length("accuracy", 2048, "logn"),
+        minus=at_length("accuracy", 2048),
+    ),
+    Claim(
+        "recall",
+        "With ALiBi SSMax trained in does better than softmax",
+        {"ssmax alibi": 1, "softmax alibi": -1},
+        more=0,
+        path=at_length("accuracy", 2048),
+    ),
+)
+GRID = ("1.4", "1.78", "2.0", "2.25", "2.5", "2.75", "3.0", "3.5", "4.0", "5.0", "6.5", "8.0")
+EXTREME = (
+    Claim(
+        "extreme",
+        "Majority: log n, swapped in, answers 90 % among 64",
+        {"majority softmax": 1},
+        more=0.9,
+        path=at_length("accuracy", 64, "logn"),
+    ),
+    Claim(
+        "extreme",
+        "... and among 262,144",
+        {"majority softmax": 1},
+        more=0.9,
+        path=at_length("accuracy", 2**18, "logn"),
+    ),
+    *(
+        Claim(
+            "extreme",
+            f"Majority: a constant of {c}, swapped in, answers less than log n among 64",
+            {"majority softmax": 1},
+            more=0,
+            path=at_length("accuracy", 64, "logn"),
+            minus=at_length("accuracy", 64, f"constant {c}"),
+        )
+        for c in GRID[4:]
+    ),
+    *(
+        Claim(
+            "extreme",
+            f"Majority: a constant of {c}, swapped in, answers less than log n among 262,144",
+            {"majority softmax": 1},
+            more=0,
+            path=at_length("accuracy", 2**18, "logn"),
+            minus=at_length("accuracy", 2**18, f"constant {c}"),
+        )
+        for c in GRID[:4]
+    ),
+    Claim(
+        "extreme",
+        "Majority: 1 inside and 4 beyond answers less than log n among 262,144",
+        {"majority softmax": 1},
+        more=0,
+        path=at_length("accuracy", 2**18, "logn"),
+        minus=at_length("accuracy", 2**18, "constant 4.0"),
+    ),
+    *(
+        Claim(
+            "extreme",
+            f"Majority: a constant of {c}, trained in, answers less than SSMax among 262,144",
+            {"majority ssmax": 1, f"majority constant {c}": -1},
+            more=0,
+            path=at_length("accuracy", 2**18),
+        )
+        for c in ("1.78", "2.5", "4.0")
+    ),
+    Claim(
+        "extreme",
+        "Recall: a constant of 8 answers more than log n among 262,144",
+        {"recall softmax": 1},
+        more=0,
+        path=at_length("accuracy", 2**18, "constant 8.0"),
+        minus=at_length("accuracy", 2**18, "logn"),
+    ),
+)
+SLOPE = ("fits", "log n", "a")
+FREE_SCALE = (
+    Claim(
+        "free_scale",
+        "Majority: the learned factors lie on a line in log n (R² above .95)",
+        {"majority": 1},
+        more=0.95,
+        path=("fits", "log n", "r2"),
+    ),
+    *(
+        Claim(
+            "free_scale",
+            f"... more closely than on a {curve}",
+            {"majority": 1},
+            more=0,
+            path=("fits", "log n", "r2"),
+            minus=("fits", curve, "r2"),
+        )
+        for curve in ("power of n", "square root of n", "linear in n")
+    ),
+    Claim(
+        "free_scale",
+        "Recall: they do not (R² below .8)",
+        {"recall": 1},
+        less=0.8,
+        path=("fits", "log n", "r2"),
+    ),
+    *(
+        Claim(
+            "free_scale",
+            f"With n^{power} voters slope times gap is {1 - power:g}, to within .15",
+            {f"n^{power} voters": 1},
+            more=1 - power - 0.15,
+            less=1 - power + 0.15,
+            path=("slope_gap",),
+        )
+        for power in (0.35, 0.5, 0.65)
+    ),
+    *(
+        Claim(
+            "free_scale",
+            f"The slope is larger with n^{a} voters than with n^{b}",
+            {f"n^{a} voters": 1, f"n^{b} voters": -1},
+            more=0,
+            path=("slope_gap",),
+        )
+        for a, b in ((0.35, 0.5), (0.5, 0.65))
+    ),
+)
+GROWTH = (
+    Claim(
+        "growth",
+        "Deep models: no spike's weight is worth 5 %",
+        {"deep, softmax": 1},
+        less=1.05,
+        path=("spike_harm",),
+    ),
+    *(
+        Claim(
+            "growth",
+            f"Deep models: {what} is smaller under {arm} than under softmax",
+            {f"deep, {arm}": 1, "deep, softmax": -1},
+            less=0,
+            path=(key,),
+        )
+        for arm in ("ssmax", "zero key")
+        for key, what in (
+            ("sink", "the largest sink"),
+            ("max_over_median", "the largest activation"),
+            ("spike_ratio", "the largest spike"),
+        )
+    ),
+    *(
+        Claim(
+            "growth",
+            f"Four layers, {mlp}, {start}: the largest sink is smaller under SSMax than under softmax",
+            {f"{mlp} {start} ssmax": 1, f"{mlp} {start} softmax": -1},
+            less=0,
+            path=("sink",),
+        )
+        for mlp in ("gelu", "swiglu")
+        for start in ("bos", "no bos")
+    ),
+)
+CLAIMS = {
+    "free_scale": FREE_SCALE,
+    "recall": RECALL,
+    "extreme": EXTREME,
+    "language": LANGUAGE,
+    "removals": REMOVALS,
+    "growth": GROWTH,
+    "pruning": PRUNING,
+    "repairing": REPAIRING,
+    "quantizing": QUANTIZING,
+}
 HEAD = """# What the lab claims
 
 Written by `supertf experiment claims --output CLAIMS.md` from the recorded results: do not edit it. Every

@@ -12,6 +12,7 @@ from supertf.experiments.sweep.description import Experiment
 
 ONE_LAYER = {"n_layer": 1, "n_head": 1}
 FINE = (1.4, SIZED_FOR_2048, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 5.0, 6.5, 8.0)
+COARSE = (SIZED_FOR_2048, 2.5, 4.0, 8.0)
 TRAINED_IN = (SIZED_FOR_2048, 2.5, 4.0)
 FAMILIES: dict[str, dict[str, Any]] = {
     "recall": {"family": "recall", "queries": 8, "steps": 400},
@@ -28,7 +29,7 @@ EXPERIMENT = Experiment(
             f"{name} softmax": {
                 **family,
                 "model": {"attention": "softmax", **ONE_LAYER},
-                "swaps": constants(*FINE),
+                "swaps": constants(*(FINE if name == "majority" else COARSE)),
             }
             for name, family in FAMILIES.items()
         },
