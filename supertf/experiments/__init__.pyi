@@ -5,7 +5,6 @@ from .free_scale import fits as fits
 from .free_scale import learned as learned
 from .free_scale import train_free as train_free
 from .language import held_out as held_out
-from .smollm2_longer import text as text
 from .sweep.catalogue import EXPERIMENTS as EXPERIMENTS
 from .sweep.catalogue import experiment as experiment
 from .sweep.code_identity import differing as differing

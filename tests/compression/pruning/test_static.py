@@ -18,8 +18,9 @@ from supertf.compression.methods import METHODS, of_family
 from supertf.compression.pruning.groups import how_many
 from supertf.compression.pruning.static import plan_static as make_plan
 from supertf.compression.verbs import prune, pruned
+from supertf.data.reading import read_ids
+from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
-from supertf.experiments.smollm2_longer import text
 from supertf.model.weight_matrices import matrices
 from supertf.superweights.edit import scaled_weights
 
@@ -161,7 +162,7 @@ def test_wanda_is_the_slow_loop_over_explicitly_collected_inputs(model):
 @pytest.mark.real_model
 @pytest.mark.slow
 def test_wanda_on_smollm2_costs_what_a_reference_computation_does_and_less_than_magnitude(smollm2):
-    ids = torch.tensor(text(0, 512)[:512])
+    ids = torch.from_numpy(read_ids("library-docs:live", load_tokenizer("smollm2-135m"), 512))
     evaluation, seen = ids[:257], ids[257:].view(1, 255)
     squares = {}
     hooks = [

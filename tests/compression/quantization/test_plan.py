@@ -11,7 +11,8 @@ from supertf.compression.pruning.static import plan_static
 from supertf.compression.quantization.plan import Scheme, holding_out, plan_quantization
 from supertf.compression.quantization.rounding import round_to_nearest
 from supertf.compression.verbs import prune, quantize, quantized
-from supertf.experiments.smollm2_longer import text
+from supertf.data.reading import read_ids
+from supertf.data.tokenizer import load_tokenizer
 from supertf.model.weight_matrices import matrices, parse
 from supertf.superweights.ablation import text_loss
 
@@ -188,7 +189,7 @@ def test_the_built_in_model_was_stored_in_4_bits_by_blocks_of_32_which_loses_not
 
 @pytest.mark.real_model
 def test_rows_clipped_for_least_error_lose_less_when_super_weights_are_held_out(smollm2):
-    loss = text_loss(text(0, 256), 256)
+    loss = text_loss(read_ids("library-docs:live", load_tokenizer("smollm2-135m"), 257), 256)
     several = [parse(place) for place in ("11[507, 1229]", "11[507, 1487]", "2[507, 430]", "2[507, 90]")]
     losses = []
     for hold_out in ([], several):

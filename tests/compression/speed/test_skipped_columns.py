@@ -23,8 +23,9 @@ from supertf.compression.quantization.plan import plan_quantization
 from supertf.compression.speed.kernels import limited_threads
 from supertf.compression.speed.skipped_columns import Skipping, skipping
 from supertf.compression.verbs import prune, pruned, quantized
+from supertf.data.reading import read_ids
+from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
-from supertf.experiments.smollm2_longer import text
 from supertf.model.config import GPTConfig
 from supertf.model.generation import generate
 from supertf.model.gpt import GPT
@@ -304,7 +305,7 @@ def test_what_another_context_prunes_is_refused_and_other_matrices_are_not(model
 @torch.no_grad()
 def test_every_product_of_the_real_models_generation_is_the_masked_one(smollm2):
     """Products, not texts: where an input lies at its threshold, rounding decides, and texts may part."""
-    ids = text(0, 127)
+    ids = read_ids("library-docs:live", load_tokenizer("smollm2-135m"), 128)
     layers = {name: matrix.module for name, matrix in matrices(smollm2, KINDS).items()}
     for method in ("inputs", "gate"):
         kinds = KINDS[1::2] if method == "inputs" else None  # the output projections
