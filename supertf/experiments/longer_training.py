@@ -1,4 +1,4 @@
-"""The longer_training experiment: the language experiment's models, until one without positions falls no more."""
+"""The longer_training experiment: language models until the one without positions falls no more."""
 
 from supertf.experiments.language import EXPERIMENT as LANGUAGE
 from supertf.experiments.sweep.description import Experiment

@@ -41,8 +41,8 @@ EXPERIMENT = Experiment(
 def longer(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:
     """Loss by position of one text that is as long as the longest of `lengths`; `seed` is which text.
 
-    settings: `domain` of the text, and `changes` of the model's config. Result: `pieces`, mean loss in nats of
-    every 1,024 positions; `inside` and `beyond`, means over the positions inside the trained context and
+    settings: `domain` of the text, and `changes` of the model's config. Result: `pieces`, mean loss in nats
+    of every 1,024 positions; `inside` and `beyond`, means over positions inside the trained context and
     beyond it.
     """
     model = load_model(MODEL)

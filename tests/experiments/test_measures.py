@@ -107,5 +107,5 @@ def test_texts_for_the_real_model_are_as_long_as_asked_and_do_not_overlap():
     first, second = text("prose", 0, 300), text("prose", 1, 300)
     assert len(first) == len(second) == 301
     assert first[300] == second[0] and first != second
-    with pytest.raises(UserError, match="readmes:train has .* and text 1 of 16384 ends at 32769"):
+    with pytest.raises(UserError, match=r"readmes:train has .* and text 1 of 16384 ends at 32769"):
         text("readmes", 1, 16_384)
