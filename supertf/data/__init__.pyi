@@ -2,7 +2,7 @@ from .byte_pairs import train_bpe as train_bpe
 from .corpus import iter_documents as iter_documents
 from .downloads import fetch as fetch
 from .lab_text import lab_tokens as lab_tokens
-from .last_words import last_words as last_words
+from .passages import last_words as last_words
 from .reading import read_ids as read_ids
 from .roles import overlap as overlap
 from .tasks import Task as Task
@@ -27,8 +27,8 @@ from .downloads import WHEELS as WHEELS
 from .downloads import is_present as is_present
 from .downloads import places as places
 from .downloads import smollm2_path as smollm2_path
-from .last_words import STOP_WORDS as STOP_WORDS
-from .last_words import Passage as Passage
+from .passages import STOP_WORDS as STOP_WORDS
+from .passages import Passage as Passage
 from .tasks import Batch as Batch
 from .tokenizer import check_vocabulary as check_vocabulary
 from .tokenizer import gguf_tokenizer as gguf_tokenizer

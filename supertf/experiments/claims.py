@@ -802,8 +802,7 @@ HEAD = """# What the lab claims
 Written by `supertf experiment claims --output CLAIMS.md` from the recorded results: do not edit it. Every
 claim was written down, in `supertf/experiments/claims.py`, before the run that judges it. "Holds" and
 "fails": the mean lies on that side of the bound, with a p-value below .05 that is corrected for all claims
-about the experiment (Holm 1979); else it is open.
-"""
+about the experiment (Holm 1979); else it is open."""
 
 
 def judged(experiment: str) -> Judgement:

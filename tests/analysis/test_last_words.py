@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from supertf.analysis.last_words import finds_last_words
-from supertf.data.last_words import Passage
+from supertf.data.passages import Passage
 from supertf.errors import UserError
 from supertf.model.config import GPTConfig
 from supertf.model.generation import generate

@@ -110,3 +110,25 @@ def test_a_setting_is_json_or_else_a_text():
 
 def test_registered_experiments_can_be_listed(supertf):
     assert set(supertf("experiment list --json").json) == set(EXPERIMENTS)
+
+
+def test_claims_are_judged_by_the_recorded_results(supertf, tmp_path):
+    shown = supertf("experiment claims removals").out
+    assert "Without the super weight the perplexity at least doubles" in shown and "holds" in shown
+    found = supertf("experiment claims --json").json["removals"]
+    assert {"claim", "verdict", "p", "intervals", "holds_alone_in"} <= found[0].keys()
+    page = tmp_path / "claims.md"
+    assert supertf(f"experiment claims --output {page}").code == 0
+    assert page.read_text().startswith("# What the lab claims")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("removals --output page.md", "leave out the experiment's name"),
+        ("toys", "no claims are made about 'toys'"),
+    ],
+)
+def test_claims_that_cannot_be_judged_are_one_line(supertf, options, said):
+    found = supertf(f"experiment claims {options}")
+    assert found.code == 2 and said in found.line

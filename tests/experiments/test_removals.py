@@ -9,7 +9,7 @@ import torch
 
 from supertf.analysis.last_words import finds_last_words
 from supertf.analysis.losses import perplexity
-from supertf.data.last_words import last_words
+from supertf.data.passages import last_words
 from supertf.data.text import held_out_texts
 from supertf.data.texts import TEXTS
 from supertf.data.tokenizer import load_tokenizer

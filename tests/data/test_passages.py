@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supertf.data.corpus import iter_documents
-from supertf.data.last_words import LEAST, MOST, STOP, last_words, passages
+from supertf.data.passages import LEAST, MOST, STOP, last_words, passages
 from supertf.data.texts import TEXTS
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
