@@ -28,7 +28,7 @@ from supertf.experiments.removals import ROW_507, loaded
 from supertf.experiments.smollm2_longer import APART, text
 from supertf.experiments.sweep.description import Experiment
 from supertf.model import Coordinate, LanguageModel, matrices, output_projections, parse
-from supertf.superweights import random_weights
+from supertf.superweights import random_beside
 
 AWAY = 5  # texts between the one that is evaluated and the one that calibrates
 
@@ -158,11 +158,6 @@ def kept(found: Quantization) -> dict[str, Any]:
         "error": sum(found.errors.values()) / len(found.errors),
         "worst": [worst, found.errors[worst]],
     }
-
-
-def random_beside(model: LanguageModel, weights: list[Coordinate], seed: int) -> list[Coordinate]:
-    """As many random weights, of the same matrices."""
-    return [random_weights(model, weight, 1, seed + number)[0] for number, weight in enumerate(weights)]
 
 
 def columns(model: LanguageModel, weight: Coordinate, seed: int) -> dict[str, list[Coordinate]]:

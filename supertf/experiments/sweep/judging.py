@@ -8,7 +8,8 @@ from typing import Any
 
 from supertf.analysis import Interval, holm, mean_interval, p_value
 from supertf.errors import UserError
-from supertf.experiments.sweep.results import Results, exp
+from supertf.experiments.sweep.results import Results
+from supertf.superweights import ratio
 from supertf.tables import Tabular
 
 LEVEL = 0.05  # of the claims of an experiment together
@@ -178,5 +179,5 @@ def shown(judged: Judged, domain: str) -> str:
     mark = " ✓" if domain in judged.alone else ""
     if not judged.claim.multiple:
         return f"{interval.mean:.3g} [{interval.low:.3g}, {interval.high:.3g}]{mark}"
-    low, mean, high = map(exp, (interval.low, interval.mean, interval.high))
+    low, mean, high = (ratio(one, 0.0) for one in (interval.low, interval.mean, interval.high))
     return f"× {mean:.4g} [{low:.4g}, {high:.4g}]{mark}"

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from supertf.experiments.sweep.cells import module_of
 from supertf.experiments.sweep.code_identity import code_of, differing
 from supertf.experiments.sweep.description import Experiment
 from supertf.files import atomic_path, is_sealed, read_json, seal
+from supertf.superweights import ratio
 
 FORMAT = "supertf experiment results 1"
 RECORDED = Path(__file__).parents[1] / "recorded"
@@ -86,7 +86,7 @@ class Results:
     def times_by_text(self, variant: str, base: str = "nothing") -> dict[str, list[float]]:
         """How many times the perplexity of another variant, text by text, by domain."""
         sums = self.contrast({variant: 1, base: -1}, "losses")
-        return {name: [exp(one) for one in ones] for name, ones in sums.items() if name != "all"}
+        return {name: [ratio(one, 0.0) for one in ones] for name, ones in sums.items() if name != "all"}
 
     def times(self, variant: str, base: str = "nothing") -> dict[str, Interval]:
         """How many times the perplexity of another variant, by domain and over "all" texts: the geometric
@@ -95,7 +95,8 @@ class Results:
         found = {}
         for name, ones in sums.items():
             logs = mean_interval(ones)
-            found[name] = Interval(exp(logs.mean), exp(logs.low), exp(logs.high), logs.n)
+            mean, low, high = (ratio(one, 0.0) for one in (logs.mean, logs.low, logs.high))
+            found[name] = Interval(mean, low, high, logs.n)
         return found
 
     def changed_code(self) -> list[str] | None:
@@ -134,11 +135,6 @@ class Results:
     def _cells_of(self, variant: str) -> list[dict[str, Any]]:
         self.experiment.settings_of(variant)  # knows the variant, or says which there are
         return [cell for cell in self.cells if cell["variant"] == variant]
-
-
-def exp(value: float) -> float:
-    """e to this power, as far as a float goes."""
-    return math.exp(min(value, 700.0))
 
 
 def recorded_path(name: str) -> Path:
