@@ -28,7 +28,7 @@ test: fetch  ## lint, types, unit tests, notebooks with quick parameters and sol
 
 test-lesser: fetch  ## what uses kernels, on one thread of a processor that has fewer of them, pretended
 	$(LESSER) $(BIN)/python -m pytest -p no:nbval -n 2 --dist worksteal -m "kernels and not browser"
-	$(LESSER) $(BIN)/python -m supertf.lab.book smoke 06_pruning 07_quantization
+	$(LESSER) $(BIN)/python -m supertf.lab.book smoke 08_smaller_and_faster 09_quantization
 
 test-browser: fetch  ## open notebooks in JupyterLab and Chromium, and move their sliders
 	$(BIN)/python -m pytest -m browser -rsP tests/lab/test_browser.py

@@ -44,6 +44,7 @@ from .speed.packed import packed_weights as packed_weights
 from .speed.skipped_columns import skipping as skipping
 from .speed.two_step_head import rough_head as rough_head
 from .speed.two_step_head import svd_softmax as svd_softmax
+from .verbs import Known as Known
 from .verbs import calibration_for as calibration_for
 from .verbs import plan_pruning as plan_pruning
 from .verbs import prune as prune

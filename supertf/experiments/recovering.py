@@ -5,7 +5,7 @@ from typing import Any
 
 from supertf.analysis import perplexity
 from supertf.compression import calibrate, plan_structured, pruned, recover, smaller
-from supertf.experiments.pruning import AWAY
+from supertf.experiments.quantizing import AWAY
 from supertf.experiments.removals import loaded
 from supertf.experiments.smollm2_longer import APART, text
 from supertf.experiments.sweep.description import Experiment

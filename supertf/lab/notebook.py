@@ -1,14 +1,13 @@
-"""What every notebook needs besides its idea: set-up, parameters in range, checked exercises, figures.
+"""What every notebook needs besides its idea: set-up, parameters in range, headline figures.
 
 Parameters are two cells: one tagged `parameters`, which papermill's values come after, and one that says with
 `in_range`, `one_of` and `holding` between which values the notebook's claims hold, and why.
 
 An exercise is three cells. First code, tagged `exercise`: a stub that runs as it ships, its answer `...`
-or a function that returns None. Then code, `check("name", answer, expected, hint="...")`: it prints
-"not solved yet", or whether the answer is right. Then Markdown: a folded `<details>` holding the solution
-as one ```python block, which replaces the stub's whole source. The solution is thus written once, where
-the reader sees it; `python -m supertf.lab.book smoke` runs every notebook with its stubs replaced by the
-solutions and fails unless each check passes, `run` runs it as shipped and fails if a check says "wrong".
+or a function that returns None. Then code, `check("name", answer)`, see `supertf.lab.exercises`. Then
+Markdown: a folded `<details>` holding a solution as one ```python block, which replaces the stub's whole
+source: `python -m supertf.lab.book smoke` runs every notebook with its stubs replaced by the solutions and
+fails unless each check passes, `run` runs it as shipped and fails if a check says "wrong".
 
 Figures and checks are stored in the outputs of their cells, under a MIME type of their own beside the
 plain text that is shown, so the executed notebook itself is the record.
@@ -18,7 +17,7 @@ import math
 import platform
 import random
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +27,6 @@ if TYPE_CHECKING:
     import torch
 
 FIGURES_MIME = "application/vnd.supertf.figures+json"
-# what an answer of an unexpected kind, or a reader's faulty function, may raise
-PREDICATE_ERRORS: tuple[type[Exception], ...]
-PREDICATE_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError)
-PREDICATE_ERRORS += (NameError, RuntimeError, TypeError, ValueError)
 CHECK_MIME = "application/vnd.supertf.check+json"
 
 
@@ -167,7 +162,7 @@ def record(name: str, **figures: float | int | str | bool) -> None:
     if not figures:
         raise ValueError("record(name, **figures) needs at least one figure")
     plain = {key: _plain(key, value) for key, value in figures.items()}
-    _show(FIGURES_MIME, {"name": name, "figures": list(plain.items())}, f"{name}: {figures_text(plain)}")
+    show(FIGURES_MIME, {"name": name, "figures": list(plain.items())}, f"{name}: {figures_text(plain)}")
 
 
 def figures_text(figures: dict[str, Any]) -> str:
@@ -179,30 +174,7 @@ def figures_text(figures: dict[str, Any]) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in shown.items())
 
 
-def check(
-    name: str, answer: Any, expected: Any | Callable[[Any], bool], hint: str = "", tolerance: float = 1e-4
-) -> None:
-    """Say whether an exercise's `answer` is right, wrong (with the hint) or not there yet, without raising.
-
-    Args:
-        name: of the exercise.
-        answer: the reader's; None, `...` or a list or tuple holding one of them while unsolved.
-        expected: a value, a list or tuple of values, or a predicate of the answer for exercises that have
-            many right answers. A predicate that cannot handle the answer (a string for a number, say) and
-            raises has not accepted it.
-        hint: shown with a wrong answer.
-        tolerance: within which numbers and arrays are equal, relative or absolute; shapes are equal exactly.
-    """
-    if _unsolved(answer):
-        status, text = "unsolved", f"○ {name}: not solved yet. Fill in the cell above and run both again."
-    elif _accepts(expected, answer) if callable(expected) else _equal(answer, expected, tolerance):
-        status, text = "passed", f"✓ {name}: right."
-    else:
-        status, text = "failed", f"✗ {name}: not right yet, your answer is {_short(answer)}. {hint}".rstrip()
-    _show(CHECK_MIME, {"name": name, "status": status}, text)
-
-
-def _show(mime: str, value: dict[str, Any], text: str) -> None:
+def show(mime: str, value: dict[str, Any], text: str) -> None:
     """Display plain text with a machine-readable twin."""
     from IPython.display import display
 
@@ -219,44 +191,6 @@ def _plain(key: str, value: Any) -> float | int | str | bool:
     if isinstance(value, int | str):
         return value
     raise TypeError(f"figure {key!r} is a {type(value).__name__}; expected a number, a string or a boolean")
-
-
-def _unsolved(answer: Any) -> bool:
-    if isinstance(answer, list | tuple):
-        return any(_unsolved(part) for part in answer)
-    return answer is None or answer is ...
-
-
-def _accepts(predicate: Callable[[Any], bool], answer: Any) -> bool:
-    try:
-        return bool(predicate(answer))
-    except PREDICATE_ERRORS:
-        return False
-
-
-def _equal(answer: Any, expected: Any, tolerance: float) -> bool:
-    import numpy as np
-
-    if isinstance(expected, str) or isinstance(answer, str):
-        return isinstance(answer, str) and answer == expected
-    if isinstance(expected, list | tuple) and isinstance(answer, list | tuple):
-        same_length = len(answer) == len(expected)
-        return same_length and all(_equal(a, e, tolerance) for a, e in zip(answer, expected, strict=True))
-    try:
-        left, right = _array(answer), _array(expected)
-    except PREDICATE_ERRORS:  # a ragged list is no array
-        return False
-    if left.shape != right.shape or left.dtype.kind not in "biufc":
-        return False
-    return bool(np.allclose(left, right, rtol=tolerance, atol=tolerance, equal_nan=True))
-
-
-def _array(value: Any) -> Any:
-    import numpy as np
-
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().double() if value.is_floating_point() else value.detach().cpu()
-    return np.asarray(value)
 
 
 def _short(answer: Any) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from supertf.lab.plots import (
@@ -11,43 +12,9 @@ from supertf.lab.plots import (
     GREY,
     label_rows,
     legend_beside,
-    mark_chosen,
     new_figure,
     plain_ticks,
 )
-
-MARKERS = ("o", "s", "|", "x")
-
-
-def compared_rows(
-    rows: Mapping[str, Mapping[str, float]], xlabel: str, limit: float | None = None, height: float = 0.42
-) -> Figure:
-    """A row per case on a logarithmic axis, a marker for each of its values; a line at 1.
-
-    Args:
-        rows: by case, its values by name; the same name has the same marker in every row.
-        xlabel: of the axis.
-        limit: values beyond it are drawn at it, with the number beside them.
-        height: of a row, in inches.
-    """
-    figure, (ax,) = new_figure(height=1.0 + height * len(rows))
-    names = list(dict.fromkeys(name for values in rows.values() for name in values))
-    for number, name in enumerate(names):
-        at = [(row, values[name]) for row, values in enumerate(rows.values()) if name in values]
-        drawn = [min(value, limit or value) for _, value in at]
-        marker, color = MARKERS[number % len(MARKERS)], (*COLORS[:2], "black", COLORS[3])[number % 4]
-        size = 110 if marker == "|" else 50
-        ax.scatter(drawn, [row for row, _ in at], marker=marker, s=size, color=color, label=name, alpha=0.8)
-        for (row, value), x in zip(at, drawn, strict=True):
-            if value > x:
-                shown = f"{value:,.0f} >"
-                ax.annotate(shown, (x, row), (-6, 0), textcoords="offset points", ha="right", va="center")
-    ax.axvline(1, color=GREY, linewidth=1)
-    ax.set(xscale="log", xlabel=xlabel)
-    label_rows(ax, list(rows))
-    plain_ticks(ax)
-    legend_beside(ax, fontsize=9)
-    return figure
 
 
 def compared_models(models: Sequence[Mapping[str, Any]]) -> Figure:
@@ -73,26 +40,19 @@ def compared_models(models: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def speed_and_quality(
-    groups: Mapping[str, Sequence[tuple[float, float, bool, str]]], worst: float = 4.0
-) -> Figure:
+def speed_and_quality(groups: Mapping[str, Sequence[tuple[float, float, str]]], worst: float = 4.0) -> Figure:
     """Perplexity against speed, both as multiples of the dense model's; the dense model is at (1, 1).
 
     Args:
-        groups: method to its points (speed, perplexity, whether the super weights stay, label); a cross
-            marks a point whose super weights are gone.
+        groups: method to its points (speed, perplexity, label).
         worst: points beyond it sit on the upper edge.
     """
     figure, (ax,) = new_figure(height=3.8)
     for number, (name, points) in enumerate(groups.items()):
         color, shape = COLORS[number % len(COLORS)], "os^"[number // len(COLORS) % 3]
-        for stays in (True, False):
-            chosen = [(speed, min(cost, worst)) for speed, cost, kept, _ in points if kept is stays]
-            if chosen:
-                label = name if stays or all(not kept for *_, kept, _ in points) else None
-                marker = {"marker": shape if stays else "x"}
-                ax.scatter(*zip(*chosen, strict=True), s=55, color=color, label=label, alpha=0.8, **marker)
-        for speed, cost, _, text in points:
+        at = [(speed, min(cost, worst)) for speed, cost, _ in points]
+        ax.scatter(*zip(*at, strict=True), s=55, color=color, label=name, alpha=0.8, marker=shape)
+        for speed, cost, text in points:
             if cost <= worst:  # beyond it labels would lie on one another
                 beside = (5, 3 if number % 2 else -9)  # neighbours are often of two methods
                 ax.annotate(text, (speed, cost), beside, textcoords="offset points", fontsize=7, color=color)
@@ -105,27 +65,27 @@ def speed_and_quality(
     return figure
 
 
-def cost_curves(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    chosen: tuple[float, float],
-    worst: float = 100.0,
-) -> Figure:
-    """What a method costs, with the chosen point marked.
+def cut_histogram(sizes: np.ndarray, threshold: float, xlabel: str) -> Figure:
+    """Magnitudes by their size, on a logarithmic axis; those below the threshold are dark.
 
     Args:
-        curves: by name, x and the perplexity's multiple.
-        chosen: the point, likewise.
-        worst: values beyond it sit on the upper edge.
+        sizes: magnitudes; zeros are counted with the smallest.
+        threshold: where the cut is; 0 cuts nothing.
+        xlabel: of the axis.
     """
-    figure, (ax,) = new_figure(width=6, left=0.1, right=0.99, bottom=0.15, top=0.97)
-    for (name, (x, y)), color in zip(curves.items(), (GREY, BLUE, *COLORS[2:]), strict=False):
-        ax.plot(x, [min(value, worst) for value in y], color=color, marker="o", markersize=4, label=name)
-    at, cost = chosen
-    mark_chosen(ax, at, min(cost, worst), f"{cost:.2f}" if cost < 100 else f"{cost:,.0f}", clip_on=False)
-    ax.axhline(1, color=GREY, linewidth=1)
-    ax.set(yscale="log", ylim=(0.9, worst * 4), xlabel="share", ylabel="perplexity / dense")
-    plain_ticks(ax, "y")
-    ax.locator_params(axis="x", nbins=4)
-    if curves:
-        ax.legend(frameon=False, fontsize=8, loc="upper left")
+    figure, (ax,) = new_figure(width=6, height=2.6, left=0.12, right=0.98, bottom=0.2, top=0.96)
+    positive = sizes[sizes > 0]
+    edges = np.geomspace(max(np.quantile(positive, 0.001), 1e-6), positive.max(), 61)
+    for chosen, color, label in (
+        (sizes < threshold, BLUE, "dropped"),
+        (sizes >= threshold, GREY, "kept"),
+    ):
+        counts, _ = np.histogram(np.maximum(sizes[chosen], edges[0]), edges)
+        shares = counts / len(sizes)
+        ax.bar(edges[:-1], shares, np.diff(edges), align="edge", color=color, label=label)
+    if threshold:
+        ax.axvline(threshold, color="black", linewidth=1)
+    ax.set(xscale="log", xlabel=xlabel, ylabel="share of them")
+    plain_ticks(ax)
+    ax.legend(frameon=False, fontsize=8)
     return figure

@@ -13,7 +13,7 @@ from supertf.compression.pruning.recovery import recover
 from supertf.compression.pruning.structured import plan_structured, smaller
 from supertf.compression.verbs import pruned
 from supertf.data.tokenizer import load_tokenizer
-from supertf.experiments.pruning import AWAY
+from supertf.experiments.quantizing import AWAY
 from supertf.experiments.recovering import recovered
 from supertf.experiments.smollm2_longer import APART, text
 from supertf.experiments.sweep.catalogue import EXPERIMENTS

@@ -41,10 +41,10 @@ WITH_SLIDERS = (
     "02_scalable_softmax",
     "03_no_positions",
     "05_super_weights",
-    "06_pruning",
-    "07_quantization",
+    "07_pruning",
+    "09_quantization",
 )
-MORE_TO_CHOOSE_FROM = {"07_quantization": {"BITS": [4, 8]}}
+MORE_TO_CHOOSE_FROM = {"09_quantization": {"BITS": [4, 8]}}
 SETTINGS = {  # every cell in the page also when scrolled away, and no questions to the network
     "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},

@@ -47,7 +47,7 @@ def test_an_expected_error_is_no_problem():
 
 def test_a_stub_without_solution_is_named():
     for cut in (slice(0, 4), slice(0, 3)):
-        with pytest.raises(UserError, match=r"def double\(x\).*no <details>"):
+        with pytest.raises(UserError, match=r"def visible\(T, past\).*no <details>"):
             solved(new_notebook(cells=a_notebook("x").cells[cut]))
 
 

@@ -18,15 +18,20 @@ from supertf.experiments.sweep.runner import run
 from supertf.lab import notebook as helpers
 from supertf.lab.book.executed import code_cells
 from supertf.lab.book.runs import NOTEBOOKS, smoke_parameters
+from supertf.lab.exercises import solved
 from supertf.lab.notebook import CHECK_MIME, FIGURES_MIME
 
 ROOT = Path(__file__).parents[2]
+OTHER_TEXTS = ["readmes", "prose"]
 # what is run by tests below and not by `supertf.lab.book smoke`
 RUN_BELOW = {
     "01_a_small_gpt": {"POSITION": ["none", "learned", "sinusoidal", "alibi"]},
     "03_no_positions": {"PROFILE": "full"},
     "04_longer_than_trained": {"PROFILE": "full"},
-    "06_pruning": {"METHODS": list(recorded("pruning").variants)},
+    "05_super_weights": {"TEXT": OTHER_TEXTS},
+    "06_inside_a_super_weight": {"TEXT": OTHER_TEXTS},
+    "07_pruning": {"TEXT": OTHER_TEXTS, "METHODS": list(recorded("pruning").variants)},
+    "08_smaller_and_faster": {"TEXT": OTHER_TEXTS},
 }
 
 
@@ -63,7 +68,7 @@ def test_every_value_offered_is_run(name, monkeypatch):
         for parameter in parameters:
             offered.setdefault(parameter, list(choices))
 
-    monkeypatch.setattr("supertf.lab.one_of", one_of)
+    monkeypatch.setattr(helpers, "one_of", one_of)
     defaults = declared(name)
     for parameter, choices in offered.items():
         values = [smoke_parameters()[name].get(parameter, defaults[parameter])]
@@ -84,16 +89,21 @@ def test_every_value_offered_is_run(name, monkeypatch):
         ("04_longer_than_trained", {"PROFILE": "quick"}, "PROFILE is 'quick'; expected one of 'lab', 'full'"),
         ("05_super_weights", {"TOKENS": 8}, "TOKENS is 8; .* at least 48"),
         (
-            "06_pruning",
-            {"METHODS": {"wanda": [0.25]}},
-            r"METHODS is \[0.25\]; .* 0.2, 0.3.*: wanda is recorded",
+            "07_pruning",
+            {"METHODS": ["wanda 25%"]},
+            r"METHODS is \['wanda 25%'\]; expected one of 'random 10%'",
         ),
         (
-            "06_pruning",
-            {"METHODS": {"sparsegpt": [0.5]}},
-            "METHODS is .*sparsegpt.*; expected one of 'random'",
+            "07_pruning",
+            {"METHODS": ["sparsegpt 50%"]},
+            "METHODS is .*: the others are in the recorded run only",
         ),
-        ("07_quantization", {"KINDS": ["attn.c_attn"]}, "KINDS is .* 'mlp.c_proj' in it"),
+        (
+            "08_smaller_and_faster",
+            {"SHARES": [0.3]},
+            "SHARES is .* with 0.5 in it: section 3 compares with it",
+        ),
+        ("09_quantization", {"KINDS": ["attn.c_attn"]}, "KINDS is .* 'mlp.c_proj' in it"),
     ],
 )
 def test_out_of_range_is_told_by_name_and_range(name, parameters, message):
@@ -114,12 +124,14 @@ def run_here(monkeypatch):
     they would have defined. Returns the headline figures.
     """
     shown = []
-    monkeypatch.setattr(helpers, "_show", lambda mime, value, text: shown.append((mime, value)))
+    for module in (helpers, solved):
+        monkeypatch.setattr(module, "show", lambda mime, value, text: shown.append((mime, value)))
     monkeypatch.setattr(plt, "show", draw_all)
     monkeypatch.setattr(ipywidgets, "interact", lambda call, **k: call(**{n: w.value for n, w in k.items()}))
 
     def run_cells(name: str, without: tuple = (), given: dict | None = None, **parameters) -> dict[str, Any]:
         parameters = smoke_parameters()[name] | parameters
+        shown.clear()
         namespace = dict(given or {})
         for cell in code_cells(nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)):
             if any(text in cell.source for text in ("google.colab", *without)):
@@ -156,8 +168,8 @@ def test_03_trains_all_position_codes_where_that_is_asked_for(run_here):
 
 @pytest.mark.slow
 @pytest.mark.real_model
-def test_07_rounds_matrices_of_all_kinds_and_goes_without_most_packings(smollm2, run_here):
-    assert "worst_nothing_held" in run_here("07_quantization", KINDS=None, PACKINGS=["int8"])
+def test_09_rounds_matrices_of_all_kinds_and_goes_without_most_packings(smollm2, run_here):
+    assert "worst_nothing_held" in run_here("09_quantization", KINDS=None, PACKINGS=["int8"])
 
 
 @pytest.mark.slow
@@ -185,7 +197,7 @@ def test_04_reads_an_experiment_that_it_ran_itself(tmp_path, monkeypatch, run_he
 def save_with_byte_tokenizer(family: str, folder: Path, size: int = 20_000) -> None:
     """A small random model of a family of transformers in a folder, with a tokenizer of bytes.
 
-    It is wide, and its vocabulary large, so that the two steps of notebook 06's head read less than the head.
+    It is wide, and its vocabulary large, so that the two steps of notebook 08's head read less than the head.
     """
     pieces = ["<s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     pieces += [f"piece {i}" for i in range(len(pieces), size)]  # that no text has
@@ -205,19 +217,26 @@ def save_with_byte_tokenizer(family: str, folder: Path, size: int = 20_000) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["GPT2", "GPTNeoX"])  # the lab reads one, transformers the other
-def test_05_runs_on_another_model(tmp_path, run_here, family):
+@pytest.mark.parametrize("name", ["05_super_weights", "06_inside_a_super_weight"])
+@pytest.mark.parametrize(("family", "text"), [("GPT2", "readmes"), ("GPTNeoX", "prose")])
+def test_05_and_06_run_on_another_model(tmp_path, run_here, name, family, text):
+    """The lab reads one of the families, transformers the other."""
     save_with_byte_tokenizer(family, tmp_path)
-    assert "ratio_without" in run_here("05_super_weights", MODEL=str(tmp_path))
+    run_here(name, MODEL=str(tmp_path), TEXT=text)
 
 
 @pytest.mark.slow
-def test_06_runs_on_another_model_with_every_method(tmp_path, run_here):
+@pytest.mark.parametrize("text", OTHER_TEXTS)
+def test_07_and_08_run_on_another_model_with_every_method(tmp_path, run_here, text):
     save_with_byte_tokenizer("Llama", tmp_path)
-    trial, offered = recorded("pruning").experiment, []
+    given = {"MODEL": str(tmp_path), "TEXT": text, "WEIGHTS": ["1[3, 5]", "2[3, 7]"]}
+    offered = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("supertf.lab.one_of", lambda choices, why="", **_: offered.append(list(choices)))
-        declared("06_pruning", METHODS={})
-    methods = {name: trial.settings_of(name)["sparsities"][:1] for name in offered[0]}
-    weights = ["1[3, 5]", "2[3, 7]"]
-    assert "wanda_half" in run_here("06_pruning", MODEL=str(tmp_path), WEIGHTS=weights, METHODS=methods)
+        patch.setattr(
+            helpers,
+            "one_of",
+            lambda choices, why="", **named: offered.update({k: list(choices) for k in named}),
+        )
+        declared("07_pruning")
+    assert "wanda_half" in run_here("07_pruning", METHODS=offered["METHODS"], **given)
+    assert "its_column" in run_here("08_smaller_and_faster", **given)

@@ -3,10 +3,11 @@
 import re
 
 from a_notebook import a_notebook
-from nbformat.v4 import new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from supertf.lab.book.executed import Result
-from supertf.lab.book.pages import page, title_and_promise, write_index
+from supertf.lab.book.pages import page, title_and_promise, write_index, write_page
+from supertf.lab.explorers import PLOTLY_MIME
 
 
 def test_pages_load_nothing_from_the_network():
@@ -19,6 +20,20 @@ def test_pages_load_nothing_from_the_network():
     assert "<mfrac>" in text and "Open in Colab" in text
     assert "<code>\\frac{</code>" in text  # a formula that is none is shown as written
     assert 'href="index.html"' in text
+
+
+def test_an_explorer_is_drawn_from_a_file_beside_the_page_and_a_picture_without_javascript(tmp_path):
+    shown_ = a_notebook("x")
+    figure = {"data": [{"type": "scatter", "text": ["</script><b>"]}], "layout": {"height": 300}}
+    bundle = {PLOTLY_MIME: figure, "image/png": "iVBORw0KGgo=", "text/plain": "[an explorer]"}
+    shown_.cells.append(new_code_cell("explorer()", outputs=[new_output("display_data", bundle)]))
+    path = write_page(tmp_path, Result("x", 1.0, shown_, []))
+    text = path.read_text()
+    assert text.count('<script src="plotly.min.js"></script>') == 1
+    assert '<div id="explorer-1"></div>\n<noscript><img alt' in text and "base64,iVBORw0KGgo=" in text
+    assert '"height": 300' in text and text.count("</script>") == 2, "texts close no script"
+    assert "Plotly" in (tmp_path / "plotly.min.js").read_text()[:2000]
+    assert PLOTLY_MIME not in page("y", a_notebook("y")) and "plotly" not in page("y", a_notebook("y"))
 
 
 def test_links_between_notebooks_lead_to_their_pages():

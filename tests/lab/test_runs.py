@@ -65,7 +65,7 @@ def test_run_reports_every_kind_of_failure_and_continues(lab, one_process, capsy
         "AssertionError: too few",
         "inside a widget: ZeroDivisionError",
         "SystemExit",
-        "`from supertf.lab.notebook import check, record`: timed out after 15 s; load average",
+        "`from supertf.lab import check, record`: timed out after 15 s; load average",
         "died",
     ]
     for line, problem in zip(lines, expected, strict=False):

@@ -18,11 +18,10 @@ RECORDED_AS = {
     "free_scale:scale": "measure_free_scale:scale",
     "growth:growth": "measure_growth:growth",
     "language:language": "measure_language:language",
-    "pruning:pruned_quality": "measure_pruning:pruned_quality",
     "quantizing:quantized_quality": "measure_quantization:quantized_quality",
-    "recall:answers": "measure_tasks:answers",
     "recovering:recovered": "measure_recovery:recovered",
     "refitting:refitted": "measure_refit:refitted",
+    "recall:answers": "measure_tasks:answers",
     "smollm2_longer:longer": "measure_smollm2:longer",
     "swap:swaps": "measure_tasks:swaps",
 }

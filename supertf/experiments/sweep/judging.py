@@ -95,6 +95,17 @@ class Judgement(Tabular):
                 return one
         raise UserError(f"there is no claim {sentence!r}; choose from {[one.claim.sentence for one in self]}")
 
+    def among(self, *variants: str, of: str = "losses") -> "Judgement":
+        """The claims that compare `of`, such as "last_words", some of these variants and no others."""
+        return Judgement(
+            [one for one in self if one.claim.path[0] == of and set(one.claim.contrast) <= set(variants)]
+        )
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """By sentence."""
+        return {one.claim.sentence: one.verdict for one in self}
+
     @property
     def domains(self) -> list[str]:
         """Of all the claims' texts, in order; "all" first."""
@@ -132,7 +143,7 @@ class Judgement(Tabular):
         """How to read it."""
         return (
             "means with 95 % t-intervals; × is a multiple of the perplexity; p is corrected for all claims "
-            "of the table (Holm); ✓: the domain's own interval lies within the bound"
+            "about the experiment (Holm); ✓: the domain's own interval lies within the bound"
         )
 
 

@@ -27,6 +27,7 @@ from traitlets.config import Config
 from supertf.errors import UserError
 from supertf.lab.book.executed import Result, outputs_of, where
 from supertf.lab.book.executed import problems as problems_in
+from supertf.lab.exercises.solved import MEMORY
 from supertf.lab.notebook import FIGURES_MIME
 
 CELL_SECONDS = 1800  # how long a cell takes is no matter of correctness: only after this it is given up
@@ -151,7 +152,10 @@ def side_by_side(call: Callable[..., Returned], jobs: Sequence[tuple]) -> Genera
     """
     lanes = max(1, min(LANES, len(jobs)))
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(lanes, context, _start, (max(1, (os.cpu_count() or 1) // lanes),)) as pool:
+    threads = max(1, (os.cpu_count() or 1) // lanes)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        pool = stack.enter_context(ProcessPoolExecutor(lanes, context, _start, (threads, folder)))
         try:
             for future in as_completed([pool.submit(call, *job) for job in jobs]):
                 yield future.result()
@@ -163,7 +167,8 @@ def side_by_side(call: Callable[..., Returned], jobs: Sequence[tuple]) -> Genera
             raise
 
 
-def _start(threads: int) -> None:
+def _start(threads: int, folder: str) -> None:
     """Prepare a lane's process, whose environment its kernels inherit; Ctrl-C is the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ[MEMORY] = str(Path(folder, "solved.json"))  # what is solved here is no reader's doing

@@ -1,6 +1,8 @@
 """The browsable book: one page per executed notebook and an index, all readable without network."""
 
+import copy
 import html
+import json
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -13,7 +15,8 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
 from supertf.files import atomic_path
-from supertf.lab.book.executed import Result, without_widgets
+from supertf.lab.book.executed import Result, code_cells, without_widgets
+from supertf.lab.explorers import PLOTLY_MIME
 from supertf.lab.notebook import figures_text
 
 # latex2mathml raises one class per kind of mistake, without a common base
@@ -26,6 +29,10 @@ body.jp-Notebook { max-width: 62rem; margin: 0 auto; padding: 1.5rem; overflow: 
 nav.book { max-width: 62rem; margin: 1rem auto 0; padding: 0 1.5rem; font: 0.95rem system-ui, sans-serif; }
 nav.book a { color: #1565c0; }
 </style>"""
+PLOTLY = "plotly.min.js"  # beside the pages, once
+EXPLORER = """<div id="{name}"></div>
+<noscript><img alt="a picture of it" src="data:image/png;base64,{picture}"></noscript>
+<script>Plotly.newPlot("{name}", {data}, {layout}, {{responsive: true, displaylogo: false}});</script>"""
 BACK = '<nav class="book"><a href="index.html">All notebooks</a></nav>'
 INDEX = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -79,9 +86,14 @@ def empty_book(folder: Path) -> None:
 
 def write_page(folder: Path, result: Result) -> Path:
     """Render an executed notebook into `folder`; returns the page's path."""
-    path = folder / f"{result.name}.html"
+    path, text = folder / f"{result.name}.html", page(result.name, result.notebook)
+    if PLOTLY in text and not (folder / PLOTLY).exists():
+        from plotly.offline import get_plotlyjs
+
+        with atomic_path(folder / PLOTLY) as temporary:
+            temporary.write_text(get_plotlyjs(), encoding="utf-8")
     with atomic_path(path) as temporary:
-        temporary.write_text(page(result.name, result.notebook), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 
@@ -111,7 +123,8 @@ def page(name: str, notebook: NotebookNode) -> str:
     """One notebook as a page that loads nothing from elsewhere: formulas as MathML, pictures inside."""
     exporter = HTMLExporter(template_name="lab", exclude_anchor_links=True)
     exporter.register_filter("markdown2html", _markdown)
-    text, _ = exporter.from_notebook_node(without_widgets(notebook), {"metadata": {"name": name}})
+    live, explorers = with_explorers(without_widgets(notebook))
+    text, _ = exporter.from_notebook_node(live, {"metadata": {"name": name}})
     soup = BeautifulSoup(text, "html.parser")
     for script in soup.find_all("script"):
         if not script.find_parent(class_="jp-OutputArea"):  # the template's own, from content networks
@@ -120,8 +133,23 @@ def page(name: str, notebook: NotebookNode) -> str:
         link["href"] = str(link["href"]).replace(".ipynb", ".html", 1)
     assert soup.head is not None and soup.body is not None  # the template has both
     soup.head.append(BeautifulSoup(PAGE_STYLE, "html.parser"))
+    if explorers:
+        soup.head.append(soup.new_tag("script", src=PLOTLY))
     soup.body.insert(0, BeautifulSoup(BACK, "html.parser"))
     return str(soup)
+
+
+def with_explorers(notebook: NotebookNode) -> tuple[NotebookNode, int]:
+    """A copy in which explorers are drawn by plotly.js, and how many there are."""
+    notebook, count = copy.deepcopy(notebook), 0
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            if (figure := output.get("data", {}).get(PLOTLY_MIME)) is not None:
+                count += 1
+                parts = {part: json.dumps(figure[part]).replace("</", "<\\/") for part in ("data", "layout")}
+                picture = output.data["image/png"]
+                output.data["text/html"] = EXPLORER.format(name=f"explorer-{count}", picture=picture, **parts)
+    return notebook, count
 
 
 def title_and_promise(notebook: NotebookNode) -> tuple[str, str]:

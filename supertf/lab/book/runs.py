@@ -21,7 +21,7 @@ EXECUTED = Path("build/notebooks")
 # pictures that are stored apart, to be shown elsewhere: which one of a notebook, counted from 0, and where
 PICTURES = {"00_start_here": (1, NOTEBOOKS / "images/one_weight.png")}
 SECONDS = NOTEBOOKS / "seconds.json"  # that each took where it was stored: a guide for what is left
-MAX_BYTES = 300_000  # code-hosting sites give up on large notebooks
+MAX_BYTES = 600_000  # code-hosting sites give up on large notebooks
 
 
 def find(names: list[str]) -> list[Path]:

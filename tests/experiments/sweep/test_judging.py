@@ -119,6 +119,15 @@ def test_the_table_says_claim_verdict_and_intervals():
         found["another"]
 
 
+def test_claims_are_picked_by_what_they_compare():
+    results = results_of(base=[0, 0, 0], other=[1, 1, 2], third=[3, 3, 4])
+    above = [claim(contrast={name: 1, "base": -1}, more=0.5, path=("value",)) for name in ("other", "third")]
+    found = judge(above, results)
+    assert list(found.among("base", "third", of="value")) == [list(found)[1]]
+    assert list(found.among("other", of="value")) == list(found.among("base", "other")) == []
+    assert found.verdicts == {"as is said": list(found)[1].verdict}
+
+
 def test_a_claim_about_another_experiment_is_refused():
     with pytest.raises(UserError, match="is about toys, not toy"):
         judge([Claim("toys", "?", {"other": 1}, more=0)], results_of(base=BASE, other=BASE))

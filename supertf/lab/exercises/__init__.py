@@ -1,0 +1,1 @@
+"""The notebooks' exercises: what is asked, cases to try an answer on, and misconceptions to recognize."""
