@@ -10,7 +10,19 @@ from typing import Annotated, Any
 import typer
 
 from supertf import __version__
-from supertf.cli import bench, data, doctor, experiment, fetch, generate, prune, quantize, superweights, train
+from supertf.cli import (
+    bench,
+    data,
+    doctor,
+    experiment,
+    fetch,
+    generate,
+    notebooks,
+    prune,
+    quantize,
+    superweights,
+    train,
+)
 from supertf.cli import eval as evaluate
 from supertf.cli.parsing import Group, normal
 from supertf.errors import Note, UserError
@@ -23,8 +35,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": normal},
     epilog="`supertf COMMAND --help` lists a command's options.",
 )
-modules = (doctor, fetch, data, train, generate, evaluate, superweights, prune, quantize, experiment, bench)
-for module in modules:
+commands = (doctor, fetch, data, train, generate, evaluate, superweights, prune, quantize)
+for module in (*commands, experiment, notebooks, bench):
     app.add_typer(module.app)
 
 

@@ -3,6 +3,11 @@ from . import plots as plots
 from . import plots_pruning as plots_pruning
 from . import plots_quantization as plots_quantization
 from . import plots_superweights as plots_superweights
+from .book.batch import defaults_of as defaults_of
+from .book.batch import parse_parameters as parse_parameters
+from .book.batch import run_batch as run_batch
+from .book.runs import find_notebooks as find_notebooks
+from .book.runs import usual_seconds as usual_seconds
 from .exercises.solved import check as check
 from .exercises.solved import show_solved as show_solved
 from .notebook import holding as holding

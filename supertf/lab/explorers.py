@@ -97,9 +97,12 @@ def entropy_explorer(models: Mapping[str, tuple[Sequence[int], Any]]) -> "go.Fig
         for i, length in enumerate(lengths)
     ]
     figure.update_xaxes(title_text="head", row=1, dtick=1)
-    figure.update_yaxes(title_text="layer", row=1, autorange="reversed")
+    figure.update_annotations(font_size=12)  # the titles above the columns
+    figure.update_yaxes(row=1, autorange="reversed")
+    figure.update_yaxes(title_text="layer", row=1, col=1)
     figure.update_xaxes(title_text="keys seen", type="log", row=2)
-    figure.update_yaxes(title_text="H / log n", range=[0, 1], row=2)
+    figure.update_yaxes(range=[0, 1], row=2)
+    figure.update_yaxes(title_text="H / log n", row=2, col=1)
     bar = {"title": "H / log n", "len": 0.5, "y": 0.8}
     figure.update_layout(coloraxis={"colorscale": HEAT, "cmin": 0, "cmax": 1, "colorbar": bar})
     figure.update_layout(shapes=lines_at(math.log10(lengths[0]), len(models)))
@@ -205,7 +208,8 @@ def cost_explorer(
     figure.add_hline(1, line={"color": GREY, "width": 1})
     figure.update_xaxes(title_text=xlabel, tickformat=".0%")
     figure.update_yaxes(title_text="times the perplexity", type="log")
-    return styled(figure, 480)
+    figure.update_layout(legend={"font": {"size": 11}})
+    return styled(figure, 620)
 
 
 def level_explorer(schemes: Mapping[str, Mapping[str, Any]]) -> "go.Figure":
@@ -246,7 +250,9 @@ def level_explorer(schemes: Mapping[str, Mapping[str, Any]]) -> "go.Figure":
                     marker={"symbol": symbol, "color": color, "size": 11 if label == "held out" else 7},
                     hovertemplate=f"input %{{x}}, {label}: %{{y:.4g}} (%{{text}})<extra></extra>",
                 )
-            figure.update_layout(title={"text": title["title.text"], "x": 0.5}, shapes=edges)
+            figure.update_layout(
+                title={"text": title["title.text"], "x": 1, "xanchor": "right"}, shapes=edges
+            )
     figure.update_xaxes(title_text="input channel")
     figure.update_yaxes(title_text="weight")
     return styled(figure, 460, menus=[menu(buttons)])

@@ -2,9 +2,11 @@
 
 import base64
 import io
+import json
 
 import matplotlib
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pytest
 from a_notebook import a_notebook
@@ -12,7 +14,8 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
 from supertf.errors import UserError
-from supertf.lab.book.executed import cleaned, problems, solved, with_palette
+from supertf.lab.book.executed import cleaned, problems, solved, with_palette, written
+from supertf.lab.explorers import PLOTLY_MIME
 from supertf.lab.notebook import CHECK_MIME, FIGURES_MIME
 
 
@@ -58,6 +61,16 @@ def test_cleaning_keeps_folded_cells_and_the_wish_for_a_gpu():
     clean = cleaned(folded)
     assert set(clean.metadata) == {"accelerator", "kernelspec", "language_info"}
     assert set(clean.cells[1].metadata) == {"tags", "cellView", "jupyter"}
+
+
+def test_explorers_are_stored_on_a_line_each_and_read_back_as_they_were():
+    figures = [{"data": [{"y": [i, 0.5, "„x“"] * 9}], "layout": {}} for i in range(12)]
+    outputs = [new_output("display_data", {PLOTLY_MIME: one, "text/plain": "[it]"}) for one in figures]
+    notebook = executed(*outputs)
+    text = written(notebook)
+    assert nbformat.reads(text, 4) == notebook
+    for one in figures:
+        assert json.dumps(one, ensure_ascii=False, separators=(",", ":")) in text
 
 
 def test_cleaning_makes_pictures_smaller_and_not_different():

@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from supertf.lab.badges import badge_url, repository
-from supertf.lab.book.executed import KEPT, KERNELSPEC, code_cells, outputs_of, solved
+from supertf.lab.book.executed import KEPT, KERNELSPEC, code_cells, outputs_of, solved, written
 from supertf.lab.book.runs import MAX_BYTES
 from supertf.lab.notebook import FIGURES_MIME
 
@@ -61,7 +61,7 @@ def test_it_is_valid_small_and_has_nothing_of_the_machine_it_ran_on(notebook):
     nbformat.validate(copy.deepcopy(notebook))  # it would mend double ids in place
     ids = [cell.get("id") for cell in notebook.cells]
     assert None not in ids and len(set(ids)) == len(ids), "cells need ids of their own"
-    text = nbformat.writes(notebook)
+    text = written(notebook)
     assert len(text.encode()) < MAX_BYTES
     assert not MACHINE_PATH.search(text)
     assert notebook.metadata.kernelspec == KERNELSPEC

@@ -13,7 +13,7 @@ import argparse
 import sys
 
 from supertf.errors import UserError
-from supertf.lab.book.runs import find, run, save, smoke
+from supertf.lab.book.runs import find_notebooks, run, save, smoke
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="notebooks, without suffix; all if none is given")
     args = parser.parse_args(argv)
     try:
-        results = {"run": run, "smoke": smoke, "save": save}[args.task](find(args.names))
+        results = {"run": run, "smoke": smoke, "save": save}[args.task](find_notebooks(args.names))
     except UserError as error:
         print(f"supertf.lab.book: {error}", file=sys.stderr)
         return 2

@@ -3,13 +3,16 @@
 import base64
 import copy
 import io
+import json
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
+import nbformat
 from nbformat import NotebookNode
 
 from supertf.errors import UserError
+from supertf.lab.explorers import PLOTLY_MIME
 from supertf.lab.notebook import CHECK_MIME, FIGURES_MIME, figures_text
 
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
@@ -104,6 +107,25 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
             if picture := output.get("data", {}).get("image/png"):
                 output.data["image/png"] = with_palette(picture)
     return notebook
+
+
+def written(notebook: NotebookNode) -> str:
+    """A notebook as it is stored: nbformat's text, but for explorers, each of which is on one line.
+
+    Indented, as nbformat would have them, every number has a line of its own and takes five times the space.
+    """
+    notebook = copy.deepcopy(notebook)
+    figures: dict[str, str] = {}  # by the JSON text that stands in its place
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            if (figure := output.get("data", {}).get(PLOTLY_MIME)) is not None:
+                name = f"explorer {len(figures)} of this notebook"
+                figures[json.dumps(name)] = json.dumps(figure, ensure_ascii=False, separators=(",", ":"))
+                output.data[PLOTLY_MIME] = name
+    text = nbformat.writes(notebook)
+    for name, figure in figures.items():
+        text = text.replace(name, figure)
+    return text + "\n"
 
 
 def with_palette(picture: str, colors: int = 64) -> str:

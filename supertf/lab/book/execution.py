@@ -144,13 +144,15 @@ class PatientClient(AsyncKernelClient):
     iopub_channel_class = Type(PatientChannel)
 
 
-def side_by_side(call: Callable[..., Returned], jobs: Sequence[tuple]) -> Generator[Returned, None, None]:
-    """The results of `call(*job)` as they come, at most `LANES` at a time, begun in order.
+def side_by_side(
+    call: Callable[..., Returned], jobs: Sequence[tuple], lanes: int = LANES
+) -> Generator[Returned, None, None]:
+    """The results of `call(*job)` as they come, at most `lanes` at a time, begun in order.
 
     In processes, as papermill changes the working directory; they and their kernels get as many threads as
     leave each lane its share of the cores. When the caller closes this early, after Ctrl-C say, all end.
     """
-    lanes = max(1, min(LANES, len(jobs)))
+    lanes = max(1, min(lanes, len(jobs)))
     context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // lanes)
     with contextlib.ExitStack() as stack:

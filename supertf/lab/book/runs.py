@@ -11,7 +11,7 @@ import yaml
 
 from supertf.errors import UserError
 from supertf.files import atomic_path, read_json, write_json
-from supertf.lab.book.executed import Result, cleaned, outputs_of, solved
+from supertf.lab.book.executed import Result, cleaned, outputs_of, solved, written
 from supertf.lab.book.execution import CELL_SECONDS, LANES, check_known, execute, side_by_side
 from supertf.lab.book.progress import Progress
 
@@ -24,7 +24,7 @@ SECONDS = NOTEBOOKS / "seconds.json"  # that each took where it was stored: a gu
 MAX_BYTES = 600_000  # code-hosting sites give up on large notebooks
 
 
-def find(names: list[str]) -> list[Path]:
+def find_notebooks(names: list[str]) -> list[Path]:
     """The notebooks of these names, or all, in number order; `UserError` when there is none such."""
     paths = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     if not paths:
@@ -104,7 +104,7 @@ def smoke_parameters() -> dict[str, dict[str, Any]]:
     """Quick parameters of every notebook; `UserError` unless all names are known."""
     text = SMOKE_PARAMETERS.read_text(encoding="utf-8") if SMOKE_PARAMETERS.exists() else ""
     entries = {name: entry or {} for name, entry in (yaml.safe_load(text) or {}).items()}
-    paths = find([])
+    paths = find_notebooks([])
     if odd := set(entries) ^ {path.stem for path in paths}:
         raise UserError(
             f"{SMOKE_PARAMETERS} and {NOTEBOOKS} disagree on {', '.join(sorted(odd))}: one entry each"
@@ -134,7 +134,7 @@ def store(result: Result) -> Result:
     noted on the result."""
     path = NOTEBOOKS / f"{result.name}.ipynb"
     notebook = cleaned(result.notebook)
-    text = nbformat.writes(notebook)
+    text = written(notebook)
     if (size := len(text.encode())) > MAX_BYTES:
         result.problems.append(
             f"{size / 1000:.0f} kB exceed {MAX_BYTES / 1000:.0f} kB: make its pictures smaller"
@@ -145,7 +145,7 @@ def store(result: Result) -> Result:
         result.problems.append(f"it has {len(pictures)} pictures, none for {picture}")
     if not result.problems:
         with atomic_path(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
         if picture is not None:
             with atomic_path(picture) as temporary:
                 temporary.write_bytes(base64.b64decode(pictures[number]))
