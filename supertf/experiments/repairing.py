@@ -46,21 +46,22 @@ EXPERIMENT = Experiment(
         "matrices": None,
         "way": None,
         "fitted_on": list(TEXTS),
-        "tokens": 5632,
+        "tokens": 5440,
+        "times": 1,
         "weight": WEIGHT,
         "removed": False,
     },
     variants={
         "nothing": {},
         "nothing, trained": {"way": "trained"},
-        "nothing, trained on library-docs": {"way": "trained", "fitted_on": OTHER, "tokens": 16_896},
+        "nothing, trained on library-docs": {"way": "trained", "fitted_on": OTHER, "times": 3},
         "channels": CHANNELS,
         "channels, trained": {**CHANNELS, "way": "trained"},
         "channels, trained on library-docs": {
             **CHANNELS,
             "way": "trained",
             "fitted_on": OTHER,
-            "tokens": 16_896,
+            "times": 3,
         },
         "channels, taught": {**CHANNELS, "way": "taught"},
         "channels, refitted": {**CHANNELS, "way": "refitted"},
@@ -68,13 +69,13 @@ EXPERIMENT = Experiment(
             **CHANNELS,
             "way": "refitted",
             "fitted_on": OTHER,
-            "tokens": 16_896,
+            "times": 3,
         },
-        "channels, refitted on a third": {**CHANNELS, "way": "refitted", "tokens": 2048},
-        "channels, refitted on six times": {**CHANNELS, "way": "refitted", "tokens": 32_768},
+        "channels, refitted on a third": {**CHANNELS, "way": "refitted", "times": 1 / 3},
+        "channels, refitted on six times": {**CHANNELS, "way": "refitted", "times": 6},
         "inputs": INPUTS,
         "inputs, refitted": {**INPUTS, "way": "refitted"},
-        "inputs, refitted on six times": {**INPUTS, "way": "refitted", "tokens": 32_768},
+        "inputs, refitted on six times": {**INPUTS, "way": "refitted", "times": 6},
         "nothing, without the weight": {"removed": True},
         "nothing, trained, without the weight": {"way": "trained", "removed": True},
         "channels, without the weight": {**CHANNELS, "removed": True},
@@ -91,8 +92,8 @@ def repaired(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> d
     settings: `model`, a name that `load` takes; `texts`, `windows`, `length` and `passages`, see `SCORED`;
     `method`, "inputs", "channels" or None, `sparsity` and `matrices`, see `plan_pruning`; `calibration`,
     tokens of each of the domains `calibrated_on` that the plan is made from; `way`, None, "refitted" (see
-    `refit`), "trained" or "taught" by the dense model (see `recover`), on `tokens` of each of the domains
-    `fitted_on`, every one read once; `removed`, whether the `weight` goes after that.
+    `refit`), "trained" or "taught" by the dense model (see `recover`), on so many `times` `tokens` of each of
+    the domains `fitted_on`, every one read once; `removed`, whether the `weight` goes after that.
 
     Result: see `scored`; `value`, the weight's after the repair.
     """
@@ -101,7 +102,8 @@ def repaired(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> d
     dropping = plan if isinstance(plan, DynamicPruning) else None
     cut = smaller(model, plan) if isinstance(plan, Pruning) else model
     weight = place(plan, parse(settings["weight"]))
-    ids = of_role("fit", settings["fitted_on"], tokenizer, settings["tokens"], settings["length"]).ids
+    tokens = round(settings["tokens"] * settings["times"])
+    ids = of_role("fit", settings["fitted_on"], tokenizer, tokens, settings["length"]).ids
     new = repair(settings["way"], cut, model, dropping, ids, settings["length"], seed)
     with contextlib.ExitStack() as stack:
         if dropping is not None:
