@@ -1,0 +1,15 @@
+
+from nbed import NB
+nb=NB("07")
+nb.exercise(nb.find('print("by hand and by the package: the same")'),"a block quantizer")
+i=nb.find("### A caution before any result")
+i=nb.find("Smaller blocks, smaller errors"); nb.exercise(i-1,"what a block costs")
+nb.exercise(nb.find('ours = clipped(own, limit, 4)'),"percentile clipping","a safe z")
+nb.exercise(nb.find("spikes = [one[2] for one in SET if one[0] == layer]"),"the super activation spared")
+a,b=nb.find("## 9. Exercises"),nb.find("## 10. Recap")
+nb.cut(a,"## 9. Exercises")
+if not nb.cells[a].source.strip(): nb.drop(a)
+nb.drop(*range(a+1,b)); nb.cut(b,"<details>","## 10. Recap"); nb.sub(b,("## 10. Recap","## 9. Recap"))
+nb.sub(nb.find("device, dtype = setup(seed=0)"),("plots_quantization, record, setup","plots_quantization, record, setup, show_solved"))
+nb.add(b,"show_solved()")
+nb.save()
