@@ -1,0 +1,116 @@
+"""Explorers in Chromium, in a page of the book opened from disk: every slider and menu is moved.
+
+make test-browser    (needs Debian's chromium; without it the tests are skipped)
+"""
+
+import base64
+import io
+import json
+import shutil
+
+import matplotlib.pyplot as plt
+import pytest
+from a_notebook import a_notebook
+from explored import FIGURES
+from nbformat.v4 import new_code_cell, new_output
+
+from supertf.lab.book.executed import Result
+from supertf.lab.book.pages import write_page
+from supertf.lab.explorers import PLOTLY_MIME
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+SHOWN = "JSON.stringify([e.data.map(d => [d.x, d.y, d.z, d.text]), e.layout.shapes, e.layout.title])"
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """Returns a function that opens a page with an explorer; a page that complains fails the test."""
+    complaints = []
+
+    def open_page(name, **screen):
+        drawn = io.BytesIO()
+        plt.figure(figsize=(1, 1)).savefig(drawn, format="png")
+        picture = base64.b64encode(drawn.getvalue()).decode()
+        figure = json.loads(FIGURES[name]().to_json())
+        notebook = a_notebook("x")
+        bundle = {PLOTLY_MIME: figure, "image/png": picture, "text/plain": "[an explorer]"}
+        notebook.cells.append(new_code_cell("explorer()", outputs=[new_output("display_data", bundle)]))
+        path = write_page(tmp_path, Result("x", 1.0, notebook, []))
+        page = browser.new_page(**screen)
+        page.set_default_timeout(10_000)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.route("http*://**", lambda route: complaints.append(route.request.url))
+        page.goto(path.as_uri())
+        if screen.get("java_script_enabled", True):
+            page.wait_for_selector("#explorer-1 .main-svg")
+        return page
+
+    yield open_page
+    assert complaints == []
+
+
+def shown(page):
+    return page.evaluate(f"(() => {{ const e = document.getElementById('explorer-1'); return {SHOWN}; }})()")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_slider_and_menu_changes_what_is_shown(opened, name):
+    page = opened(name, viewport={"width": 1000, "height": 1800})
+    seen = [shown(page)]
+    for rail in page.locator(".slider-rail-touch-rect").all():
+        box = rail.bounding_box()
+        for share in (0.95, 0.4):
+            page.mouse.click(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+            page.wait_for_timeout(400)
+            seen.append(shown(page))
+    for menu in page.locator(".updatemenu-header").all():
+        menu.click()
+        page.locator(".updatemenu-dropdown-button").nth(2).click()
+        page.wait_for_timeout(400)
+        seen.append(shown(page))
+    assert len(seen) >= 2 or name == "cost"
+    assert len(set(seen)) == len(seen), "each move shows something else"
+
+
+def test_the_legend_hides_a_line_and_the_mouse_reads_a_point(opened):
+    page = opened("cost", viewport={"width": 1000, "height": 1800})
+    page.locator(".legendtoggle").first.click()
+    page.wait_for_timeout(600)
+    hidden = "document.getElementById('explorer-1').data[0].visible"
+    assert page.evaluate(hidden) == "legendonly"
+    page.locator(".legendtoggle").first.click()
+    page.wait_for_timeout(600)
+    point = page.locator(".scatterlayer .point").first.bounding_box()
+    page.mouse.move(point["x"] + point["width"] / 2, point["y"] + point["height"] / 2)
+    page.wait_for_selector(".hovertext")
+    assert "mlp.c_proj" in page.locator(".hovertext").first.text_content()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_on_a_phone_it_is_no_wider_than_the_screen(opened, name):
+    page = opened(name, viewport={"width": 390, "height": 800}, device_scale_factor=2)
+    box = page.locator("#explorer-1").bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+
+
+def test_without_javascript_there_is_the_picture(opened):
+    page = opened("needle", java_script_enabled=False)
+    assert page.locator("noscript img").count() == 1 and page.locator("#explorer-1 .main-svg").count() == 0
