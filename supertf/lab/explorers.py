@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from supertf.errors import UserError
-from supertf.lab.plots import BLUE, COLORS, GREY, ORANGE
+from supertf.lab.plots import BLUE, COLORS, GREY, ORANGE, RED
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 LARGEST = 150_000  # bytes of one explorer in a stored notebook
 HEAT = [[0.0, "#f7fbff"], [0.5, "#6baed6"], [1.0, "#08306b"]]
-LEVEL_MARKS = (("as it is", "circle-open", GREY), ("rounded", "circle", BLUE), ("held out", "star", ORANGE))
+LEVEL_MARKS = (  # name, symbol, colour and size
+    ("as it is", "circle-open", GREY, 7),
+    ("rounded", "circle", BLUE, 7),
+    ("held out", "star", ORANGE, 11),
+)
 MARGINS = {"l": 60, "r": 20, "t": 60, "b": 50}
 
 
@@ -40,8 +44,8 @@ def explorer(figure: "go.Figure", picture: "Figure") -> None:
     from IPython.display import display
 
     content = figure.to_json()
-    if len(content) > LARGEST:
-        raise UserError(f"the explorer has {len(content):,} bytes, expected at most {LARGEST:,}: show less")
+    if (size := len(content.encode())) > LARGEST:
+        raise UserError(f"the explorer has {size:,} bytes, expected at most {LARGEST:,}: show less")
     drawn = io.BytesIO()
     picture.savefig(drawn, format="png")
     plt.close(picture)
@@ -69,8 +73,9 @@ def entropy_explorer(models: Mapping[str, tuple[Sequence[int], Any]]) -> "go.Fig
     shares = {name: rounded(values, 3) for name, (_, values) in models.items()}
     figure = make_subplots(2, len(models), column_titles=list(models), vertical_spacing=0.16)
     for column, values in enumerate(shares.values(), 1):
-        heat = {"z": at(values, 0), "coloraxis": "coloraxis", "hovertemplate": HEAT_HOVER}
-        figure.add_heatmap(**heat, row=1, col=column)
+        heat = {"z": at(values, 0), "coloraxis": "coloraxis"}
+        hover = "layer %{y}, head %{x}: %{z:.3f}<extra></extra>"
+        figure.add_heatmap(**heat, hovertemplate=hover, row=1, col=column)
         for layer, heads in enumerate(values):  # a trace for each layer: its heads' curves, with gaps between
             figure.add_scatter(
                 x=[*lengths, None] * len(heads),
@@ -90,7 +95,7 @@ def entropy_explorer(models: Mapping[str, tuple[Sequence[int], Any]]) -> "go.Fig
             "method": "update",
             "args": [
                 {"z": [at(values, i) for values in shares.values()]},
-                {"shapes": lines_at(math.log10(length), len(models))},
+                {"shapes": lines_at(length, len(models))},
                 maps,
             ],
         }
@@ -105,11 +110,8 @@ def entropy_explorer(models: Mapping[str, tuple[Sequence[int], Any]]) -> "go.Fig
     figure.update_yaxes(title_text="H / log n", row=2, col=1)
     bar = {"title": "H / log n", "len": 0.5, "y": 0.8}
     figure.update_layout(coloraxis={"colorscale": HEAT, "cmin": 0, "cmax": 1, "colorbar": bar})
-    figure.update_layout(shapes=lines_at(math.log10(lengths[0]), len(models)))
+    figure.update_layout(shapes=lines_at(lengths[0], len(models)))
     return styled(figure, 620, [slider(steps, "keys seen: ")])
-
-
-HEAT_HOVER = "layer %{y}, head %{x}: %{z:.3f}<extra></extra>"
 
 
 def spike_explorer(
@@ -120,7 +122,7 @@ def spike_explorer(
     A menu chooses the prompt; bars below have each layer's largest, and a slider moves the threshold.
 
     Args:
-        prompts: by name, the tokens' texts, and by state ("as it is", "without the weight") the largest
+        prompts: by name, the tokens' texts, and by state, of which there are two at most, the largest
             magnitude of what each layer's down projection gives at each token, (layers, tokens).
         thresholds: that the slider offers.
     """
@@ -130,38 +132,27 @@ def spike_explorer(
     figure = make_subplots(
         2, len(states), column_titles=states, vertical_spacing=0.18, shared_yaxes=True, row_heights=[0.6, 0.4]
     )
-    data = []
-    for tokens, values in prompts.values():
+    buttons: list[dict[str, Any]] = []
+    for name, (tokens, values) in prompts.items():
         labels = [f"{i}: {token}" for i, token in enumerate(tokens)]
-        tables = [rounded(values[state], 4, significant=True) for state in states]
-        logs = [[[round(math.log10(max(x, 1e-3)), 3) for x in row] for row in table] for table in tables]
-        most = [[max(row) for row in table] for table in tables]
-        data.append((labels, tables, logs, most))
-    labels, tables, logs, most = data[0]
-    for column in range(len(states)):
-        figure.add_heatmap(
-            **{"x": labels, "z": logs[column], "customdata": tables[column], "coloraxis": "coloraxis"},
-            hovertemplate="layer %{y}, token %{x}: %{customdata:,.4g}<extra></extra>",
-            row=1,
-            col=column + 1,
-        )
-        figure.add_bar(
-            **{"x": list(range(len(most[column]))), "y": most[column], "showlegend": False},
-            marker_color=(BLUE, ORANGE)[column % 2],
-            hovertemplate="layer %{x}: %{y:,.4g}<extra></extra>",
-            row=2,
-            col=column + 1,
-        )
-    buttons = []
-    for name, (labels, tables, logs, most) in zip(prompts, data, strict=True):
-        layers = list(range(len(most[0])))
         update: dict[str, list[Any]] = {"x": [], "y": [], "z": [], "customdata": []}
-        for column in range(len(states)):
+        for state in states:  # a map and bars
+            table = rounded(values[state], 4, significant=True)
+            layers = list(range(len(table)))
             update["x"] += [labels, layers]
-            update["y"] += [layers, most[column]]
-            update["z"] += [logs[column], None]
-            update["customdata"] += [tables[column], None]
+            update["y"] += [layers, [max(row) for row in table]]
+            update["z"] += [[[round(math.log10(max(x, 1e-3)), 3) for x in row] for row in table], None]
+            update["customdata"] += [table, None]
         buttons.append({"label": name, "method": "restyle", "args": [update]})
+    first: dict[str, list[Any]] = buttons[0]["args"][0]
+    for column, color in enumerate((BLUE, ORANGE)[: len(states)], 1):
+        hover = "layer %{y}, token %{x}: %{customdata:,.4g}<extra></extra>"
+        upper, lower = 2 * column - 2, 2 * column - 1  # the map, the bars
+        heat = {key: of_traces[upper] for key, of_traces in first.items()}
+        figure.add_heatmap(**heat, coloraxis="coloraxis", hovertemplate=hover, row=1, col=column)
+        hover = "layer %{x}: %{y:,.4g}<extra></extra>"
+        looks = {"marker_color": color, "showlegend": False, "hovertemplate": hover}
+        figure.add_bar(x=first["x"][lower], y=first["y"][lower], **looks, row=2, col=column)
     steps = [
         {"label": f"{t:g}", "method": "relayout", "args": [{"shapes": thresholds_at(t, len(states))}]}
         for t in thresholds
@@ -178,15 +169,12 @@ def spike_explorer(
     return styled(figure, 680, [slider(steps, "threshold: ")], [menu(buttons)])
 
 
-def cost_explorer(
-    methods: Mapping[str, Sequence[Mapping[str, Any]]], xlabel: str = "share that is left out"
-) -> "go.Figure":
+def cost_explorer(methods: Mapping[str, Sequence[Mapping[str, Any]]]) -> "go.Figure":
     """What leaving parts out costs: a line for each method, which the legend shows and hides.
 
     Args:
         methods: by name, points with `x`, `y` (times the perplexity), `low` and `high` of its interval, and
             `facts`, lines that are told where the mouse is.
-        xlabel: of the axis.
     """
     import plotly.graph_objects as go
 
@@ -206,7 +194,7 @@ def cost_explorer(
             hovertemplate="<b>%{fullData.name}</b>, %{x:.0%}: × %{y:.4g}<br>%{text}<extra></extra>",
         )
     figure.add_hline(1, line={"color": GREY, "width": 1})
-    figure.update_xaxes(title_text=xlabel, tickformat=".0%")
+    figure.update_xaxes(title_text="share that is left out", tickformat=".0%")
     figure.update_yaxes(title_text="times the perplexity", type="log")
     figure.update_layout(legend={"font": {"size": 11}})
     return styled(figure, 620)
@@ -221,38 +209,28 @@ def level_explorer(schemes: Mapping[str, Mapping[str, Any]]) -> "go.Figure":
     """
     import plotly.graph_objects as go
 
-    figure, buttons, first = go.Figure(), [], True
+    buttons: list[dict[str, Any]] = []
     for name, one in schemes.items():
         before, after = rounded(one["weights"], 4, True), rounded(one["rounded"], 4, True)
-        held = one["held"]
-        index = list(range(len(before)))
-        update = {
+        index, held = list(range(len(before))), one["held"]
+        moved = {
             "x": [index, index, held],
             "y": [before, after, [before[i] for i in held]],
             "text": [after, before, after],
         }
-        edges = [vertical(edge - 0.5, "y") for edge in one["blocks"]]
-        title = {"title.text": f"{name}: {one['error']}", "shapes": edges}
-        buttons.append({"label": name, "method": "update", "args": [update, title]})
-        if first:
-            first = False
-            for (label, symbol, color), x, y, text in zip(
-                (
-                    ("as it is", "circle-open", GREY),
-                    ("rounded", "circle", BLUE),
-                    ("held out", "star", ORANGE),
-                ),
-                *update.values(),
-                strict=True,
-            ):
-                figure.add_scatter(
-                    **{"x": x, "y": y, "text": text, "name": label, "mode": "markers"},
-                    marker={"symbol": symbol, "color": color, "size": 11 if label == "held out" else 7},
-                    hovertemplate=f"input %{{x}}, {label}: %{{y:.4g}} (%{{text}})<extra></extra>",
-                )
-            figure.update_layout(
-                title={"text": title["title.text"], "x": 1, "xanchor": "right"}, shapes=edges
-            )
+        edges = [vertical(edge - 0.5, "x", "y") for edge in one["blocks"]]
+        told = {"title.text": f"{name}: {one['error']}", "shapes": edges}
+        buttons.append({"label": name, "method": "update", "args": [moved, told]})
+    marks, layout = buttons[0]["args"]
+    figure = go.Figure()
+    for (label, symbol, color, size), x, y, text in zip(LEVEL_MARKS, *marks.values(), strict=True):
+        figure.add_scatter(
+            **{"x": x, "y": y, "text": text, "name": label, "mode": "markers"},
+            marker={"symbol": symbol, "color": color, "size": size},
+            hovertemplate=f"input %{{x}}, {label}: %{{y:.4g}} (%{{text}})<extra></extra>",
+        )
+    title = {"text": layout["title.text"], "x": 1, "xanchor": "right"}
+    figure.update_layout(title=title, shapes=layout["shapes"])
     figure.update_xaxes(title_text="input channel")
     figure.update_yaxes(title_text="weight")
     return styled(figure, 460, menus=[menu(buttons)])
@@ -362,31 +340,27 @@ def menu(buttons: Sequence[dict[str, Any]], active: int = 0) -> dict[str, Any]:
     return {"buttons": list(buttons), "active": active, **place}
 
 
-def vertical(x: float, yref: str, xref: str = "x") -> dict[str, Any]:
+def line(dash: str, color: str, width: float, **ends: Any) -> dict[str, Any]:
+    """A straight line between two points."""
+    return {"type": "line", "line": {"color": color, "width": width, "dash": dash}, "opacity": 1, **ends}
+
+
+def vertical(x: float, xref: str, yref: str) -> dict[str, Any]:
     """A vertical line over the whole height of an axis."""
-    line = {"color": GREY, "width": 1, "dash": "dot"}
-    return {
-        **{"type": "line", "xref": xref, "yref": f"{yref} domain"},
-        **{"x0": x, "x1": x, "y0": 0, "y1": 1, "line": line, "opacity": 1},
-    }
+    return line("dot", GREY, 1, xref=xref, yref=f"{yref} domain", x0=x, x1=x, y0=0, y1=1)
 
 
 def lines_at(x: float, columns: int) -> list[dict[str, Any]]:
-    """A vertical line in each axis of the second row; x is the logarithm of where."""
-    where = [columns + column for column in range(1, columns + 1)]
-    return [vertical(10**x, f"y{axis}", f"x{axis}") for axis in where]
+    """A vertical line in each axis of the second row."""
+    return [vertical(x, f"x{axis}", f"y{axis}") for axis in range(columns + 1, 2 * columns + 1)]
 
 
 def thresholds_at(y: float, columns: int) -> list[dict[str, Any]]:
     """A horizontal line in each axis of the second row."""
-    line = {"color": "#b3261e", "width": 1.5, "dash": "dash"}
-    where = [columns + column for column in range(1, columns + 1)]
+    ends = {"x0": 0, "x1": 1, "y0": y, "y1": y}
     return [
-        {
-            **{"type": "line", "xref": f"x{axis} domain", "yref": f"y{axis}"},
-            **{"x0": 0, "x1": 1, "y0": y, "y1": y, "line": line, "opacity": 1},
-        }
-        for axis in where
+        line("dash", RED, 1.5, xref=f"x{axis} domain", yref=f"y{axis}", **ends)
+        for axis in range(columns + 1, 2 * columns + 1)
     ]
 
 

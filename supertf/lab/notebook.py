@@ -145,7 +145,7 @@ def _entries(name: str, value: Any, wanted: str) -> list[Any]:
 
 def _refuse_unless(right: bool, name: str, value: Any, wanted: str, why: str = "") -> None:
     if not right:
-        raise UserError(f"{name} is {_short(repr(value))}; expected {wanted}{': ' * bool(why)}{why}")
+        raise UserError(f"{name} is {short(repr(value))}; expected {wanted}{': ' * bool(why)}{why}")
 
 
 def record(name: str, **figures: float | int | str | bool) -> None:
@@ -193,6 +193,7 @@ def _plain(key: str, value: Any) -> float | int | str | bool:
     raise TypeError(f"figure {key!r} is a {type(value).__name__}; expected a number, a string or a boolean")
 
 
-def _short(answer: Any) -> str:
-    text = " ".join(str(answer).split())
-    return text if len(text) <= 80 else text[:77] + "..."
+def short(value: Any) -> str:
+    """A text of at most 80 letters, on one line."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."

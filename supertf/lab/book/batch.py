@@ -54,11 +54,11 @@ def run_batch(
     Raises:
         UserError: an unknown profile, a parameter that no notebook has, or one of another type.
     """
-    jobs, done = [], []
+    jobs, done, code = [], [], package_digest()
     for path, parameters in parameters_of(paths, profile, given or {}).items():
         notebook = nbformat.read(path, as_version=4)
         notebook = solved(notebook) if profile == "smoke" else notebook
-        key = digest(notebook, parameters)
+        key = digest(notebook, parameters, code)
         before = None if again else kept(folder / path.name, key)
         if before is not None:
             done.append(before)
@@ -86,7 +86,7 @@ def run_job(
 
 def kept(target: Path, key: str) -> Result | None:
     """What became of a notebook in an earlier run, if it was this one and went well."""
-    with contextlib.suppress(UserError, OSError, KeyError):
+    with contextlib.suppress(UserError, OSError, KeyError, ValueError):  # damaged, or not there
         note = read_json(target.with_suffix(".json"))
         if note["key"] == key and not note["problems"]:
             notebook = nbformat.read(target, as_version=4)
@@ -94,11 +94,17 @@ def kept(target: Path, key: str) -> Result | None:
     return None
 
 
-def digest(notebook: NotebookNode, parameters: Mapping[str, Any]) -> str:
-    """Of all that decides what a run gives: the cells, the parameters, and the package with its records."""
-    found = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
+def digest(notebook: NotebookNode, parameters: Mapping[str, Any], code: str) -> str:
+    """Of all that decides what a run gives: the cells, the parameters, and the package."""
+    found = hashlib.sha256(f"{code} {json.dumps(parameters, sort_keys=True)}".encode())
     for cell in notebook.cells:
         found.update(cell.source.encode() + b"\0")
+    return found.hexdigest()
+
+
+def package_digest() -> str:
+    """Of the package's sources and records."""
+    found = hashlib.sha256()
     for path in sorted(p for p in PACKAGE.rglob("*") if p.suffix in (".py", ".json")):
         found.update(path.read_bytes())
     return found.hexdigest()

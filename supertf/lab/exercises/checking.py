@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from supertf.lab.notebook import short
+
 TIME_LIMIT = 5.0  # seconds that a reader's function may take on one case
 TOLERANCE = 1e-4  # relative or absolute
 
@@ -87,7 +89,8 @@ def of_value(exercise: Exercise, answer: Any, given: tuple[Any, ...]) -> Verdict
     if difference(answer, right) is None:
         return Verdict("passed")
     for sentence, mistaken in exercise.wrong.items():
-        if difference(mistaken(*given), right) and difference(answer, mistaken(*given)) is None:
+        wrong = tried(mistaken, given)
+        if difference(wrong, right) and difference(answer, wrong) is None:
             return Verdict("failed", sentence)
     return Verdict("failed", f"{difference(answer, right)} {exercise.hint}")
 
@@ -209,12 +212,6 @@ def kind(value: Any) -> str:
     if callable(value):
         return "a function"
     return f"a {type(value).__name__}"
-
-
-def short(value: Any) -> str:
-    """A text of at most 80 letters, on one line."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from supertf.errors import UserError
 from supertf.files import atomic_path, cache_dir, read_json
-from supertf.lab.exercises.catalogue import EXERCISES, exercise
+from supertf.lab.exercises.catalogue import EXERCISES, exercise, names
 from supertf.lab.exercises.checking import judged
 from supertf.lab.notebook import CHECK_MIME, show
 
@@ -14,12 +14,15 @@ MEMORY = "SUPERTF_SOLVED"  # the environment variable that names another file to
 
 
 def check(name: str, answer: object, *given: object) -> None:
-    """Say what is to be said of an answer: right, not there yet, or what is wrong with it. Never raises.
+    """Say what is to be said of an answer: right, not there yet, or what is wrong with it, whatever it is.
 
     Args:
         name: of the exercise.
         answer: the reader's function or value; `...` or None while there is none.
         given: numbers of the notebook that a value depends on.
+
+    Raises:
+        UserError: there is no exercise of that name.
     """
     one = exercise(name)
     verdict = judged(one, answer, *given)
@@ -42,16 +45,16 @@ def show_solved() -> None:
         notebook: "".join("●" if one.name in done else "○" for one in several)
         for notebook, several in EXERCISES.items()
     }
-    total = sum(map(len, EXERCISES.values()))
-    print(f"solved {len(done)} of {total}:", "  ".join(f"{notebook} {row}" for notebook, row in rows.items()))
+    shown = "  ".join(f"{notebook} {row}" for notebook, row in rows.items())
+    print(f"solved {len(done)} of {len(names())}: {shown}")
 
 
 def counts(name: str) -> str:
     """How many are solved in the exercise's notebook, and in all."""
     done = solved()
     [here] = [several for several in EXERCISES.values() if any(one.name == name for one in several)]
-    own, total = sum(one.name in done for one in here), sum(map(len, EXERCISES.values()))
-    return f"Solved: {own} of {len(here)} in this notebook, {len(done)} of {total} in all."
+    own = sum(one.name in done for one in here)
+    return f"Solved: {own} of {len(here)} in this notebook, {len(done)} of {len(names())} in all."
 
 
 def memory() -> Path:
@@ -62,10 +65,10 @@ def memory() -> Path:
 def solved() -> set[str]:
     """The names of the exercises that were ever solved; none where nothing can be read."""
     try:
-        names = read_json(memory()).get("solved", [])
+        remembered = read_json(memory()).get("solved", [])
     except UserError:
         return set()
-    return {one.name for several in EXERCISES.values() for one in several if one.name in names}
+    return set(names()) & set(remembered)
 
 
 def remember(name: str) -> None:

@@ -100,8 +100,6 @@ def deeper(x):
         (lambda x: 1 / 0, "it raises ZeroDivisionError"),
         (lambda x: exit(), "it raises SystemExit"),
         (deeper, "it raises RecursionError"),
-        (forever, "still running after 0.2 seconds. Does the loop end"),
-        (stubborn, "still running after 0.2 seconds"),
         (spoil, "it changes what it is given; work on a copy"),
         (lambda x: None if len(x) == 1 else x.sum(1), "one number: it returns nothing"),
         (7, "a function is asked for, and this is a number"),
@@ -109,10 +107,16 @@ def deeper(x):
     ],
 )
 def test_what_is_wrong_is_said_in_words(answer, words):
-    verdict = judged(SUM, answer, limit=0.2)
+    verdict = judged(SUM, answer, limit=600)
     assert verdict.status == "failed"
     assert re.search(words, verdict.text), verdict.text
     assert "<function" not in verdict.text
+
+
+@pytest.mark.parametrize("answer", [forever, stubborn])
+def test_an_endless_loop_is_ended(answer):
+    verdict = judged(SUM, answer, limit=0.2)
+    assert verdict.text == "two by three: still running after 0.2 seconds. Does the loop end?"
 
 
 def test_other_dtypes_and_lists_of_the_right_numbers_pass():
