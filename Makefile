@@ -30,8 +30,8 @@ test-lesser: fetch  ## what uses kernels, on one thread of a processor that has 
 	$(LESSER) $(BIN)/python -m pytest -p no:nbval -n 2 --dist worksteal -m "kernels and not browser"
 	$(LESSER) $(BIN)/python -m supertf.lab.book smoke 08_smaller_and_faster 09_quantization
 
-test-browser: fetch  ## open notebooks in JupyterLab and Chromium, and move their sliders
-	$(BIN)/python -m pytest -m browser -rsP tests/lab/test_browser.py tests/lab/test_explorers_in_browser.py
+test-browser: fetch  ## notebooks in JupyterLab and the book in Chromium: sliders, explorers, links, search
+	$(BIN)/python -m pytest -p no:nbval -m browser -rsP tests/lab
 
 lab: fetch  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks

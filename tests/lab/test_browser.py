@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import shutil
 import socket
 import statistics
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from chromium import CHROMIUM, FLAGS, NEEDED
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 from papermill.iorw import load_notebook_node
@@ -25,16 +25,6 @@ from supertf.lab.book.executed import KERNELSPEC, code_cells
 from supertf.lab.book.runs import smoke_parameters
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--disable-quic",
-]
 RUN_SECONDS = 300
 WITH_SLIDERS = (
     "00_start_here",
@@ -50,11 +40,7 @@ SETTINGS = {  # every cell in the page also when scrolled away, and no questions
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
-]
+pytestmark = NEEDED
 
 
 @dataclass

@@ -6,37 +6,21 @@ make test-browser    (needs Debian's chromium; without it the tests are skipped)
 import base64
 import io
 import json
-import shutil
 
 import matplotlib.pyplot as plt
 import pytest
 from a_notebook import a_notebook
+from chromium import NEEDED, open_page
 from explored import FIGURES
 from nbformat.v4 import new_code_cell, new_output
 
 from supertf.lab.book.executed import Result
-from supertf.lab.book.pages import write_page
+from supertf.lab.book.pages import write_book
 from supertf.lab.explorers import PLOTLY_MIME
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 SHOWN = "JSON.stringify([e.data.map(d => [d.x, d.y, d.z, d.text]), e.layout.shapes, e.layout.title])"
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
+pytestmark = NEEDED
 
 
 @pytest.fixture
@@ -44,7 +28,7 @@ def opened(browser, tmp_path):
     """Returns a function that opens a page with an explorer; a page that complains fails the test."""
     complaints = []
 
-    def open_page(name, **screen):
+    def opened(name, **screen):
         drawn = io.BytesIO()
         plt.figure(figsize=(1, 1)).savefig(drawn, format="png")
         picture = base64.b64encode(drawn.getvalue()).decode()
@@ -52,18 +36,13 @@ def opened(browser, tmp_path):
         notebook = a_notebook("x")
         bundle = {PLOTLY_MIME: figure, "image/png": picture, "text/plain": "[an explorer]"}
         notebook.cells.append(new_code_cell("explorer()", outputs=[new_output("display_data", bundle)]))
-        path = write_page(tmp_path, Result("x", 1.0, notebook, []))
-        page = browser.new_page(**screen)
-        page.set_default_timeout(10_000)
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.route("http*://**", lambda route: complaints.append(route.request.url))
-        page.goto(path.as_uri())
+        write_book(tmp_path / "book", {"x": notebook}, [Result("x", 1.0, notebook, [])])
+        page = open_page(browser, tmp_path / "book/x.html", complaints, **screen)
         if screen.get("java_script_enabled", True):
             page.wait_for_selector("#explorer-1 .main-svg")
         return page
 
-    yield open_page
+    yield opened
     assert complaints == []
 
 

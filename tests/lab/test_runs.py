@@ -85,7 +85,7 @@ while not Path("begun").exists():  # the other one that runs
 index = (book / "index.html").read_text()
 Path("looked").touch()
 assert (book / "00_good.html").exists() and 'href="00_good.html"' in index and "ratio 5.123" in index
-assert index.count("running</span>") == 2 and "to come</span>" in index and "refresh" in index
+assert index.count("running</p>") == 2 and "to come</p>" in index and "refresh" in index
 assert 'href="01_looks.html"' not in index and not (book / "09_old.html").exists()
 """
 BESIDE = """
@@ -130,7 +130,7 @@ def test_an_interrupt_ends_the_run_and_the_index_says_so(lab, tmp_path):
         out, _ = run.communicate(timeout=1800)
     assert run.returncode == 130 and out.decode().endswith("stopped; what was done before is kept\n")
     index = (tmp_path / "build/book/index.html").read_text()
-    assert index.count("not run</span>") == 2 and "refresh" not in index
+    assert index.count("not run</p>") == 2 and "refresh" not in index
 
 
 @pytest.mark.slow

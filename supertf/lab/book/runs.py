@@ -40,7 +40,7 @@ def run(paths: list[Path]) -> list[Result]:
 
     The first has all cores, so that there is something to read early; the others run side by side.
     """
-    from supertf.lab.book.pages import empty_book, write_index, write_page
+    from supertf.lab.book.pages import empty_book, write_book
 
     book = Path("build/book")
     notebooks = {path.stem: nbformat.read(path, as_version=4) for path in paths}
@@ -49,7 +49,7 @@ def run(paths: list[Path]) -> list[Result]:
 
     def begin(waiting: Sequence[str]) -> Path:
         progress.begin(waiting[:LANES])
-        return write_index(book, notebooks, results, progress.running)
+        return write_book(book, notebooks, results, progress.running)
 
     empty_book(book)
     try:
@@ -61,11 +61,11 @@ def run(paths: list[Path]) -> list[Result]:
                 with contextlib.closing(side_by_side(run_one, jobs)) as found:
                     for result in found:
                         results.append(result)
-                        page = write_page(book, result)
                         waiting.remove(result.name)
                         begin(waiting)
                         progress.say(result.line())
                         if len(results) == 1:
+                            page = book / f"{result.name}.html"
                             progress.say(f"{'':24} to be read from now on: {page}")
     finally:  # also when interrupted: then no row says for ever that it is running
         print(f"book: {begin([])}", flush=True)
