@@ -118,7 +118,7 @@ def test_a_wheel_builds_offline_holds_every_module_and_recorded_result_and_impor
     offline = ("--no-deps", "--no-index", "--quiet", "--disable-pip-version-check")
     python("-m", "pip", "wheel", *offline, "--no-build-isolation", "-w", str(tmp_path), str(source))
     (wheel,) = tmp_path.glob("supertf-*-py3-none-any.whl")
-    patterns = ("*.py", "*.pyi", "py.typed", "*.json", "*.jsonl.gz", "*.css")
+    patterns = ("*.py", "*.pyi", "py.typed", "*.json", "*.jsonl.gz", "*.css", "*.j2")
     files = [path for pattern in patterns for path in (ROOT / "supertf").rglob(pattern)]
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert held == {path.relative_to(ROOT).as_posix() for path in files}

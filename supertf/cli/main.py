@@ -15,11 +15,13 @@ from supertf.cli import (
     data,
     doctor,
     experiment,
+    export,
     fetch,
     generate,
     notebooks,
     prune,
     quantize,
+    report,
     superweights,
     train,
 )
@@ -35,8 +37,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": normal},
     epilog="`supertf COMMAND --help` lists a command's options.",
 )
-commands = (doctor, fetch, data, train, generate, evaluate, superweights, prune, quantize)
-for module in (*commands, experiment, notebooks, bench):
+commands = (doctor, fetch, data, train, generate, evaluate, superweights, prune, quantize, export)
+for module in (*commands, report, experiment, notebooks, bench):
     app.add_typer(module.app)
 
 

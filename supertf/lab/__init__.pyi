@@ -15,3 +15,7 @@ from .notebook import in_range as in_range
 from .notebook import one_of as one_of
 from .notebook import record as record
 from .notebook import setup as setup
+from .report.measured import SCORED as SCORED
+from .report.measured import Asked as Asked
+from .report.measured import measure as measure
+from .report.page import report_page as report_page

@@ -200,6 +200,54 @@ def cost_explorer(methods: Mapping[str, Sequence[Mapping[str, Any]]]) -> "go.Fig
     return styled(figure, 620)
 
 
+def ratio_explorer(rows: Sequence[Mapping[str, Any]], group: str) -> "go.Figure":
+    """Times the perplexity with intervals, a row for each thing, a colour for each group.
+
+    Args:
+        rows: with `name`, `times`, `low` and `high`, and the group under the key `group`.
+        group: that key.
+    """
+    import plotly.graph_objects as go
+
+    names, figure = list(dict.fromkeys(row["name"] for row in rows)), go.Figure()
+    groups = list(dict.fromkeys(row[group] for row in rows))
+    for number, which in enumerate(groups):
+        some = [row for row in rows if row[group] == which]
+        values = [row["times"] for row in some]
+        up, down = ([abs(row[end] - row["times"]) for row in some] for end in ("high", "low"))
+        place = (number - (len(groups) - 1) / 2) / 5  # side by side where they share a row
+        figure.add_scatter(
+            x=rounded(values, 5, significant=True),
+            y=[names.index(row["name"]) + place for row in some],
+            error_x={"array": rounded(up, 3, True), "arrayminus": rounded(down, 3, True), "thickness": 1},
+            name=which,
+            mode="markers",
+            marker={"symbol": number, "size": 9, "color": COLORS[number % len(COLORS)]},
+            text=[row["name"] for row in some],
+            hovertemplate="%{text}<br>%{fullData.name}: × %{x:.4g}<extra></extra>",
+        )
+    figure.add_vline(1, line={"color": GREY, "width": 1})
+    figure.update_xaxes(title_text="times the perplexity", type="log")
+    figure.update_yaxes(
+        tickvals=list(range(len(names))), ticktext=names, autorange="reversed", automargin=True
+    )
+    return styled(figure, 180 + 45 * len(names))
+
+
+def dial_explorer(factors: Sequence[float], times: Sequence[float]) -> "go.Figure":
+    """Times the perplexity against the factor that a weight is multiplied with."""
+    import plotly.graph_objects as go
+
+    hover = "× %{x:g}: %{y:.4g} times the perplexity<extra></extra>"
+    figure = go.Figure()
+    line = {"color": BLUE}
+    figure.add_scatter(x=list(factors), y=rounded(times, 5, True), line=line, hovertemplate=hover)
+    figure.add_hline(1, line={"color": GREY, "width": 1})
+    figure.update_xaxes(title_text="the weight, times")
+    figure.update_yaxes(title_text="times the perplexity", type="log")
+    return styled(figure, 380)
+
+
 def level_explorer(schemes: Mapping[str, Mapping[str, Any]]) -> "go.Figure":
     """Levels and blocks of one row of weights: each weight, where it is rounded to, and what is held out.
 

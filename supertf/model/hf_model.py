@@ -29,6 +29,7 @@ from supertf.model.pretrained import (
     foreign_config,
     load_model,
     may_be_hub_id,
+    own_folder,
 )
 
 if TYPE_CHECKING:
@@ -292,6 +293,8 @@ def load(
     if stream and (str(name) == "smollm2-135m" or is_gguf(name)):
         raise UserError(f"{name} is one GGUF file, which is read whole: leave out streaming")
     if not stream and lab_reads(name):
+        if is_hub_id(name):
+            name = own_folder(str(name)) or name
         model: LanguageModel = load_model(name, device, dtype or torch.float32)
     else:
         model = load_hf_model(name, device, dtype, stream)
@@ -304,6 +307,11 @@ def load(
 def is_gguf(name: str | Path) -> bool:
     """Whether a name means a GGUF file; no hub id ends like one."""
     return str(name).endswith(".gguf")
+
+
+def is_hub_id(name: str | Path) -> bool:
+    """Whether a name can only mean a model on the hub."""
+    return str(name) != "smollm2-135m" and not Path(name).exists() and may_be_hub_id(str(name))
 
 
 def lab_reads(name: str | Path) -> bool:

@@ -21,7 +21,7 @@ from supertf.errors import UserError
 from supertf.files import atomic_path, made_from, read_json, write_json
 from supertf.model import gguf_files, hf_weights
 from supertf.model.attention import AttentionScale
-from supertf.model.checkpoint import find
+from supertf.model.checkpoint import STATE, find
 from supertf.model.config import GPTConfig
 from supertf.model.gguf_files import read_gguf
 from supertf.model.gpt import GPT
@@ -37,7 +37,7 @@ from supertf.model.hf_weights import (
 )
 
 MODEL_TYPE = "supertf"
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 INDEX = f"{WEIGHTS}.index.json"  # names the shards of weights that are not in one file
 FILE_SUFFIXES = (".gguf", ".safetensors", ".json", ".bin", ".pt")
 
@@ -116,22 +116,37 @@ def download(hub_id: str) -> Path:
 
 def fetch_from_hub(hub_id: str, files: Sequence[str]) -> Path:
     """Fetch files of a model from the hub or its local cache, and return their folder."""
-    import httpx  # which huggingface_hub talks through
-    import huggingface_hub.errors
+    import huggingface_hub
 
-    # huggingface_hub's errors have no common base, and those of the network come through as they are
-    hubs = [error for error in vars(huggingface_hub.errors).values() if isinstance(error, type)]
-    hubs = [error for error in hubs if issubclass(error, Exception)]
-    failures: tuple[type[Exception], ...] = (OSError, httpx.HTTPError, httpx.InvalidURL, *hubs)
     try:
         folder = huggingface_hub.snapshot_download(hub_id, allow_patterns=list(files))
-    except failures as error:
+    except hub_failures() as error:
         raise UserError(
             f"could not fetch model {hub_id!r}, which is no folder here, from the hub "
             f"({type(error).__name__}): check the id and the network, or use smollm2-135m, which works "
             "offline after `supertf fetch`"
         ) from error
     return Path(folder)
+
+
+def hub_failures() -> tuple[type[Exception], ...]:
+    """What the hub and the network raise: huggingface_hub's errors have no common base, and those of the
+    network come through as they are."""
+    import httpx  # which huggingface_hub talks through
+    import huggingface_hub.errors
+
+    hubs = [error for error in vars(huggingface_hub.errors).values() if isinstance(error, type)]
+    hubs = [error for error in hubs if issubclass(error, Exception)]
+    return OSError, httpx.HTTPError, httpx.InvalidURL, *hubs
+
+
+def own_folder(hub_id: str) -> Path | None:
+    """The local copy of a model that this lab has exported to the hub, which says how it was trained; None
+    for other models."""
+    folder = fetch_from_hub(hub_id, (STATE,))
+    if not (folder / STATE).is_file():
+        return None
+    return fetch_from_hub(hub_id, (STATE, CONFIG, WEIGHTS, TOKENIZER))
 
 
 def foreign_config(values: dict[str, Any]) -> GPTConfig:

@@ -19,13 +19,13 @@ from supertf.files import read_json, write_json
 from supertf.lab.book.executed import Result, solved
 from supertf.lab.book.execution import LANES, execute, side_by_side
 from supertf.lab.book.runs import NOTEBOOKS, smoke_parameters
+from supertf.lab.digest import package_digest
 
 PROFILES = {
     "smoke": "quick parameters, exercises solved",
     "lab": "as shipped",
     "full": "all that notebooks else read from records, live",
 }
-PACKAGE = Path(__file__).parents[2]
 
 
 def run_batch(
@@ -99,14 +99,6 @@ def digest(notebook: NotebookNode, parameters: Mapping[str, Any], code: str) -> 
     found = hashlib.sha256(f"{code} {json.dumps(parameters, sort_keys=True)}".encode())
     for cell in notebook.cells:
         found.update(cell.source.encode() + b"\0")
-    return found.hexdigest()
-
-
-def package_digest() -> str:
-    """Of the package's sources and records."""
-    found = hashlib.sha256()
-    for path in sorted(p for p in PACKAGE.rglob("*") if p.suffix in (".py", ".json")):
-        found.update(path.read_bytes())
     return found.hexdigest()
 
 
