@@ -42,6 +42,20 @@ save: fetch  ## execute the notebooks and store them with their outputs
 badges: $(INSTALLED)  ## make badges REPO=owner/name: set the repository's address everywhere
 	$(BIN)/python -m supertf.lab.badges $(REPO)
 
+wheel: $(INSTALLED)  ## dist/supertf-*.whl, for a Colab that cannot reach the repository
+	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation --wheel-dir dist .
+
+COLAB := build/colab/bin/python
+
+colab-check: fetch wheel  ## install as the setup cell does beside the packages that Colab has; run everything
+	rm -rf build/colab
+	$(PYTHON) -m venv build/colab
+	$(COLAB) -m pip install -q --disable-pip-version-check -r tests/colab.txt
+	cd dist && ../$(COLAB) ../tests/colab_setup.py ../notebooks/00_start_here.ipynb
+	$(COLAB) -m supertf.lab.book smoke
+	$(COLAB) -m pytest -m "not browser" tests/lab/test_plots.py tests/lab/test_plots_pruning.py \
+	  tests/lab/test_plots_quantization.py tests/lab/test_plots_superweights.py tests/lab/test_explorers.py
+
 fetch: $(INSTALLED)
 	@$(BIN)/supertf fetch
 
@@ -58,4 +72,4 @@ $(INSTALLED): requirements.txt pyproject.toml
 clean:  ## remove what was built, not .venv nor the fetched model
 	rm -rf build dist *.egg-info
 
-.PHONY: help run test test-lesser test-browser lab save badges fetch clean
+.PHONY: help run test test-lesser test-browser lab save badges wheel colab-check fetch clean

@@ -139,7 +139,8 @@ def hub_errors(what: str) -> Iterator[None]:
     except hub_failures() as error:
         reason = (str(error).splitlines() or ["no reason given"])[0]
         raise UserError(
-            f"{what} ({type(error).__name__}: {reason}): check the name, the network, and that `hf auth login` was done"
+            f"{what} ({type(error).__name__}: {reason}): check the name, the network, and that "
+            "`hf auth login` was done"
         ) from error
 
 

@@ -53,7 +53,7 @@ CUTS: dict[str, dict[str, Any]] = {
     "Wanda, half": {"method": "wanda"},
     "inputs of mlp.c_proj, half": {"method": "inputs", "matrices": ["mlp.c_proj"]},
 }
-SCHEMES = {"int4, blocks of 64": "int4 block=64", "int4, a scale for each channel": "int4 block=channel"}
+SCHEMES = {"int4, blocks of 64": "int4 block=64", "int4, blocks of 64 x 64": "int4 block=64x64"}
 REACHES = (16, 32, 64, 128, 256, 512, 1024)  # keys that a query sees, where entropy is read
 NEAR = 8  # queries up to each of them, which are averaged
 
@@ -231,14 +231,15 @@ def dial(asked: Asked, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def smaller_models(asked: Asked, found: dict[str, Any]) -> dict[str, Any]:
-    """What pruning and rounding do, sparing nothing, the candidates, and as many random weights."""
+    """What pruning and rounding do, sparing nothing, the candidates, and as many random weights; on every
+    second text."""
     model, weights = asked.model, asked.weights(found)
     spared = {
         "nothing": [],
         "the candidates": weights,
         "random weights": random_beside(model, weights, asked.seed),
     }
-    losses, bases = asked.losses(), tuple(found["verdict"]["bases"])
+    losses, bases = asked.losses()[::2], tuple(found["verdict"]["bases"][::2])
     text = torch.cat([asked.read(f"{name}:calibrate", CALIBRATION) for name in TEXTS])
     rows = []
     ways = [*((name, "prune", options) for name, options in CUTS.items())]
@@ -254,7 +255,7 @@ def smaller_models(asked: Asked, found: dict[str, Any]) -> dict[str, Any]:
                 rows.append(times(one, how=how, spared=group))
         except UserError as error:
             rows.append({"name": name, "how": how, "left_out": str(error)})
-    return {"weights": list(map(show, weights)), "rows": rows}
+    return {"weights": list(map(show, weights)), "texts": len(losses), "rows": rows}
 
 
 def calibration(asked: Asked, text: Tensor, options: dict[str, Any]) -> Any:
