@@ -38,8 +38,9 @@ def test_every_supertf_command_shown_parses():
     text = README.replace("\\\n", " ")
     commands = re.findall(r"^supertf (\w+)(.*?)(?:#.*)?$", text, re.MULTILINE)
     assert {name for name, _ in commands} == set(command.commands)
+    root = command.make_context("supertf", [], resilient_parsing=True)  # commands keep what it says of -h
     for name, options in commands:
         found, words = command.commands[name], shlex.split(options)
         while hasattr(found, "commands"):
             found = found.commands[words.pop(0)]
-        found.make_context(name, words)
+        found.make_context(name, words, parent=root)
