@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
+from torch import Tensor
 
 from supertf.lab.plots import (
     BLUE,
@@ -70,6 +72,45 @@ def spike_bars(
         low, high = ax.get_ylim()
         ax.set_ylim(top=high * (high / low) ** (0.45 if len(sides) == 1 else 0.1))  # room for the labels
         plain_ticks(ax, "y")
+    return figure
+
+
+def mechanism(
+    inputs: Tensor,
+    outputs: Tensor,
+    streams: Mapping[str, Sequence[float]],
+    weight: Coordinate,
+    most: int = 12,
+) -> Figure:
+    """What a super weight makes: the largest inputs and outputs of its matrix at one token, and its channel.
+
+    Args:
+        inputs, outputs: magnitudes before and after the down projection, (in,) and (out,).
+        streams: by state, the channel of the residual stream behind every block.
+        weight: (layer, out, in).
+        most: how many inputs and outputs are shown.
+    """
+    layer, out, into = weight
+    figure, axes = new_figure(height=3.0, columns=3, left=0.08, right=0.99, bottom=0.24, top=0.88, wspace=0.5)
+    sides = ((inputs, into, "what goes into the matrix"), (outputs, out, "what comes out"))
+    for ax, (values, chosen, what) in zip(axes, sides, strict=False):
+        heights, channels = values.float().cpu().topk(min(most, len(values)))
+        names = channels.tolist()
+        ax.bar(
+            range(len(names)), heights.tolist(), color=[ORANGE if name == chosen else BLUE for name in names]
+        )
+        ax.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+        ax.set(xlabel="channel", ylabel="magnitude", title=f"layer {layer}, {what}")
+        ax.title.set_fontsize(9)
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    ax = axes[2]
+    for (state, values), color in zip(streams.items(), (BLUE, ORANGE), strict=False):
+        ax.plot(range(len(values)), values, color=color, marker=".", markersize=4, label=state)
+    ax.axhline(0, color=GREY, linewidth=0.8)
+    ax.set(xlabel="behind layer", ylabel=f"channel {out}", title="the residual stream at that token")
+    ax.title.set_fontsize(9)
+    ax.legend(frameon=False, fontsize=8)
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     return figure
 
 

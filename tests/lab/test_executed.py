@@ -17,6 +17,7 @@ from supertf.errors import UserError
 from supertf.lab.book.executed import cleaned, problems, solved, with_palette, written
 from supertf.lab.explorers import PLOTLY_MIME
 from supertf.lab.notebook import CHECK_MIME, FIGURES_MIME
+from supertf.lab.plots import COLORS
 
 
 def executed(*outputs, **cell):
@@ -85,4 +86,21 @@ def test_cleaning_makes_pictures_smaller_and_not_different():
     after = with_palette(before)
     assert len(after) < len(before) / 2
     pixels = [Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB") for png in (before, after)]
-    assert np.abs(np.subtract(*(np.asarray(image, dtype=float) for image in pixels))).max() < 12
+    first, then = (np.asarray(image, dtype=int) for image in pixels)
+    assert np.abs(then - first).max() < 20 and (then[first == 255] == 255).all()
+
+
+def test_small_dots_keep_their_colours():
+    """On each row another of the lab's colours, half transparent, beside many greys of text."""
+    _, ax = plt.subplots()
+    for row, color in enumerate(COLORS):
+        ax.plot([1, 2], [row, row], "o", color=color, alpha=0.6)
+        ax.text(1.2, row, "letters in many shades of grey", fontsize=7)
+    buffer = io.BytesIO()
+    plt.gcf().savefig(buffer, format="png")
+    before = Image.open(buffer).convert("RGB")
+    small = with_palette(base64.b64encode(buffer.getvalue()).decode())
+    after = Image.open(io.BytesIO(base64.b64decode(small))).convert("RGB")
+    first, then = (np.asarray(image, dtype=int) for image in (before, after))
+    colourful = first.max(-1) - first.min(-1) > 60
+    assert colourful.sum() > 200 and np.abs(then - first)[colourful].max() < 40

@@ -226,6 +226,13 @@ def test_05_and_06_run_on_another_model(tmp_path, run_here, name, family, text):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("family", ["GPT2", "Llama"])
+def test_00_runs_on_another_model(tmp_path, run_here, family):
+    save_with_byte_tokenizer(family, tmp_path)
+    assert "ratio_when_zeroed" in run_here("00_start_here", MODEL=str(tmp_path))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("text", OTHER_TEXTS)
 def test_07_and_08_run_on_another_model_with_every_method(tmp_path, run_here, text):
     save_with_byte_tokenizer("Llama", tmp_path)

@@ -2,6 +2,7 @@
 
 import matplotlib
 import pytest
+import torch
 
 from supertf.analysis.peak_entries import Peak
 from supertf.lab import plots_superweights as plots
@@ -84,3 +85,16 @@ def test_harm_dots_draw_every_change_with_one_colour_per_group_and_one_legend():
     assert colors[0] == colors[1] != left.collections[0].get_facecolor().tolist()
     assert (left.get_xlabel(), right.get_xlabel()) == ("spike", "height")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["small", "real"]
+
+
+def test_mechanism_shows_the_largest_and_marks_the_weights_channels():
+    inputs, outputs = torch.tensor([1.0, 90.0, 3.0, 7.0]), torch.tensor([5.0, 2.0, 800.0])
+    streams = {"as it is": [1.0, 800.0], "without": [1.0, 90.0]}
+    figure = plots.mechanism(inputs, outputs, streams, (11, 2, 1), most=2)
+    figure.canvas.draw()
+    for ax, heights, names in zip(figure.axes, ([90, 7], [800, 5]), (["1", "3"], ["2", "0"]), strict=False):
+        assert [bar.get_height() for bar in ax.patches] == heights
+        assert [tick.get_text() for tick in ax.get_xticklabels()] == names
+        colors = [matplotlib.colors.to_hex(bar.get_facecolor()) for bar in ax.patches]
+        assert colors == [plots.ORANGE, plots.BLUE]
+    assert [list(line.get_ydata()) for line in figure.axes[2].lines[:2]] == list(streams.values())

@@ -17,6 +17,7 @@ from supertf.lab.explorers import PLOTLY_MIME
 from supertf.lab.notebook import figures_text
 
 CLAIMS = Path("CLAIMS.md")  # in the repository's root, where there is one
+PICTURES = Path("notebooks/images")  # that notebooks show
 PLOTLY = "plotly.min.js"  # beside the pages, once
 EXPLORER = """<div id="{name}"></div>
 <noscript><img alt="a picture of it" src="data:image/png;base64,{picture}"></noscript>
@@ -65,6 +66,8 @@ def write_book(
     if CLAIMS.exists():
         pages.append("claims")
         _write(sources(folder) / "claims.md", CLAIMS.read_text(encoding="utf-8"))
+    if PICTURES.is_dir():
+        shutil.copytree(PICTURES, sources(folder) / PICTURES.name, dirs_exist_ok=True)
     texts = {"rows": "\n\n".join(rows), "pages": "\n".join(pages), "refresh": REFRESH if running else ""}
     _write(sources(folder) / "index.md", INDEX.format(**texts))
     configured = str(Path(__file__).parent)
