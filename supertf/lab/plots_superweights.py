@@ -104,8 +104,8 @@ def mechanism(
         ax.title.set_fontsize(9)
         ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     ax = axes[2]
-    for (state, values), color in zip(streams.items(), (BLUE, ORANGE), strict=False):
-        ax.plot(range(len(values)), values, color=color, marker=".", markersize=4, label=state)
+    for (state, heights_behind), color in zip(streams.items(), (BLUE, ORANGE), strict=False):
+        ax.plot(heights_behind, color=color, marker=".", markersize=4, label=state)
     ax.axhline(0, color=GREY, linewidth=0.8)
     ax.set(xlabel="behind layer", ylabel=f"channel {out}", title="the residual stream at that token")
     ax.title.set_fontsize(9)
