@@ -29,6 +29,11 @@ def not_json(settings, seed, lengths):
     return {"loss": float("nan")}
 
 
+def waits(settings, seed, lengths):
+    CALLS.append((settings["level"], seed))
+    return {"waiting": "for a hub"}
+
+
 def alone(settings, seed, lengths):
     CALLS.append(seed)
     time.sleep(0.001)

@@ -163,11 +163,15 @@ def judge_claims(
 
 
 def keep(results: "Results") -> None:
-    """Keep results with the code, and say on stderr when what they replace was made by other code."""
+    """Keep results with the code, and say on stderr when what they replace was made by other code.
+
+    A cell that waits does not replace one that was measured where there was a hub.
+    """
     from supertf.experiments import differing, named, recorded_path
 
     path = recorded_path(results.experiment.name)
-    before = type(results).load(path).meta.get("code") if path.exists() else results.meta["code"]
+    kept = type(results).load(path) if path.exists() else results
+    before, results = kept.meta.get("code"), results.with_waiting_from(kept)
     if before is None or differing(before, results.meta["code"]):
         whose = (
             "that was not noted" if before is None else f"of {named(differing(before, results.meta['code']))}"

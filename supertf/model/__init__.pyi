@@ -40,6 +40,7 @@ from .gpt import with_changes as with_changes
 from .hf_model import ENDLESS as ENDLESS
 from .hf_model import HFModel as HFModel
 from .hf_model import Tokenizer as Tokenizer
+from .hf_model import is_hub_id as is_hub_id
 from .hf_model import load as load
 from .hf_model import load_hf_model as load_hf_model
 from .hf_tokenizer import HFTokenizer as HFTokenizer

@@ -10,7 +10,7 @@ from supertf.experiments.sweep.description import Experiment
 # In the order of the notebooks; others come after these, by name.
 ORDER = (
     *("recall", "extreme", "swap", "free_scale", "language", "smollm2_longer"),
-    *("growth", "removals", "pruning", "recovering", "refitting", "quantizing"),
+    *("growth", "removals", "models", "pruning", "repairing", "quantizing"),
 )
 
 

@@ -20,7 +20,7 @@ from supertf import __version__
 from supertf.device import pick_device_dtype, processor
 from supertf.errors import UserError
 from supertf.experiments.sweep.code_identity import code_of, differing, named
-from supertf.experiments.sweep.description import as_json, cell_hash, cell_label
+from supertf.experiments.sweep.description import WAITING, as_json, cell_hash, cell_label
 from supertf.files import is_sealed, read_json
 
 FORMAT = "supertf experiment cell 1"
@@ -150,6 +150,8 @@ def _unusable(record: Record, cell: dict[str, Any], now: dict[str, Any]) -> str 
         return "is damaged"
     if cell_hash(record["cell"]) != cell_hash(cell):
         return "is of another configuration"
+    if WAITING in record["result"]:
+        return "waits"
     different = unlike(record["made_with"], now)
     return f"was made with {different}" if different else None
 

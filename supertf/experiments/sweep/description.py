@@ -12,6 +12,7 @@ from typing import Any
 
 from supertf.errors import UserError
 
+WAITING = "waiting"  # in a result: why there is none on this machine, such as a hub that is not reached
 # What measures are called in recorded results and in cells' hashes, where that is not where they are today: a
 # file of the package that gets another name leaves results valid.
 RECORDED_AS = {
@@ -19,8 +20,6 @@ RECORDED_AS = {
     "growth:growth": "measure_growth:growth",
     "language:language": "measure_language:language",
     "quantizing:quantized_quality": "measure_quantization:quantized_quality",
-    "recovering:recovered": "measure_recovery:recovered",
-    "refitting:refitted": "measure_refit:refitted",
     "recall:answers": "measure_tasks:answers",
     "smollm2_longer:longer": "measure_smollm2:longer",
     "swap:swaps": "measure_tasks:swaps",

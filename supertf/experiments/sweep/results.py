@@ -12,7 +12,7 @@ from supertf.errors import UserError
 from supertf.experiments.sweep.catalogue import experiment
 from supertf.experiments.sweep.cells import module_of
 from supertf.experiments.sweep.code_identity import code_of, differing
-from supertf.experiments.sweep.description import Experiment
+from supertf.experiments.sweep.description import WAITING, Experiment, cell_hash
 from supertf.files import atomic_path, is_sealed, read_json, seal
 from supertf.superweights import ratio
 
@@ -131,6 +131,17 @@ class Results:
                 f"{path} does not hold results of supertf, or was changed since they were written"
             )
         return cls(Experiment.from_dict(content["experiment"]), content["cells"], content["meta"])
+
+    def with_waiting_from(self, others: "Results") -> "Results":
+        """These results, in which a cell that waits is taken from `others` if it is the same cell there."""
+        known = {cell_hash({**cell, "measure": others.experiment.measure}): cell for cell in others.cells}
+        cells = [
+            known.get(cell_hash({**cell, "measure": self.experiment.measure}), cell)
+            if WAITING in cell["result"]
+            else cell
+            for cell in self.cells
+        ]
+        return dataclasses.replace(self, cells=cells)
 
     def _cells_of(self, variant: str) -> list[dict[str, Any]]:
         self.experiment.settings_of(variant)  # knows the variant, or says which there are

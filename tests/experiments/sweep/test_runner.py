@@ -1,5 +1,6 @@
 """Sweeps: cached results equal fresh ones, nothing is lost or measured twice, nothing stale is trusted."""
 
+import dataclasses
 import importlib
 import json
 import os
@@ -316,3 +317,15 @@ def test_ctrl_c_in_a_terminal_ends_every_process_without_a_traceback(sleeping_sw
     last = "supertf experiment: toy: interrupted after 2 of 6 cells; run the same command again to go on\n"
     assert said.endswith(last) and "Traceback" not in said
     assert psutil.wait_procs(started, timeout=1800)[1] == []
+
+
+def test_a_cell_that_waits_is_measured_again_and_replaces_nothing(toy, tmp_path):
+    toy = dataclasses.replace(toy, measure="toy_lab.measures:waits", seeds=(0,))
+    for _ in range(2):
+        first = run(toy, folder=tmp_path, progress=False)
+        assert measured() == [(1, 0), (2, 0)], "not taken from the cache"
+    known = dataclasses.replace(first, cells=[{**cell, "result": {"a": 1}} for cell in first.cells])
+    assert [cell["result"] for cell in first.with_waiting_from(known).cells] == [{"a": 1}] * 2
+    assert known.with_waiting_from(first).cells == known.cells
+    other = dataclasses.replace(known, cells=[{**cell, "seed": 5} for cell in known.cells])
+    assert first.with_waiting_from(other).cells == first.cells
