@@ -37,9 +37,7 @@ REMOVALS = (
     ),
     Claim("removals", "The weight of the second spike is worth less than 1 %", over(SECOND), less=1.01),
     *(
-        Claim(
-            "removals", f"{weight}, of the super weight's row, is worth at least 1 %", over(weight), more=1.01
-        )
+        Claim("removals", f"{weight}, of row 507, is worth at least 1 %", over(weight), more=1.01)
         for weight in ROW_507[2:]
     ),
     *(

@@ -58,6 +58,13 @@ def plain_ticks(ax: Axes, axis: str = "x") -> None:
     ticks.set_minor_locator(NullLocator())
 
 
+def plain_log_ticks(ax: Axes, axis: Mapping[str, Any]) -> None:
+    """`plain_ticks` of those axes that `xscale` and `yscale` make logarithmic."""
+    for which in "xy":
+        if axis.get(f"{which}scale") == "log":
+            plain_ticks(ax, which)
+
+
 def label_rows(ax: Axes, names: Sequence[str]) -> None:
     """Name rows 0, 1, ... of the axes, the first on top."""
     ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
@@ -232,8 +239,7 @@ def seed_bands(
         label = f"{name}, this run"
         ax.plot(x, y, color=colors[name], linestyle="--", marker=".", linewidth=1, label=label)
     ax.set(**axis)
-    if axis.get("xscale") == "log":
-        plain_ticks(ax)
+    plain_log_ticks(ax, axis)
     legend_beside(ax, fontsize=8)
     return figure
 
@@ -298,8 +304,7 @@ def line_panels(
             ax.axvline(at, color=GREY, linestyle=":", linewidth=1.5)
             ax.text(at, 1, f" {name}", transform=ax.get_xaxis_transform(), va="top", fontsize=8)
         ax.set(title=title, **axis)
-        if axis.get("xscale") == "log":
-            plain_ticks(ax)
+        plain_log_ticks(ax, axis)
     legend_of_all(figure, axes, fontsize=8)
     return figure
 

@@ -174,19 +174,26 @@ def before_after_rows(rows: Mapping[str, Sequence[float]], names: Sequence[str],
 
 
 Dots = tuple[Sequence[float], Sequence[float]]  # x, and the perplexity's multiple
+NAMED = 1.5  # times the perplexity from which on a dot of `harm_dots` is named
 
 
-def harm_dots(panels: Mapping[str, Mapping[str, Dots]]) -> Figure:
+def harm_dots(
+    panels: Mapping[str, Mapping[str, Dots]], names: Mapping[str, Sequence[str]] | None = None
+) -> Figure:
     """What changes of a model cost, as a multiple of its perplexity, against something about each change.
 
     Args:
         panels: name of the x axis to groups of dots; a group has the same colour in every panel.
+        names: by group, what each of its dots is; those that cost `NAMED` times and more say so.
     """
     figure, axes = new_figure(height=3.3, columns=len(panels))
     colors = colors_of(name for groups in panels.values() for name in groups)
     for ax, (xlabel, groups) in zip(axes, panels.items(), strict=True):
         for name, (x, multiples) in groups.items():
             ax.scatter(x, multiples, s=36, alpha=0.6, color=colors[name], label=name)
+            for what, *place in zip((names or {}).get(name, ()), x, multiples, strict=False):
+                if place[1] >= NAMED:
+                    ax.annotate(what, place, (6, 0), textcoords="offset points", va="center", fontsize=7)
         ax.axhline(1, color=GREY, linewidth=1)
         ax.set(xscale="log", yscale="log", xlabel=xlabel)
         plain_ticks(ax)

@@ -4,6 +4,7 @@ A greedy search takes, again and again, the weight whose removal hurts most next
 Beside it stand random sets of the same size, and each pair's excess over the sum of its two.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -109,12 +110,12 @@ def random_sets(
     seed: int = 0,
     progress: bool = True,
 ) -> list[Removal]:
-    """Remove `sets` random sets of `size` weights of a pool: what a greedy set has to exceed.
+    """Remove `sets` different random sets of `size` weights of a pool: what a greedy set has to exceed.
 
     Args:
         model, pool, loss, progress: as for `greedy_set`.
         size: weights of a set.
-        sets: how many.
+        sets: how many, or all there are if these are fewer.
         seed: of the draws.
 
     Raises:
@@ -126,8 +127,11 @@ def random_sets(
         raise UserError(f"{sets} random sets asked for, expected at least 1")
     generator = torch.Generator().manual_seed(seed)
     base = measured(model, loss)
-    orders = [torch.randperm(len(pool), generator=generator)[:size].tolist() for _ in range(sets)]
-    bar = tqdm(orders, desc="random sets", disable=not progress, leave=False)
+    drawn: dict[frozenset[int], list[int]] = {}
+    while len(drawn) < min(sets, math.comb(len(pool), size)):
+        order = torch.randperm(len(pool), generator=generator)[:size].tolist()
+        drawn.setdefault(frozenset(order), order)
+    bar = tqdm(drawn.values(), desc="random sets", disable=not progress, leave=False)
     return [removal(model, [pool[i] for i in order], loss, base) for order in bar]
 
 

@@ -87,6 +87,12 @@ def test_harm_dots_draw_every_change_with_one_colour_per_group_and_one_legend():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["small", "real"]
 
 
+def test_harm_dots_name_those_that_cost_much():
+    names = {"one": ["11[507, 1229]", "28[507, 678]"]}
+    figure = plots.harm_dots({"spike": {"one": ([4.0, 5.0], [7.0, 1.001])}}, names)
+    assert [(text.get_text(), text.xy) for text in figure.axes[0].texts] == [("11[507, 1229]", (4.0, 7.0))]
+
+
 def test_mechanism_shows_the_largest_and_marks_the_weights_channels():
     inputs, outputs = torch.tensor([1.0, 90.0, 3.0, 7.0]), torch.tensor([5.0, 2.0, 800.0])
     streams = {"as it is": [1.0, 800.0], "without": [1.0, 90.0]}
