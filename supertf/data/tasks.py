@@ -89,7 +89,7 @@ def presence(task: "Task", items: Items) -> tuple[Tensor, Tensor]:
 
 
 def majority(task: "Task", items: Items) -> tuple[Tensor, Tensor]:
-    """sqrt(length) items have the key; the answer is the value that most of them carry.
+    """length^exponent items have the key; the answer is the value that most of them carry.
 
     Half of all other items carry one value of their own.
     """
@@ -103,6 +103,11 @@ def majority(task: "Task", items: Items) -> tuple[Tensor, Tensor]:
     return task.keys + winner, place[..., 0]
 
 
+def whole_power(length: int, exponent: float) -> int:
+    """The whole part of a power; of an exact one that number, whatever floats make of it."""
+    return math.floor(length**exponent + 1e-9)
+
+
 @dataclass(frozen=True)
 class Family:
     """One kind of sequences.
@@ -110,19 +115,19 @@ class Family:
     Attributes:
         rule: gives the queried keys to items, and values where it needs to; returns the answers (B, Q) and
             the needles (B, Q), as in `Batch`.
-        votes: from the number of items, how many carry each queried key, where one does.
+        votes: of a task and a number of items, how many carry each queried key, where one does.
         chance: accuracy of the best answer that does not look at the items; None is 1 / values.
     """
 
     rule: Callable[["Task", Items], tuple[Tensor, Tensor]]
-    votes: Callable[[int], int] = lambda length: 1
+    votes: Callable[["Task", int], int] = lambda task, length: 1
     chance: float | None = None
 
 
 FAMILIES = {
     "recall": Family(recall),
     "presence": Family(presence, chance=0.5),
-    "majority": Family(majority, votes=lambda length: max(math.isqrt(length), 3)),
+    "majority": Family(majority, votes=lambda task, length: max(whole_power(length, task.exponent), 3)),
 }
 
 
@@ -134,6 +139,7 @@ class Task:
         family: one of `FAMILIES`.
         keys, values: how many there are of each.
         queries: Q, the questions at the end of a sequence.
+        exponent: of majority, the power of the number of items that carry a queried key.
 
     Raises:
         UserError: an unknown family, or sizes that do not fit together.
@@ -143,6 +149,7 @@ class Task:
     keys: int = 64
     values: int = 32
     queries: int = 8
+    exponent: float = 0.5
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -151,6 +158,8 @@ class Task:
             raise UserError(f"{self.queries} queries need at least one key more than that, not {self.keys}")
         if self.values < 2:
             raise UserError(f"values is {self.values}, expected at least 2")
+        if not 0 < self.exponent < 1:
+            raise UserError(f"exponent is {self.exponent}, expected a number between 0 and 1")
 
     @property
     def vocab_size(self) -> int:
@@ -175,7 +184,7 @@ class Task:
 
     def votes(self, length: int) -> int:
         """Items that carry each queried key, where one does."""
-        return FAMILIES[self.family].votes(length)
+        return FAMILIES[self.family].votes(self, length)
 
     def batch(
         self, size: int, length: int, generator: torch.Generator, depth: tuple[float, float] = (0.0, 1.0)

@@ -2,6 +2,7 @@ from .claims import CLAIMS as CLAIMS
 from .claims import judged as judged
 from .claims import page as page
 from .free_scale import fits as fits
+from .free_scale import gap as gap
 from .free_scale import learned as learned
 from .free_scale import train_free as train_free
 from .language import held_out as held_out

@@ -407,7 +407,55 @@ REPAIRING = (
         less=1,
     ),
 )
-CLAIMS = {"removals": REMOVALS, "pruning": PRUNING, "repairing": REPAIRING}
+FREE_SCALE = (
+    Claim(
+        "free_scale",
+        "Majority: the learned factors lie on a line in log n (R² above .95)",
+        {"majority": 1},
+        more=0.95,
+        path=("fits", "log n", "r2"),
+    ),
+    *(
+        Claim(
+            "free_scale",
+            f"Majority: they lie on a line in log n more closely than on a {curve} (R²)",
+            {"majority": 1},
+            more=0,
+            path=("fits", "log n", "r2"),
+            minus=("fits", curve, "r2"),
+        )
+        for curve in ("power of n", "square root of n", "linear in n")
+    ),
+    Claim(
+        "free_scale",
+        "Recall: the learned factors do not lie on a line in log n (R² below .8)",
+        {"recall": 1},
+        less=0.8,
+        path=("fits", "log n", "r2"),
+    ),
+    *(
+        Claim(
+            "free_scale",
+            f"With n^{power} voters slope times gap is {1 - power:g}, to within .15",
+            {f"n^{power} voters": 1},
+            more=1 - power - 0.15,
+            less=1 - power + 0.15,
+            path=("slope_gap",),
+        )
+        for power in (0.35, 0.5, 0.65)
+    ),
+    *(
+        Claim(
+            "free_scale",
+            f"Slope times gap is larger with n^{a} voters than with n^{b}",
+            {f"n^{a} voters": 1, f"n^{b} voters": -1},
+            more=0,
+            path=("slope_gap",),
+        )
+        for a, b in ((0.35, 0.5), (0.5, 0.65))
+    ),
+)
+CLAIMS = {"free_scale": FREE_SCALE, "removals": REMOVALS, "pruning": PRUNING, "repairing": REPAIRING}
 HEAD = """# What the lab claims
 
 Written by `supertf experiment claims --output CLAIMS.md` from the recorded results: do not edit it. Every

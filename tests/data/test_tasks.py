@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supertf.data.tasks import FAMILIES, Task
+from supertf.data.tasks import FAMILIES, Task, whole_power
+from supertf.errors import UserError
 
 families = st.sampled_from(list(FAMILIES))
 
@@ -101,3 +102,17 @@ def test_needles_are_spread_over_the_whole_sequence():
     _, batch = made("recall", length=64, size=2000)
     mean = batch.needles.double().mean()
     assert mean == pytest.approx(31.5, abs=4 * 64 / math.sqrt(12 * batch.needles.numel()))
+
+
+@given(st.integers(1, 10**6))
+def test_voters_are_the_whole_root_of_the_items_or_another_power(length):
+    assert Task("majority").votes(length) == max(math.isqrt(length), 3)
+    assert whole_power(length**2, 0.5) == length
+    votes = [Task("majority", exponent=power).votes(length) for power in (0.2, 0.5, 0.8)]
+    assert votes == sorted(votes)
+
+
+@pytest.mark.parametrize("exponent", [0, 1, -1])
+def test_an_exponent_out_of_range_is_refused(exponent):
+    with pytest.raises(UserError, match="expected a number between 0 and 1"):
+        Task("majority", exponent=exponent)

@@ -1,12 +1,17 @@
 """The free scale: curves are recognised, and training reaches the p_n that are fitted."""
 
+import itertools
 import math
 
 import pytest
+import torch
 
+from supertf.data.tasks import Task
 from supertf.errors import UserError
-from supertf.experiments.free_scale import fits, scale
+from supertf.experiments.free_scale import fits, gap, scale
 from supertf.experiments.sweep.catalogue import experiment
+from supertf.model.gpt import GPT
+from supertf.training.task_training import task_config
 
 N = [16, 24, 40, 64, 100, 256, 500, 1024]
 CURVES = {
@@ -40,3 +45,28 @@ def test_a_cell_fits_exactly_the_scales_that_queries_used(one_thread):
     assert found["n"] == [17, 18, 19, 20, 41, 42, 43, 44]
     assert all(value != 1 for value in found["p"])
     assert found["fits"] == fits(found["n"], found["p"])
+    assert found["slope_gap"] == pytest.approx(found["fits"]["log n"]["a"] * found["gap"])
+
+
+def test_lengths_below_the_shortest_are_left_out(one_thread):
+    settings = {**experiment("free_scale").settings, "steps": 6, "shortest": 40}
+    assert scale(settings, 0, (16, 40, 64))["n"] == [41, 42, 43, 44, 65, 66, 67, 68]
+
+
+@pytest.mark.parametrize("family", ["recall", "majority"])
+def test_the_gap_is_what_attention_weights_say(family):
+    task, length = Task(family, queries=4), 48
+    torch.manual_seed(0)
+    model = GPT(task_config(task, length, n_layer=1, n_head=2, attention="free")).eval()
+    plain = GPT(task_config(task, length, n_layer=1, n_head=2)).eval()
+    with torch.no_grad():
+        model.h[0].attn.scale.p.copy_(torch.linspace(0.5, 3, model.config.n_ctx))
+        plain.load_state_dict(model.state_dict(), strict=False)
+        batch = task.batch(16, length, torch.Generator().manual_seed(5))
+        weights = plain(batch.tokens, output_attentions=True).attentions[0]  # (B, H, T, T)
+    above = []
+    for b, query, head in itertools.product(range(16), range(4), range(2)):
+        asked = batch.tokens[b, :length, 0] == batch.tokens[b, length + query, 0]
+        logits = weights[b, head, length + query, :length].log()  # up to a number
+        above.append(float(logits[asked].mean() - logits[~asked].mean()))
+    assert gap(model, task, length, seed=5) == pytest.approx(sum(above) / len(above), rel=1e-4)

@@ -28,6 +28,7 @@ class Claim:
         more: what the mean is above; of losses a multiple.
         less: what it is below.
         path: where the values are in a cell's result: lists by domain, or a number on each seed.
+        minus: where a value is that is taken from each of these, if any.
     """
 
     experiment: str
@@ -36,6 +37,7 @@ class Claim:
     more: float | None = None
     less: float | None = None
     path: tuple[str | int, ...] = ("losses",)
+    minus: tuple[str | int, ...] = ()
 
     @property
     def multiple(self) -> bool:
@@ -162,6 +164,9 @@ def judge(claims: Sequence[Claim], results: Results) -> Judgement:
         if claim.experiment != results.experiment.name:
             raise UserError(f"{claim.sentence!r} is about {claim.experiment}, not {results.experiment.name}")
         values = results.contrast(claim.contrast, *claim.path)
+        if claim.minus:
+            less = results.contrast(claim.contrast, *claim.minus)
+            values = {name: [a - b for a, b in zip(values[name], less[name], strict=True)] for name in values}
         found.append((claim, values, max(p_value(values[OVER_ALL], one) for one in claim.bounds.values())))
     corrected = holm({str(number): p for number, (_, _, p) in enumerate(found)})
     judged = []

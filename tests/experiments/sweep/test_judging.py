@@ -66,6 +66,15 @@ def test_a_claim_holds_fails_or_is_open_by_where_the_mean_and_its_interval_lie(b
         assert found.alone == ["x", "y"]
 
 
+def test_a_claim_may_compare_two_numbers_of_the_same_results():
+    results = results_of(one=[0.9, 0.8, 0.95])
+    for cell in results.cells:
+        cell["result"]["less"] = cell["result"]["value"] - 0.1 - 0.01 * cell["seed"]
+    higher = Claim("toy", "more", {"one": 1}, more=0.05, path=("value",), minus=("less",))
+    [found] = judge([higher], results)
+    assert found.intervals["all"].mean == pytest.approx(0.11) and found.intervals["all"].n == 3
+
+
 def test_a_domain_of_which_it_does_not_hold_is_not_named():
     other = {"x": shifted(math.log(3))["x"], "y": shifted(0.0)["y"]}
     [found] = judge([claim(more=2)], results_of(base=BASE, other=other))
