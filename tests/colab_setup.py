@@ -4,6 +4,7 @@ cd FOLDER_WITH_THE_WHEEL; python colab_setup.py NOTEBOOK
 """
 
 import importlib.util
+import os
 import sys
 import types
 
@@ -19,6 +20,7 @@ def setup_cell(path: str) -> str:
 
 if __name__ == "__main__":
     sys.path = [place for place in sys.path if importlib.util.find_spec("supertf", [place]) is None]
+    os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
     sys.modules["google.colab"] = types.ModuleType("google.colab")
     InteractiveShell.instance().run_cell(setup_cell(sys.argv[1])).raise_error()
     print(f"installed from the wheel: {importlib.util.find_spec('supertf').origin}")
