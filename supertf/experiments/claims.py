@@ -418,13 +418,17 @@ FREE_SCALE = (
     *(
         Claim(
             "free_scale",
-            f"Majority: they lie on a line in log n more closely than on a {curve} (R²)",
+            f"Majority: they lie on a line in log n more closely than on {what} (R²)",
             {"majority": 1},
             more=0,
             path=("fits", "log n", "r2"),
             minus=("fits", curve, "r2"),
         )
-        for curve in ("power of n", "square root of n", "linear in n")
+        for curve, what in (
+            ("power of n", "a power of n"),
+            ("square root of n", "one in its square root"),
+            ("linear in n", "one in n"),
+        )
     ),
     Claim(
         "free_scale",

@@ -107,19 +107,6 @@ EXERCISES = (
         cases={"three after 64": (3, 64), "an empty cache": (4, 0), "one token": (1, 9)},
     ),
     Exercise(
-        name="the other notation",
-        minutes=4,
-        difficulty=1,
-        hint="s log L is to be 1.",
-        solution=lambda L: math.log(math.e, L),
-        wrong={
-            "That is upside down: s times log L is to be 1.": lambda L: math.log(L),
-            "Where is the logarithm?": lambda L: 1 / L,
-            "The logarithm is the natural one.": lambda L: 1 / math.log2(L),
-        },
-        cases={"L = 512": (512,), "L = 2": (2,), "L = 8192": (8192,)},
-    ),
-    Exercise(
         name="with a cache and padding",
         minutes=25,
         difficulty=3,
