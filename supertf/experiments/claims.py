@@ -320,11 +320,16 @@ REPAIRING = (
     ),
     better(
         "repairing",
-        "Training with the dense model for a teacher does so, too",
+        "Training with the dense model for a teacher wins back some of what a fifth of the channels costs",
         "channels, taught",
         "channels",
     ),
-    better("repairing", "Fitting anew does so, too", "channels, refitted", "channels"),
+    better(
+        "repairing",
+        "Fitting anew wins back some of what a fifth of the channels costs",
+        "channels, refitted",
+        "channels",
+    ),
     better(
         "repairing",
         "Fitting anew wins back more than training, on the same tokens",
