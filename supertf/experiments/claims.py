@@ -475,7 +475,8 @@ about the experiment (Holm 1979); else it is open.
 That does not make every claim a prediction from nothing. Before those about removals were written, three of
 their weights had been measured on twelve of the thirty texts, 256 tokens of each, and seven conditions had
 been tried on the first window of three; the bounds are older, from another text. Those about pruning and
-repairing come from earlier runs on Python's documentation, which is no text of these."""
+repairing come from earlier runs on Python's documentation, which is no text of these. Of those about
+free_scale the first five come from an earlier run, the slopes from the derivation in notebook 02."""
 
 
 def judged(experiment: str) -> Judgement:
