@@ -148,7 +148,7 @@ def test_the_page_of_claims_is_what_the_recorded_results_give():
 
 
 def test_claims_about_an_experiment_that_has_none_are_one_line():
-    with pytest.raises(UserError, match="no claims are made about 'toys'; choose from .*removals"):
+    with pytest.raises(UserError, match=r"no claims are made about 'toys'; choose from .*removals"):
         judged("toys")
 
 
