@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 import socket
 import statistics
 import subprocess
@@ -71,7 +72,7 @@ def server(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(value))
     folder = tmp_path / "notebooks"
-    folder.mkdir()
+    shutil.copytree(ROOT / "notebooks/images", folder / "images")  # which notebooks show
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -169,7 +170,8 @@ def _moved(page, widget) -> Move:
     away, back = ("ArrowLeft", "ArrowRight") if at_end else ("ArrowRight", "ArrowLeft")
     page.keyboard.press(away)
     deadline = time.monotonic() + 20
-    while (after := _pictures(widget)) == before and time.monotonic() < deadline:
+    # a picture that is computed anew is first taken away
+    while ((after := _pictures(widget)) == before or not after) and time.monotonic() < deadline:
         page.wait_for_timeout(200)
     page.wait_for_timeout(1000)  # a second picture, or an error, would follow the first
     after = _pictures(widget)
