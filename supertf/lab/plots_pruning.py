@@ -65,15 +65,17 @@ def speed_and_quality(groups: Mapping[str, Sequence[tuple[float, float, str]]], 
     return figure
 
 
-def cut_histogram(sizes: np.ndarray, threshold: float, xlabel: str) -> Figure:
+def cut_histogram(sizes: np.ndarray, threshold: float, title: str, xlabel: str) -> Figure:
     """Magnitudes by their size, on a logarithmic axis; those below the threshold are dark.
 
     Args:
         sizes: magnitudes; zeros are counted with the smallest.
         threshold: where the cut is; 0 cuts nothing.
+        title: of one or two lines.
         xlabel: of the axis.
     """
-    figure, (ax,) = new_figure(width=6, height=2.6, left=0.12, right=0.98, bottom=0.2, top=0.96)
+    figure, (ax,) = new_figure(width=6, height=3, left=0.12, right=0.98, bottom=0.18, top=0.82)
+    ax.set_title(title, loc="left", fontsize=10, parse_math=False)
     positive = sizes[sizes > 0]
     edges = np.geomspace(max(np.quantile(positive, 0.001), 1e-6), positive.max(), 61)
     for chosen, color, label in (

@@ -169,16 +169,28 @@ def _moved(page, widget) -> Move:
     at_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
     away, back = ("ArrowLeft", "ArrowRight") if at_end else ("ArrowRight", "ArrowLeft")
     page.keyboard.press(away)
-    deadline = time.monotonic() + 20
-    # a picture that is computed anew is first taken away
-    while ((after := _pictures(widget)) == before or not after) and time.monotonic() < deadline:
-        page.wait_for_timeout(200)
-    page.wait_for_timeout(1000)  # a second picture, or an error, would follow the first
-    after = _pictures(widget)
+    after = _settled_pictures(page, widget, before)
     times = []
     if before != after:
         times = [_until_another_picture(page, widget, key) for key in (back, away) * 5]
     return Move([len(before), len(after)], before != after, times)
+
+
+def _settled_pictures(page, widget, before) -> list[str]:
+    """The widget's pictures once they differ from those before and have stood for a second.
+
+    A picture that is computed anew is first taken away, and a second picture, or an error, would
+    follow the first: what is read at one moment alone would say too little.
+    """
+    deadline = time.monotonic() + 30
+    now, since = _pictures(widget), time.monotonic()
+    while time.monotonic() < deadline:
+        page.wait_for_timeout(200)
+        if (latest := _pictures(widget)) != now:
+            now, since = latest, time.monotonic()
+        elif now and now != before and time.monotonic() - since >= 1:
+            break
+    return now
 
 
 def _until_another_picture(page, widget, key) -> float:

@@ -35,7 +35,7 @@ def test_speed_and_quality_shows_every_point_the_worst_on_the_edge():
 @pytest.mark.parametrize(("threshold", "dark"), [(0.0, 0), (0.5, 3), (10.0, 5)])
 def test_a_cut_shows_every_input_once_and_what_is_below_it_dark(threshold, dark):
     sizes = np.array([0.0, 0.01, 0.2, 0.7, 3.0])
-    figure = plots.cut_histogram(sizes, threshold, "magnitude")
+    figure = plots.cut_histogram(sizes, threshold, "cut $here$\nand there", "magnitude")
     figure.canvas.draw()
     (ax,) = figure.axes
     dropped, kept = (sum(bar.get_height() for bar in bars) for bars in ax.containers)
