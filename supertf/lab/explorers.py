@@ -59,6 +59,20 @@ def explorer(figure: "go.Figure", picture: "Figure") -> None:
     display(bundle, raw=True)
 
 
+def plotly_script(name: str, figure: Mapping[str, Any]) -> str:
+    """What draws a figure into the element `name` of a page that has plotly.js.
+
+    Args:
+        name: the element's id.
+        figure: its `data` and `layout`, as plotly's JSON has them; texts in them cannot end the script.
+    """
+    data, layout = (
+        json.dumps(figure[part], default=list).replace("</", "<\\/") for part in ("data", "layout")
+    )
+    options = "{responsive: true, displaylogo: false}"
+    return f'<script>Plotly.newPlot("{name}", {data}, {layout}, {options});</script>'
+
+
 def entropy_explorer(models: Mapping[str, tuple[Sequence[int], Any]]) -> "go.Figure":
     """Attention entropy against length: a map of layers and heads for each model, and a slider over lengths.
 

@@ -2,7 +2,6 @@
 
 import copy
 import html
-import json
 import re
 import shutil
 from collections.abc import Collection, Iterable
@@ -13,7 +12,7 @@ from nbformat import NotebookNode
 
 from supertf.files import atomic_path
 from supertf.lab.book.executed import Result, code_cells, without_widgets
-from supertf.lab.explorers import PLOTLY_MIME
+from supertf.lab.explorers import PLOTLY_MIME, plotly_script
 from supertf.lab.notebook import figures_text
 
 CLAIMS = Path("CLAIMS.md")  # in the repository's root, where there is one
@@ -21,7 +20,7 @@ PICTURES = Path("notebooks/images")  # that notebooks show
 PLOTLY = "plotly.min.js"  # beside the pages, once
 EXPLORER = """<div id="{name}"></div>
 <noscript><img alt="a picture of it" src="data:image/png;base64,{picture}"></noscript>
-<script>Plotly.newPlot("{name}", {data}, {layout}, {{responsive: true, displaylogo: false}});</script>"""
+{script}"""
 REFRESH = '---\nmyst:\n  html_meta:\n    "http-equiv=refresh": "10"\n---\n'  # the index, while notebooks run
 INDEX = """{refresh}# supertf: the book
 
@@ -108,8 +107,9 @@ def for_a_page(notebook: NotebookNode) -> NotebookNode:
             data = output.get("data", {})
             if (figure := data.get(PLOTLY_MIME)) is not None:
                 count += 1
-                parts = {part: json.dumps(figure[part]).replace("</", "<\\/") for part in ("data", "layout")}
-                text = EXPLORER.format(name=f"explorer-{count}", picture=data["image/png"], **parts)
+                name = f"explorer-{count}"
+                script = plotly_script(name, figure)
+                text = EXPLORER.format(name=name, picture=data["image/png"], script=script)
                 output.data = NotebookNode({"text/html": _plotly(count) + text})
             for own in [mime for mime in data if mime.startswith("application/vnd.supertf")]:
                 del data[own]  # for programs

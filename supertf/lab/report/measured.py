@@ -15,7 +15,6 @@ from tqdm.auto import tqdm
 
 from supertf.analysis import attention_stats
 from supertf.compression import (
-    Calibration,
     calibration_for,
     plan_pruning,
     plan_quantization,
@@ -218,7 +217,7 @@ def times(one: Removal, **more: Any) -> dict[str, Any]:
 
 
 def dial(asked: Asked, found: dict[str, Any]) -> dict[str, Any]:
-    """Times the perplexity while the weight is scaled, on every fourth text."""
+    """Times the perplexity while the weight is scaled, on up to five texts, spread over all."""
     some = asked.losses()[:: max(1, len(asked.scored) // 3)]
     curve = scaling_curve(
         asked.model,
@@ -266,7 +265,7 @@ def calibration(asked: Asked, text: Tensor, options: dict[str, Any]) -> Any:
 
 @contextlib.contextmanager
 def changed(
-    model: LanguageModel, how: str, options: dict[str, Any], known: Calibration | Any, spared: list[Any]
+    model: LanguageModel, how: str, options: dict[str, Any], known: Any, spared: list[Any]
 ) -> Iterator[None]:
     """The model while half of it is left out, or its weights are rounded."""
     if how == "round":

@@ -2,8 +2,6 @@
 
 import html
 import importlib.resources
-import json
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -77,13 +75,6 @@ def shown(text: str) -> str:
 
 def in_page(part: str, figure: "go.Figure") -> Markup:
     """A figure as a division and the script that draws it."""
-    content = figure.to_plotly_json()
-    values: Iterable[str] = (
-        json.dumps(content[key], default=list).replace("</", "<\\/") for key in ("data", "layout")
-    )
-    data, layout = values
-    return Markup(
-        f'<div id="{part}-figure" class="figure"></div>\n'
-        f'<script>Plotly.newPlot("{part}-figure", {data}, {layout}, '
-        "{responsive: true, displaylogo: false});</script>"
-    )
+    name = f"{part}-figure"
+    script = explorers.plotly_script(name, figure.to_plotly_json())
+    return Markup(f'<div id="{name}" class="figure"></div>\n{script}')
