@@ -31,7 +31,9 @@ MARGINS = {"l": 60, "r": 20, "t": 60, "b": 50}
 
 
 def explorer(figure: "go.Figure", picture: "Figure") -> None:
-    """Show an explorer in a notebook, and the picture where it cannot run.
+    """Show an explorer in a notebook, and below it the picture, for viewers that run no JavaScript.
+
+    They are two outputs: of one with both, JupyterLab shows the picture until the mouse is over it.
 
     Args:
         figure: from a function of this module.
@@ -46,17 +48,18 @@ def explorer(figure: "go.Figure", picture: "Figure") -> None:
     content = figure.to_json()
     if (size := len(content.encode())) > LARGEST:
         raise UserError(f"the explorer has {size:,} bytes, expected at most {LARGEST:,}: show less")
-    drawn = io.BytesIO()
-    picture.savefig(drawn, format="png")
-    plt.close(picture)
-    bundle = {
-        PLOTLY_MIME: json.loads(content),
-        "image/png": base64.b64encode(drawn.getvalue()).decode(),
-        "text/plain": "[an explorer: open the notebook in JupyterLab or Colab, or read the book]",
-    }
+    told = "[an explorer: open the notebook in JupyterLab or Colab, or read the book]"
+    bundle = {PLOTLY_MIME: json.loads(content), "text/plain": told}
     if "google.colab" in sys.modules:  # which draws HTML, and has a network to load plotly.js from
         bundle["text/html"] = figure.to_html(full_html=False, include_plotlyjs="cdn")
     display(bundle, raw=True)
+    drawn = io.BytesIO()
+    picture.savefig(drawn, format="png")
+    plt.close(picture)
+    display(
+        {"image/png": base64.b64encode(drawn.getvalue()).decode(), "text/plain": "[a picture of it]"},
+        raw=True,
+    )
 
 
 def plotly_script(name: str, figure: Mapping[str, Any]) -> str:

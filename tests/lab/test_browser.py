@@ -16,7 +16,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from chromium import CHROMIUM, FLAGS, NEEDED
+from chromium import CHROMIUM, FLAGS, NEEDED, moved
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 from papermill.iorw import load_notebook_node
@@ -58,6 +58,7 @@ class Seen:
     """What a person would have seen."""
 
     moves: list[Move] = field(default_factory=list)  # of every widget with a slider
+    explored: list[list[str]] = field(default_factory=list)  # of every explorer what it showed, move by move
     errors: list[str] = field(default_factory=list)
     console: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)  # addresses asked for outside this machine
@@ -115,7 +116,7 @@ def _wait_for(address, process, log):
 
 
 def visit(server, notebook: NotebookNode, screenshot: Path) -> Seen:
-    """Open a notebook, run all cells, move the first slider of every widget by keyboard, and report."""
+    """Open a notebook, run all cells, move each widget's first slider and all explorers, and report."""
     from playwright.sync_api import sync_playwright
 
     folder, address, token = server
@@ -139,6 +140,7 @@ def visit(server, notebook: NotebookNode, screenshot: Path) -> Seen:
         _wait_until_done(page)
         widgets = page.locator(".widget-interact").all()
         seen.moves = [_moved(page, one) for one in widgets if one.locator("[role=slider]").count()]
+        seen.explored = [moved(page, one) for one in page.locator(".js-plotly-plot").all()]
         # errors and progress bars share a MIME type in the page
         seen.errors = page.locator("[data-mime-type$=stderr]", has_text="Traceback").all_inner_texts()
         screenshot.parent.mkdir(parents=True, exist_ok=True)
@@ -232,6 +234,8 @@ def test_widgets_show_one_picture_that_follows_their_slider(server, name):
     for move in seen.moves:
         assert move.pictures == [1, 1] and move.changed
         print(f"{name}: from key to picture, median {statistics.median(move.milliseconds):.0f} ms")
+    assert len(seen.explored) == sum("explorers.explorer(" in cell.source for cell in code_cells(notebook))
+    assert all(len(set(shown)) == len(shown) for shown in seen.explored), "each move shows something else"
     assert all(address.endswith("colab-badge.svg") for address in seen.foreign)
 
 

@@ -126,10 +126,11 @@ def picture():
 
 def test_it_is_shown_with_a_picture_for_viewers_that_do_not_run_it(shown):
     explorer(attention_explorer(["a", "b"], {"head 0": [[1, 0], [0.5, 0.5]]}), picture())
-    [bundle] = shown
+    bundle, below = shown
     assert bundle[PLOTLY_MIME]["data"][0]["z"] == [[1.0, 0.0], [0.5, 0.5]]
-    assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
     assert "open the notebook" in bundle["text/plain"] and "text/html" not in bundle
+    assert "image/png" not in bundle, "JupyterLab would show it in the explorer's place"
+    assert base64.b64decode(below["image/png"]).startswith(b"\x89PNG")
     assert not plt.get_fignums()
 
 

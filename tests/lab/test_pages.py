@@ -52,12 +52,16 @@ def test_formulas_are_mathml_or_shown_as_written():
 def test_an_explorer_is_drawn_from_a_file_beside_the_page_and_a_picture_without_javascript(book):
     shown = a_notebook("x")
     figure = {"data": [{"type": "scatter", "text": ["</script><b>"]}], "layout": {"height": 300}}
-    bundle = {PLOTLY_MIME: figure, "image/png": "iVBORw0KGgo=", "text/plain": "[an explorer]"}
-    shown.cells += [new_code_cell("explorer()", outputs=[new_output("display_data", bundle)]) for _ in "12"]
+    bundles = {PLOTLY_MIME: figure, "text/plain": "[an explorer]"}, {"image/png": "iVBORw0KGgo="}
+    for _ in "12":
+        outputs = [new_output("display_data", bundle) for bundle in (*bundles, bundles[1])]
+        shown.cells.append(new_code_cell("explorer()", outputs=outputs))
     folder = book(x=shown, y=a_notebook("y"))
     text = article((folder / "x.html").read_text())
     assert text.count('<script src="plotly.min.js"></script>') == 1
-    assert '<div id="explorer-2"></div>\n<noscript><img alt' in text and "base64,iVBORw0KGgo=" in text
+    assert '<div id="explorer-2"></div>\n<script>' in text
+    assert text.count('<noscript><img alt="a picture of it" src="data:image/png;base64,iVBORw0KGgo=">') == 2
+    assert text.count("<img") == 4, "a later picture of the cell is shown"
     assert '"height": 300' in text and text.count("</script>") == 3, "texts close no script"
     assert "Plotly" in (folder / "plotly.min.js").read_text()[:2000]
     assert "plotly" not in article((folder / "y.html").read_text())

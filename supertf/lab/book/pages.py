@@ -18,9 +18,10 @@ from supertf.lab.notebook import figures_text
 CLAIMS = Path("CLAIMS.md")  # in the repository's root, where there is one
 PICTURES = Path("notebooks/images")  # that notebooks show
 PLOTLY = "plotly.min.js"  # beside the pages, once
-EXPLORER = """<div id="{name}"></div>
-<noscript><img alt="a picture of it" src="data:image/png;base64,{picture}"></noscript>
-{script}"""
+EXPLORER = '{library}<div id="{name}"></div>\n{script}'
+PICTURE = (
+    '<noscript><img alt="a picture of it" src="data:image/png;base64,{}"></noscript>'  # below an explorer
+)
 REFRESH = '---\nmyst:\n  html_meta:\n    "http-equiv=refresh": "10"\n---\n'  # the index, while notebooks run
 INDEX = """{refresh}# supertf: the book
 
@@ -103,14 +104,19 @@ def for_a_page(notebook: NotebookNode) -> NotebookNode:
         elif cell.metadata.get("jupyter", {}).get("source_hidden"):
             cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
     for cell in code_cells(notebook):
+        below_explorer = False
         for output in cell.outputs:
             data = output.get("data", {})
-            if (figure := data.get(PLOTLY_MIME)) is not None:
+            figure, picture = data.get(PLOTLY_MIME), data.get("image/png")
+            if figure is not None:
                 count += 1
                 name = f"explorer-{count}"
                 script = plotly_script(name, figure)
-                text = EXPLORER.format(name=name, picture=data["image/png"], script=script)
-                output.data = NotebookNode({"text/html": _plotly(count) + text})
+                text = EXPLORER.format(library=_plotly(count), name=name, script=script)
+                output.data = NotebookNode({"text/html": text})
+            elif below_explorer and picture is not None:
+                output.data = NotebookNode({"text/html": PICTURE.format(picture)})
+            below_explorer = figure is not None
             for own in [mime for mime in data if mime.startswith("application/vnd.supertf")]:
                 del data[own]  # for programs
     return notebook
