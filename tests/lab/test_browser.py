@@ -1,4 +1,4 @@
-"""A person's session: notebooks in JupyterLab and Chromium, all cells run, a slider moved by keyboard."""
+"""A person's session: notebooks in JupyterLab and Chromium, all cells run, widgets and explorers moved."""
 
 import json
 import os
@@ -27,14 +27,7 @@ from supertf.lab.book.runs import smoke_parameters
 
 ROOT = Path(__file__).parents[2]
 RUN_SECONDS = 300
-WITH_SLIDERS = (
-    "00_start_here",
-    "02_scalable_softmax",
-    "03_no_positions",
-    "05_super_weights",
-    "07_pruning",
-    "09_quantization",
-)
+NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 MORE_TO_CHOOSE_FROM = {"09_quantization": {"BITS": [4, 8]}}
 SETTINGS = {  # every cell in the page also when scrolled away, and no questions to the network
     "notebook-extension/tracker": {"windowingMode": "none"},
@@ -49,8 +42,9 @@ class Move:
     """A widget whose first slider was moved."""
 
     pictures: list[int]  # in the widget, before and after
-    changed: bool
-    milliseconds: list[float]  # of later moves, until the picture is another
+    by_key: bool  # whether the picture was another afterwards
+    by_mouse: bool = False
+    milliseconds: list[float] = field(default_factory=list)  # from later keys to another picture
 
 
 @dataclass
@@ -163,7 +157,7 @@ def _wait_until_done(page):
 
 
 def _moved(page, widget) -> Move:
-    """Move a widget's first slider one step to and fro, and, if its picture follows, some times more."""
+    """Move a widget's first slider by a key and, if its picture follows, more often and by the mouse."""
     handle = widget.locator("[role=slider]").first
     handle.scroll_into_view_if_needed()
     before = _pictures(widget)
@@ -172,10 +166,15 @@ def _moved(page, widget) -> Move:
     away, back = ("ArrowLeft", "ArrowRight") if at_end else ("ArrowRight", "ArrowLeft")
     page.keyboard.press(away)
     after = _settled_pictures(page, widget, before)
-    times = []
-    if before != after:
-        times = [_until_another_picture(page, widget, key) for key in (back, away) * 5]
-    return Move([len(before), len(after)], before != after, times)
+    move = Move([len(before), len(after)], before != after)
+    if move.by_key:
+        move.milliseconds = [_until_another_picture(page, widget, key) for key in (back, away) * 5]
+        after, track = _pictures(widget), widget.locator(".noUi-base").first.bounding_box()
+        page.mouse.click(
+            track["x"] + track["width"] * (0.02 if at_end else 0.98), track["y"] + track["height"] / 2
+        )
+        move.by_mouse = _settled_pictures(page, widget, after) != after
+    return move
 
 
 def _settled_pictures(page, widget, before) -> list[str]:
@@ -222,17 +221,20 @@ def _pictures(widget) -> list[str]:
     return [image.get_attribute("src") for image in widget.locator(".jp-OutputArea img").all()]
 
 
-@pytest.mark.parametrize("name", WITH_SLIDERS)
-def test_widgets_show_one_picture_that_follows_their_slider(server, name):
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_runs_without_complaint_and_its_widgets_and_explorers_follow(server, name):
     parameters = smoke_parameters()[name] | MORE_TO_CHOOSE_FROM.get(name, {})
     notebook = load_notebook_node(str(ROOT / "notebooks" / f"{name}.ipynb"))
     notebook = parameterize_notebook(notebook, parameters)
     for cell in code_cells(notebook):
         cell.update(execution_count=None, outputs=[])  # what is seen afterwards is of this visit
     seen = visit(server, notebook, ROOT / "build" / f"browser-{name}.png")
-    assert seen.errors == [] and seen.console == [] and seen.moves
+    assert seen.errors == [] and seen.console == []
+    assert len(seen.moves) == sum(
+        "Slider(" in cell.source and "interact(" in cell.source for cell in code_cells(notebook)
+    )
     for move in seen.moves:
-        assert move.pictures == [1, 1] and move.changed
+        assert move.pictures == [1, 1] and move.by_key and move.by_mouse
         print(f"{name}: from key to picture, median {statistics.median(move.milliseconds):.0f} ms")
     assert len(seen.explored) == sum("explorers.explorer(" in cell.source for cell in code_cells(notebook))
     assert all(len(set(shown)) == len(shown) for shown in seen.explored), "each move shows something else"
@@ -252,6 +254,6 @@ BAD = [
 def test_the_visit_notices_stuck_pictures_and_swallowed_errors(server):
     notebook = new_notebook(cells=list(map(new_code_cell, BAD)), metadata={"kernelspec": KERNELSPEC})
     seen = visit(server, notebook, ROOT / "build" / "browser-bad.png")
-    assert seen.moves == [Move(pictures=[2, 2], changed=False, milliseconds=[])]
+    assert seen.moves == [Move(pictures=[2, 2], by_key=False)]
     assert len(seen.errors) == 1 and "AssertionError" in seen.errors[0]
     assert seen.console == ["loud"] and seen.foreign == ["https://example.org/x.svg"]
