@@ -1,4 +1,8 @@
 from .loop import train as train
+from .plan import DEVICES as DEVICES
+from .plan import Device as Device
+from .plan import Plan as Plan
+from .plan import plan_training as plan_training
 from .settings import TrainResult as TrainResult
 from .settings import TrainSettings as TrainSettings
 from .sliced_loss import SLICE as SLICE
