@@ -5,7 +5,6 @@ gradients over micro-batches and processes (`torchrun --nproc_per_node 2 -m supe
 talks to trackers; what a step does stays in sight.
 """
 
-import contextlib
 import dataclasses
 import itertools
 import math
@@ -28,24 +27,12 @@ from supertf.errors import UserError
 from supertf.model import GPT, GPTConfig, generate
 from supertf.training.interrupt import StopRequest
 from supertf.training.optimizer import learning_rate, make_optimizer, mean_s
+from supertf.training.out_of_memory import memory_explained
 from supertf.training.run_folder import RunFolder
 from supertf.training.settings import TrainResult, TrainSettings
 from supertf.training.sliced_loss import sliced_head
 
 
-@contextlib.contextmanager
-def memory_errors() -> Iterator[None]:
-    """Turn a device whose memory is full into one clear line."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"{str(error).split('. ')[0]}: use a smaller batch_size (grad_accumulation makes up for it), "
-            "shorter windows or a smaller model; checkpoints written so far are kept"
-        ) from error
-
-
-@memory_errors()
 def train(
     config: GPTConfig,
     train_tokens: TokenFile | str | Path,
@@ -98,6 +85,23 @@ def train(
         True
     """
     settings = settings or TrainSettings()
+    with memory_explained(config, settings):
+        return run_training(
+            config, train_tokens, validation_tokens, settings, output_dir, resume, on_metrics, on_step
+        )
+
+
+def run_training(
+    config: GPTConfig,
+    train_tokens: TokenFile | str | Path,
+    validation_tokens: TokenFile | str | Path,
+    settings: TrainSettings,
+    output_dir: str | Path | None,
+    resume: bool,
+    on_metrics: Callable[[dict[str, Any]], None] | None,
+    on_step: Callable[[int, GPT], None] | None,
+) -> TrainResult:
+    """What `train` does."""
     train_file, validation_file = open_data(config, train_tokens, validation_tokens)
     length = settings.length or config.n_ctx
     bos_id = train_file.tokenizer.eot_token if settings.bos else None
