@@ -102,6 +102,9 @@ def train(
     precision: Annotated[
         str | None, Option(help="fp32, bf16 or fp16 (default: what suits the device)")
     ] = None,
+    shard: Annotated[
+        bool, Option("--shard", help="several processes share one model, split over them (FSDP2)")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Train a decoder on token files, or by a recipe. Ctrl-C ends it early, with everything saved."""
@@ -117,7 +120,12 @@ def train(
 
     options = context.params
     given = {name for name in options if "COMMANDLINE" in str(context.get_parameter_source(name))}
-    chosen: dict[str, Any] = {"device": device, "precision": precision, "tracker": "wandb" if wandb else None}
+    chosen: dict[str, Any] = {
+        "shard": shard,
+        "device": device,
+        "precision": precision,
+        "tracker": "wandb" if wandb else None,
+    }
     found = None
     if recipe is not None:
         found = named(recipe, scale)
