@@ -22,7 +22,7 @@ PARTS = {  # what torch's tracker calls them
     "activations": ("Activation",),
     "temporary": ("Temp", "Other"),
 }
-FEW = (2, 3)  # layers, from which deeper models follow: all their blocks are alike
+FEW = (1, 2)  # layers, from which deeper models follow: all their blocks are alike
 
 
 @dataclass(frozen=True)

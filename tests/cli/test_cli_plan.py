@@ -26,10 +26,16 @@ def test_what_does_not_fit_comes_with_the_setting_to_change(supertf):
     assert not found["fits"] and "take batch_size" in found["advice"]
 
 
-def test_all_recipes_are_listed_with_what_they_need(supertf):
+def test_all_recipes_are_listed_with_what_they_need(supertf, monkeypatch):
+    parts = {"weights": 1e9, "gradients": 1e9, "optimizer": 2e9, "temporary": 1e9}
+
+    def memory(config, batch_size, *how):
+        return {**parts, "activations": 1e9 * batch_size}
+
+    monkeypatch.setattr("supertf.training.plan.step_memory", memory)
     said = supertf("plan --device h100 --scale 0.01")
     assert said.out.startswith("NVIDIA H100, bf16, at 30% of its matrix products (assumed)")
-    assert all(f"{name}, scaled by 0.01" in said.out for name in RECIPES)
+    assert all(f"{name}, scaled by 0.01" in said.out for name in RECIPES) and " yes " in said.out
 
 
 def test_this_machine_is_measured(supertf, monkeypatch):
