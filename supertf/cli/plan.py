@@ -36,7 +36,7 @@ def plan(
     json: Json = False,
 ) -> int:
     """Say what training by a recipe needs: memory by part, operations, hours."""
-    from supertf.training.recipes import RECIPES
+    from supertf.training import RECIPES
 
     where = this_machine(precision) if device == "cpu" else known(device)
     changes = {"batch_size": batch_size, "grad_accumulation": grad_accumulation, "precision": precision}
@@ -63,7 +63,7 @@ def figures(
 ) -> dict[str, Any]:
     """What is told of a recipe."""
     from supertf.training import plan_training
-    from supertf.training.recipes import recipe as named
+    from supertf.training import recipe as named
 
     recipe = named(name, scale)
     recipe = dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, **changes))
@@ -115,7 +115,7 @@ def this_machine(precision: str | None) -> "Device":
     import psutil
     import torch
 
-    from supertf.bench.timing import matmul_gflops
+    from supertf.bench import matmul_gflops
     from supertf.device import DTYPES, processor
     from supertf.training import Device
 

@@ -20,8 +20,7 @@ from supertf.model import ATTENTIONS, POSITIONS, PRESETS
 if TYPE_CHECKING:
     from supertf.data import TokenFile
     from supertf.model import GPT, GPTConfig
-    from supertf.training import TrainResult, TrainSettings
-    from supertf.training.recipes import Recipe
+    from supertf.training import Recipe, TrainResult, TrainSettings
 
 SETTINGS = {  # options that are settings of the same or another name
     **{
@@ -115,8 +114,8 @@ def train(
     from supertf.device import pick_device_dtype
     from supertf.model import preset
     from supertf.training import TrainSettings, open_data
+    from supertf.training import recipe as named
     from supertf.training import train as train_model
-    from supertf.training.recipes import recipe as named
 
     options = context.params
     given = {name for name in options if "COMMANDLINE" in str(context.get_parameter_source(name))}
@@ -192,7 +191,7 @@ def recipe_files(recipe: "Recipe", output_dir: str, data: str | None) -> tuple[P
     """The paths of a recipe's token files, beside the run; the first process makes them if need be."""
     from accelerate import PartialState
 
-    from supertf.training.recipes import token_files
+    from supertf.training import token_files
 
     folder = Path(output_dir) / "data"
     with PartialState().main_process_first():
