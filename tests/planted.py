@@ -75,7 +75,8 @@ def byte_model(layer=1, out=7, into=21):
 def saved(model: GPT, folder: Path) -> str:
     """The folder, with a checkpoint in it of a model that reads bytes, as `load` takes it."""
     optimizer = torch.optim.AdamW(model.parameters())
-    checkpoint.save(folder, model, optimizer, {}, {"step": 0}, load_tokenizer("bytes"))
+    moments = checkpoint.optimizer_tensors(model, optimizer)
+    checkpoint.save(folder, model, moments, {}, {"step": 0}, load_tokenizer("bytes"))
     return str(folder)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from supertf.bench.timing import limits, machine, ratios, rounds, speedup
 from supertf.errors import UserError
-from supertf.model import GPT, GPTConfig, preset
+from supertf.model import GPT, GPTConfig, flops_per_token, preset
 from supertf.training import SLICE, make_optimizer, sliced_head
 
 SHAPES = {  # a small vocabulary, and GPT-2's, whose output head is most of the work
@@ -123,14 +123,6 @@ def cost(seconds: Mapping[str, list[float]], precision: str) -> dict[str, float]
     quartiles = np.quantile(costs, [0.5, 0.25, 0.75]).tolist()
     names = ("median", "lower_quartile", "upper_quartile")
     return {**dict(zip(names, quartiles, strict=True)), "rounds": len(costs)}
-
-
-def flops_per_token(config: GPTConfig) -> float:
-    """Operations of a training step per token: 6 per weight of a matrix product (2 forward, 4 backward),
-    and causal attention, 6 T C per layer (half of a full T x T)."""
-    C = config.n_embd
-    weights = config.n_layer * (4 * C * C + 2 * C * config.inner) + config.vocab_size * C
-    return 6 * weights + 6 * config.n_layer * config.n_ctx * C
 
 
 def plain_loss(model: GPT, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

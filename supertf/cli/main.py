@@ -19,6 +19,7 @@ from supertf.cli import (
     fetch,
     generate,
     notebooks,
+    plan,
     prune,
     quantize,
     report,
@@ -37,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": normal},
     epilog="`supertf COMMAND --help` lists a command's options.",
 )
-commands = (doctor, fetch, data, train, generate, evaluate, superweights, prune, quantize, export)
+commands = (doctor, fetch, data, plan, train, generate, evaluate, superweights, prune, quantize, export)
 for module in (*commands, report, experiment, notebooks, bench):
     app.add_typer(module.app)
 

@@ -1,13 +1,15 @@
-"""`supertf train`: a decoder from two token files, with the original project's flags and a few more."""
+"""`supertf train`: a decoder from two token files, or by a recipe; with the original project's flags."""
 
 import dataclasses
 import math
 import os
 import statistics
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Option, Typer
+from typer import Context, Option, Typer
 
 from supertf.cli.options import SEEDS, Bool, Device, Json, boolean, one_of
 from supertf.cli.parsing import Command
@@ -17,14 +19,27 @@ from supertf.model import ATTENTIONS, POSITIONS, PRESETS
 
 if TYPE_CHECKING:
     from supertf.data import TokenFile
-    from supertf.model import GPTConfig
-    from supertf.training import TrainResult, TrainSettings
+    from supertf.model import GPT, GPTConfig
+    from supertf.training import Recipe, TrainResult, TrainSettings
+
+SETTINGS = {  # options that are settings of the same or another name
+    **{
+        name: name
+        for name in ("batch_size", "grad_accumulation", "bos", "lr", "warmup", "weight_decay", "clip", "seed")
+    },
+    "steps": "steps",
+    "validation_step": "validate_every",
+    "generating_step": "sample_every",
+    "save_model": "save_every",
+}
+OF_A_RECIPE = ("size", "ssmax", "use_pos_enc", "attention", "position", "max_len", "vocab_size", "epoch")
 
 app = Typer()
 
 
 @app.command(cls=Command)
 def train(
+    context: Context,
     # the original project's options
     train_data: Annotated[str, Option(help="token file of `supertf data`")] = "train.bin",
     test_data: Annotated[str, Option(help="token file for the validation loss")] = "validation.bin",
@@ -52,6 +67,14 @@ def train(
     ] = None,
     vocab_size: Annotated[int | None, Option(min=1, help="of the model (default: the token file's)")] = None,
     # ours
+    recipe: Annotated[
+        str | None, Option(help="train by this recipe, see supertf plan; other options change its settings")
+    ] = None,
+    variant: Annotated[str | None, Option(help="of the recipe (default: its first)")] = None,
+    scale: Annotated[float, Option(help="of the recipe: about this share of its weights and tokens")] = 1.0,
+    data: Annotated[
+        str | None, Option(help="text in the place of the recipe's, as in supertf data: library-docs, say")
+    ] = None,
     attention: Annotated[
         str | None,
         Option(**one_of(ATTENTIONS), help="how logits scale with the visible keys (default: preset's)"),
@@ -78,9 +101,12 @@ def train(
     precision: Annotated[
         str | None, Option(help="fp32, bf16 or fp16 (default: what suits the device)")
     ] = None,
+    shard: Annotated[
+        bool, Option("--shard", help="several processes share one model, split over them (FSDP2)")
+    ] = False,
     json: Json = False,
 ) -> int:
-    """Train a decoder on token files. Ctrl-C ends it early, with everything saved."""
+    """Train a decoder on token files, or by a recipe. Ctrl-C ends it early, with everything saved."""
     from accelerate import PartialState
     from tqdm.auto import tqdm
 
@@ -88,47 +114,64 @@ def train(
     from supertf.device import pick_device_dtype
     from supertf.model import preset
     from supertf.training import TrainSettings, open_data
+    from supertf.training import recipe as named
     from supertf.training import train as train_model
 
-    train_file = TokenFile(train_data)
-    shape: dict[str, Any] = {
-        "attention": choose("--attention", attention, "--ssmax", ssmax, "ssmax", "softmax"),
-        "position": choose("--position", position, "--use_pos_enc", use_pos_enc, "sinusoidal", "none"),
-        "n_ctx": max_len,
+    options = context.params
+    given = {name for name in options if "COMMANDLINE" in str(context.get_parameter_source(name))}
+    chosen: dict[str, Any] = {
+        "shard": shard,
+        "device": device,
+        "precision": precision,
+        "tracker": "wandb" if wandb else None,
     }
-    shape = {name: value for name, value in shape.items() if value is not None}
-    config = preset(size, vocab_size=vocab_size or train_file.vocab_size, **shape)
-    train_file, validation_file = open_data(config, train_file, test_data)
-    settings = TrainSettings(
-        steps=steps or 1,
-        batch_size=batch_size,
-        grad_accumulation=grad_accumulation,
-        bos=bos,
-        lr=lr if lr is not None else (1e-3 if size == "lab" else 5e-5),
-        warmup=warmup,
-        weight_decay=weight_decay,
-        clip=clip,
-        seed=seed,
-        validate_every=validation_step,
-        sample_every=generating_step,
-        save_every=save_model,
-        device=device,
-        precision=precision,
-        tracker="wandb" if wandb else None,
-    )
-    if steps is None:
-        done = output_dir if resume else None
-        settings = dataclasses.replace(
-            settings, steps=steps_of_epochs(epoch, train_file, config, settings, done)
-        )
+    found = None
+    if recipe is not None:
+        found = named(recipe, scale)
+        if taken := [name for name in OF_A_RECIPE if name in given]:
+            raise UserError(f"--{taken[0]} is what the recipe {recipe} says: leave it out")
+        config = found.of(variant)
+        chosen |= {field: options[name] for name, field in SETTINGS.items() if name in given}
+        settings = dataclasses.replace(found.for_processes(world_size()), **chosen)
+        paths = (train_data, test_data) if "train_data" in given else recipe_files(found, output_dir, data)
+        config = dataclasses.replace(config, vocab_size=TokenFile(paths[0]).vocab_size)
+        train_file, validation_file = open_data(config, *paths)
+    else:
+        if taken := [name for name in ("variant", "scale", "data") if name in given]:
+            raise UserError(f"--{taken[0]} is for a recipe: name one with --recipe")
+        train_file = TokenFile(train_data)
+        shape: dict[str, Any] = {
+            "attention": choose("--attention", attention, "--ssmax", ssmax, "ssmax", "softmax"),
+            "position": choose("--position", position, "--use_pos_enc", use_pos_enc, "sinusoidal", "none"),
+            "n_ctx": max_len,
+        }
+        shape = {name: value for name, value in shape.items() if value is not None}
+        config = preset(size, vocab_size=vocab_size or train_file.vocab_size, **shape)
+        train_file, validation_file = open_data(config, train_file, test_data)
+        chosen |= {field: options[name] for name, field in SETTINGS.items()}
+        chosen |= {"lr": lr if lr is not None else (1e-3 if size == "lab" else 5e-5), "steps": steps or 1}
+        settings = TrainSettings(**chosen)
+        if steps is None:
+            done = output_dir if resume else None
+            settings = dataclasses.replace(
+                settings, steps=steps_of_epochs(epoch, train_file, config, settings, done)
+            )
     print(f"training on {pick_device_dtype(device, precision)[2]}", file=sys.stderr)
 
     def show(metrics: dict[str, Any]) -> None:
         if "sample" in metrics:
             tqdm.write(f"step {metrics['step']}: {metrics['sample']!r}", file=sys.stderr)
 
+    watch = None if found is None or not found.looks else looks(found, settings, validation_file, output_dir)
     result = train_model(
-        config, train_file, validation_file, settings, output_dir, resume=resume, on_metrics=show
+        config,
+        train_file,
+        validation_file,
+        settings,
+        output_dir,
+        resume=resume,
+        on_metrics=show,
+        on_step=watch,
     )
     state = PartialState()
     if state.is_main_process:
@@ -137,6 +180,50 @@ def train(
     if state.num_processes > 1:
         leave(code)
     return code
+
+
+def world_size() -> int:
+    """Processes that train together, as `torchrun` and `accelerate launch` say it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def recipe_files(recipe: "Recipe", output_dir: str, data: str | None) -> tuple[Path, Path]:
+    """The paths of a recipe's token files, beside the run; the first process makes them if need be."""
+    from accelerate import PartialState
+
+    from supertf.training import token_files
+
+    folder = Path(output_dir) / "data"
+    with PartialState().main_process_first():
+        try:
+            train, validation = token_files(recipe, folder, data)
+        except UserError as error:
+            hint = "" if data else f"; offline, --data {recipe.offline} trains on a text that is here"
+            raise UserError(f"{error}{hint}") from error
+    return train.path, validation.path
+
+
+def looks(
+    recipe: "Recipe", settings: "TrainSettings", validation: "TokenFile", output_dir: str
+) -> "Callable[[int, GPT], None]":
+    """What looks at the model at moments evenly spaced in log steps, and appends to looks.jsonl what it sees:
+    the loss, spikes, what removing weights costs, sinks."""
+    import json as encoder
+
+    from supertf.experiments import held_out, log_spaced, look
+
+    due = log_spaced(settings.steps, recipe.looks)
+    bos_id = validation.tokenizer.eot_token if settings.bos else None
+    rows = held_out(validation, recipe.config.n_ctx + 1, 16, bos_id)
+    path = Path(output_dir) / "looks.jsonl"
+
+    def watch(step: int, model: "GPT") -> None:
+        if step in due:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(encoder.dumps({"step": step, **look(model, rows, settings.seed)}) + "\n")
+
+    return watch
 
 
 def choose(name: str, named: str | None, switch: str, on: bool | None, true: str, false: str) -> str | None:
@@ -166,7 +253,7 @@ def steps_of_epochs(
     if run is not None and checkpoint.is_run(run):
         state = checkpoint.verify(checkpoint.locate(run, prefer="last"), ("config.json",))
         step, (windows_read, _) = state["step"], data_position(state, window_order(windows, settings))
-    per_step = settings.batch_size * settings.grad_accumulation * int(os.environ.get("WORLD_SIZE", 1))
+    per_step = settings.batch_size * settings.grad_accumulation * world_size()
     return step + math.ceil(max(0, epochs * len(windows) - windows_read) / per_step)
 
 

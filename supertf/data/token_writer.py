@@ -46,6 +46,7 @@ def prepare(
     max_length: int = 1024,
     stride: int = 256,
     batch_size: int = 1000,
+    max_tokens: int | None = None,
     threads: int | None = None,
     source: str = "not stated",
     license: str = "not stated",
@@ -68,6 +69,7 @@ def prepare(
         seed: of the split.
         max_length, stride: defaults, kept in the manifest, for the windows cut at reading.
         batch_size: documents tokenized together, shared by `threads` threads (default: one per core).
+        max_tokens: stop after the batch with which there are as many; None: read all.
         source, license, command: kept in the manifest.
         progress: show a bar.
 
@@ -102,6 +104,8 @@ def prepare(
             for tokens, text_bytes in pool.map(encode, texts):
                 writers[next(to_validation)].write(tokens, text_bytes)
                 bar.update(text_bytes)
+            if max_tokens is not None and sum(writer.tokens for writer in writers) >= max_tokens:
+                break
         stack.close()  # the files are complete and on disk
         if documents_read == empty:
             raise UserError(f"no text in the corpus ({documents_read} documents, all empty)")

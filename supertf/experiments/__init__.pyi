@@ -5,6 +5,8 @@ from .free_scale import fits as fits
 from .free_scale import gap as gap
 from .free_scale import learned as learned
 from .free_scale import train_free as train_free
+from .growth import log_spaced as log_spaced
+from .growth import look as look
 from .language import held_out as held_out
 from .smollm2_longer import text as text
 from .sweep.catalogue import EXPERIMENTS as EXPERIMENTS

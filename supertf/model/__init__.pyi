@@ -26,6 +26,7 @@ from .context_changes import changed as changed
 from .context_changes import changes as changes
 from .context_changes import computing_as as computing_as
 from .context_changes import replace_product as replace_product
+from .costs import flops_per_token as flops_per_token
 from .export import export_model as export_model
 from .export import push_to_hub as push_to_hub
 from .fast import linear_one_row as linear_one_row

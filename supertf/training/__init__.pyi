@@ -1,4 +1,12 @@
 from .loop import train as train
+from .plan import DEVICES as DEVICES
+from .plan import Device as Device
+from .plan import Plan as Plan
+from .plan import plan_training as plan_training
+from .recipes.catalogue import RECIPES as RECIPES
+from .recipes.catalogue import recipe as recipe
+from .recipes.description import Recipe as Recipe
+from .recipes.text import token_files as token_files
 from .settings import TrainResult as TrainResult
 from .settings import TrainSettings as TrainSettings
 from .sliced_loss import SLICE as SLICE

@@ -17,6 +17,7 @@ from supertf.data import save_tokenizer
 from supertf.errors import UserError
 from supertf.files import disk_errors, read_json, seal, sha256, write_json
 from supertf.model import FORMAT, GPT, POINTER, STATE, locate, read_tensors, save_model, verify, write_tensors
+from supertf.training.sharding import part_like, whole
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Checkpoint:
 def save(
     run: str | Path,
     model: GPT,
-    optimizer: torch.optim.Optimizer,
+    optimizer: dict[str, Tensor],
     random: dict[str, Tensor],
     state: dict[str, Any],
     tokenizer: tiktoken.Encoding | None = None,
@@ -44,7 +45,8 @@ def save(
 
     Args:
         run: the run's folder.
-        model, optimizer: to save.
+        model: to save.
+        optimizer: its `optimizer_tensors`.
         random: states of generators, by name.
         state: a JSON object with at least `step`.
         tokenizer: to save beside the model.
@@ -65,7 +67,7 @@ def save(
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             save_model(model, temporary)
-            write_tensors(temporary / "training/optimizer.safetensors", optimizer_tensors(model, optimizer))
+            write_tensors(temporary / "training/optimizer.safetensors", optimizer)
             write_tensors(temporary / "training/random.safetensors", random)
             if tokenizer is not None:
                 save_tokenizer(tokenizer, temporary / "tokenizer.json")
@@ -108,10 +110,10 @@ def parameter_names(model: torch.nn.Module, optimizer: torch.optim.Optimizer) ->
 
 
 def optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state, flat: `wte.weight/exp_avg` and so on."""
+    """The optimizer's state, flat and whole: `wte.weight/exp_avg` and so on; asked for in all processes."""
     names = parameter_names(model, optimizer)
     state = optimizer.state_dict()["state"]
-    return {f"{names[i]}/{key}": value for i, values in state.items() for key, value in values.items()}
+    return {f"{names[i]}/{key}": whole(value) for i, values in state.items() for key, value in values.items()}
 
 
 def load_optimizer(
@@ -119,10 +121,11 @@ def load_optimizer(
 ) -> None:
     """Put `optimizer_tensors` back."""
     indices = {name: i for i, name in enumerate(parameter_names(model, optimizer))}
+    parameters = dict(model.named_parameters())
     state: dict[int, dict[str, Tensor]] = {}
     for path, tensor in tensors.items():
         name, key = path.rsplit("/", 1)
         if name not in indices:
             raise UserError(f"the checkpoint's optimizer knows {name}, which this model does not have")
-        state.setdefault(indices[name], {})[key] = tensor
+        state.setdefault(indices[name], {})[key] = part_like(tensor, parameters[name])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

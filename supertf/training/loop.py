@@ -28,24 +28,13 @@ from supertf.errors import UserError
 from supertf.model import GPT, GPTConfig, generate
 from supertf.training.interrupt import StopRequest
 from supertf.training.optimizer import learning_rate, make_optimizer, mean_s
+from supertf.training.out_of_memory import memory_explained
 from supertf.training.run_folder import RunFolder
 from supertf.training.settings import TrainResult, TrainSettings
+from supertf.training.sharding import gathered, shard, whole
 from supertf.training.sliced_loss import sliced_head
 
 
-@contextlib.contextmanager
-def memory_errors() -> Iterator[None]:
-    """Turn a device whose memory is full into one clear line."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"{str(error).split('. ')[0]}: use a smaller batch_size (grad_accumulation makes up for it), "
-            "shorter windows or a smaller model; checkpoints written so far are kept"
-        ) from error
-
-
-@memory_errors()
 def train(
     config: GPTConfig,
     train_tokens: TokenFile | str | Path,
@@ -98,6 +87,38 @@ def train(
         True
     """
     settings = settings or TrainSettings()
+    with memory_explained(config, settings), lost_processes_explained():
+        return run_training(
+            config, train_tokens, validation_tokens, settings, output_dir, resume, on_metrics, on_step
+        )
+
+
+@contextlib.contextmanager
+def lost_processes_explained() -> Iterator[None]:
+    """Turn what a process says whose partners are gone, killed say, into one clear line."""
+    try:
+        yield
+    except RuntimeError as error:
+        distributed = torch.distributed.is_available() and isinstance(error, torch.distributed.DistError)
+        if not distributed and "gloo" not in str(error):
+            raise
+        raise UserError(
+            "another process of this training is gone; the checkpoints written so far are kept, and the same "
+            "command with --resume goes on from the last"
+        ) from error
+
+
+def run_training(
+    config: GPTConfig,
+    train_tokens: TokenFile | str | Path,
+    validation_tokens: TokenFile | str | Path,
+    settings: TrainSettings,
+    output_dir: str | Path | None,
+    resume: bool,
+    on_metrics: Callable[[dict[str, Any]], None] | None,
+    on_step: Callable[[int, GPT], None] | None,
+) -> TrainResult:
+    """What `train` does."""
     train_file, validation_file = open_data(config, train_tokens, validation_tokens)
     length = settings.length or config.n_ctx
     bos_id = train_file.tokenizer.eot_token if settings.bos else None
@@ -107,8 +128,12 @@ def train(
     accelerator = make_accelerator(settings, output_dir)
     torch.manual_seed(settings.seed)
     bare = GPT(config).to(accelerator.device)
+    sharded = settings.shard and accelerator.num_processes > 1
+    if sharded:
+        shard(bare, accelerator.num_processes)
     optimizer = make_optimizer(bare, settings.lr, settings.weight_decay)
-    model, optimizer = accelerator.prepare(bare, optimizer)
+    model = bare if sharded else accelerator.prepare(bare)
+    optimizer = accelerator.prepare(optimizer)
     torch.manual_seed(settings.seed + accelerator.process_index)  # each process drops out its own units
     result = TrainResult(bare)
     run = RunFolder(output_dir, accelerator, settings, windows)
@@ -134,11 +159,12 @@ def train(
             losses = []
             for inputs, targets in itertools.islice(data, settings.grad_accumulation):  # (B, T) each
                 with accelerator.accumulate(model):  # gradients add up; the last micro-batch takes the step
-                    with sliced_head(bare):
+                    with accelerator.autocast(), sliced_head(bare):
                         loss = model(inputs, targets).loss
                     accelerator.backward(loss)
                     if accelerator.sync_gradients:
                         norm = accelerator.clip_grad_norm_(model.parameters(), settings.clip or math.inf)
+                        norm = whole(norm)
                     optimizer.step()
                     optimizer.zero_grad()
                 losses.append(loss.detach())
@@ -176,8 +202,8 @@ def train(
                 run.save(result, optimizer, is_best)
             if last:
                 break
+    result.model = gathered(accelerator.unwrap_model(model, keep_fp32_wrapper=False)).eval()
     accelerator.end_training()
-    result.model = accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
     return result
 
 
@@ -265,13 +291,16 @@ def validation_loss(model: GPT, windows: Windows, settings: TrainSettings, accel
     """Plain cross-entropy in nats per token on a fixed set of windows, which the processes share out."""
     count = min(settings.validation_windows, len(windows))
     chosen = [i * len(windows) // count for i in range(count)]
-    mine = chosen[accelerator.process_index :: accelerator.num_processes]
+    rank, processes = accelerator.process_index, accelerator.num_processes
     total = torch.zeros((), device=accelerator.device)
     model.eval()
-    for start in range(0, len(mine), settings.batch_size):
-        rows = torch.stack([windows[i] for i in mine[start : start + settings.batch_size]])  # (B, T + 1)
-        rows = rows.to(accelerator.device)
-        total += model(rows[:, :-1], rows[:, 1:]).loss * len(rows)
+    for start in range(0, count, settings.batch_size * processes):
+        several = chosen[start : start + settings.batch_size * processes]
+        mine = several[rank::processes]
+        # every process takes part, also one for which nothing is left: a split model's parts meet
+        rows = torch.stack([windows[i] for i in mine or several[:1]]).to(accelerator.device)  # (B, T + 1)
+        loss = model(rows[:, :-1], rows[:, 1:]).loss
+        total += loss * len(mine)
     model.train()
     return accelerator.reduce(total, "sum").item() / count
 

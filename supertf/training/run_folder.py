@@ -19,6 +19,7 @@ from supertf.model import is_run, locate
 from supertf.training import checkpoint
 from supertf.training.checkpoint import Checkpoint
 from supertf.training.settings import TrainResult, TrainSettings
+from supertf.training.sharding import gathered, load_weights
 
 METRICS = "metrics.jsonl"
 
@@ -88,6 +89,8 @@ class RunFolder:
         if self.path is None:
             return
         random = gather_random_states(self.accelerator)
+        model = gathered(result.model)
+        moments = checkpoint.optimizer_tensors(result.model, optimizer.optimizer)
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             validated = math.isfinite(result.best_loss)
@@ -101,7 +104,7 @@ class RunFolder:
                 "train_sha256": self.train_file.manifest["sha256"],
             }
             tokenizer = self.train_file.tokenizer
-            checkpoint.save(self.path, result.model, optimizer.optimizer, random, state, tokenizer, best)
+            checkpoint.save(self.path, model, moments, random, state, tokenizer, best)
         self.accelerator.wait_for_everyone()
 
     def what_is_kept(self) -> str:
@@ -141,7 +144,7 @@ class RunFolder:
         model, accelerator = result.model, self.accelerator
         if model.config.tie_head:
             saved.model["lm_head.weight"] = saved.model["wte.weight"]
-        model.load_state_dict(saved.model)
+        load_weights(model, saved.model)
         checkpoint.load_optimizer(model, optimizer.optimizer, saved.optimizer)
         if accelerator.scaler is not None and saved.state["scaler"] is not None:
             accelerator.scaler.load_state_dict(saved.state["scaler"])
@@ -220,6 +223,6 @@ def set_random_states(accelerator: Accelerator, states: dict[str, Tensor]) -> No
     """Put this process's states back; a process or device that was not there before keeps its seed."""
     rank, device = accelerator.process_index, accelerator.device
     if rank < len(states["cpu"]):
-        torch.set_rng_state(states["cpu"][rank])
+        torch.set_rng_state(states["cpu"][rank].clone())  # of a row of others PyTorch crashes
     if device.type != "cpu" and rank < len(states.get("device", ())):
-        torch.get_device_module(device).set_rng_state(states["device"][rank])
+        torch.get_device_module(device).set_rng_state(states["device"][rank].clone())

@@ -30,6 +30,8 @@ class TrainSettings:
         save_every: steps between checkpoints, if there is a folder; 0: best and end only.
         device: "cpu", "cuda", "cuda:1" or "mps"; None: the best there is.
         precision: "fp32", or autocast to "bf16" or "fp16"; None: what suits the device.
+        shard: whether several processes share one model, of which each holds a part (FSDP2), so that larger
+            ones fit; else each holds all of it (DDP).
         tracker: an accelerate tracker, such as "wandb" or "tensorboard".
         progress: show a bar.
 
@@ -54,6 +56,7 @@ class TrainSettings:
     save_every: int = 100
     device: str | None = None
     precision: str | None = None
+    shard: bool = False
     tracker: str | None = None
     progress: bool = True
 
@@ -64,6 +67,8 @@ class TrainSettings:
         for name in ("validate_every", "sample_every", "save_every", "warmup", "seed"):
             if (getattr(self, name) or 0) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        if self.shard and self.sample_every:
+            raise UserError("samples need all of the model in one process: with shard leave sample_every 0")
         if self.seed >= 2**63:
             raise UserError(f"seed is {self.seed}, expected at most 2**63 - 1")
         for name in ("weight_decay", "clip"):

@@ -24,7 +24,7 @@ def sliced_head(model: GPT) -> Iterator[None]:
     """Let a model take its loss in slices of the vocabulary while the context lasts, for a training step.
 
     It is the same number up to the order of summation, and has the same gradient. It has first derivatives
-    only, and an `IndexError` for a target that is no token of the vocabulary nor -100.
+    only, and a `RuntimeError` for a target that is no token of the vocabulary nor -100.
     """
     with computing_as({GPT: SlicedHeadGPT}, [model]):
         yield
@@ -51,11 +51,11 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         A scalar, in nats.
 
     Raises:
-        IndexError: a target is outside 0 ... V - 1, and not -100.
+        RuntimeError: a target is outside 0 ... V - 1, and not -100.
     """
     known = (targets >= 0) & (targets < len(weight)) | (targets == -100)
-    if not known.all():
-        raise IndexError(f"target {int(targets[~known][0])} is outside 0 to {len(weight) - 1} and not -100")
+    # a GPU is not waited for, and a step may be gone through without any numbers
+    torch._assert_async(known.all(), f"a target is outside 0 to {len(weight) - 1} and not -100")
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     return _LinearCrossEntropy.apply(x, weight, targets, dtype)

@@ -13,7 +13,6 @@ from supertf.bench import generate as bench_generate
 from supertf.bench import prune as bench_prune
 from supertf.bench import timing as bench
 from supertf.bench import train as bench_train
-from supertf.bench.train import SHAPES, flops_per_token
 from supertf.cli.bench import BENCHMARKS
 from supertf.cli.main import main
 from supertf.compression.speed.packed import PACKINGS, missing_kernel
@@ -24,16 +23,6 @@ from supertf.model.gpt import GPT
 pytestmark = pytest.mark.kernels
 
 TINY = {"tiny": ({"vocab_size": 40, "n_ctx": 8, "n_layer": 1, "n_head": 2, "n_embd": 8}, 2)}
-
-
-@pytest.mark.parametrize("shape", [shape for shape, _ in SHAPES.values()])
-def test_operations_are_six_per_matrix_weight_and_causal_attention(shape):
-    config = GPTConfig(**shape)
-    with torch.device("meta"):
-        model = GPT(config)
-    matrices = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and "wpe" not in name)
-    attention = 6 * config.n_layer * config.n_ctx * config.n_embd
-    assert flops_per_token(config) == 6 * matrices + attention
 
 
 def test_the_peer_has_the_same_number_of_parameters_and_the_same_loss():

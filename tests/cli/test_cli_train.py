@@ -1,16 +1,13 @@
 """`supertf train`: the original project's flags, word for word, and what a run says."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 from tiny import tiny_config
 
-import supertf as package
 from supertf.data.token_files import TokenFile, Windows
 from supertf.errors import UserError
 from supertf.model.config import PRESETS
@@ -148,26 +145,6 @@ def test_samples_are_shown_and_kept(supertf, tmp_path):
     assert "best_validation_loss  " in said.out
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "sample" in line] == [2, 4]
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one_with_twice_the_accumulation(supertf, tmp_path):
-    """Data parallel: same windows, same mean gradient, one checkpoint."""
-    line = "--steps 4 --device cpu --max_len 16 --batch_size 2 --json --output_dir"
-    train(supertf, tmp_path / "one", f"--grad_accumulation 2 {line.removesuffix('--output_dir')}")
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "supertf.cli"]
-    done = subprocess.run(
-        [sys.executable, *launch, "train", *line.split(), str(tmp_path / "two")],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(package.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["steps"] == 4
-    one, two = (load_model(tmp_path / name / "last").state_dict() for name in ("one", "two"))
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 def test_a_process_of_several_ends_without_the_interpreter_shutdown_that_gloo_threads_abort():

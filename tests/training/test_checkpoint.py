@@ -42,7 +42,8 @@ def save(run: Path, step: int, best: bool = False, seed: int = 0) -> Path:
     model, optimizer = make(seed)
     state = {"step": step, "settings": {"bos": True}}
     random = {"cpu": torch.get_rng_state()[None]}
-    return checkpoint.save(run, model, optimizer, random, state, load_tokenizer("bytes"), best)
+    moments = checkpoint.optimizer_tensors(model, optimizer)
+    return checkpoint.save(run, model, moments, random, state, load_tokenizer("bytes"), best)
 
 
 def test_everything_comes_back(tmp_path):

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -73,14 +73,34 @@ def test_a_mistake_is_one_line_and_nothing_is_written(call, message, tokens, tmp
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
 
 
-def test_a_device_whose_memory_is_full_is_one_clear_line(tokens, monkeypatch):
+@pytest.mark.parametrize(
+    ("gigabytes", "message"),
+    [
+        (1e-4, r"^CUDA out of memory: it needs .* GB, and .* has 0.0: a single window does not fit; shorten"),
+        (3e-4, r"^CUDA out of memory: it needs .* GB, .*: take batch_size \d+ and \d+ times the grad_acc"),
+        (64, r"^CUDA out of memory: the training needs 0.0 of the 64.0 GB .* other programs hold the rest"),
+    ],
+)
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError])
+def test_a_device_whose_memory_is_full_is_one_line_with_advice(tokens, monkeypatch, gigabytes, message, kind):
+    allocator = "" if kind is torch.OutOfMemoryError else "[enforce fail] DefaultCPUAllocator: no memory"
+
     def full(self, x, targets):
-        raise torch.OutOfMemoryError(
-            "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 15.89 GiB"
-        )
+        raise kind(f"CUDA out of memory. Tried to allocate 20.00 GiB. {allocator}")
 
     monkeypatch.setattr(GPT, "loss", full)
-    with pytest.raises(UserError, match=r"^CUDA out of memory: use a smaller batch_size"):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=gigabytes * 1e9))
+    with pytest.raises(UserError, match=message) as caught:
+        train(tiny_config(), *tokens, settings(batch_size=64))
+    assert str(caught.value).endswith("checkpoints written so far are kept")
+
+
+def test_other_errors_of_the_machine_are_not_taken_for_a_full_memory(tokens, monkeypatch):
+    def broken(self, x, targets):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(GPT, "loss", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
         train(tiny_config(), *tokens, settings())
 
 

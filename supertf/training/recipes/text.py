@@ -1,0 +1,40 @@
+"""The token files that a recipe is trained on, made once."""
+
+from pathlib import Path
+
+from supertf.data import TokenFile, iter_documents, load_tokenizer, origin, prepare
+from supertf.training.recipes.description import Recipe
+
+VALIDATED = 1_000_000  # tokens that are kept apart, where the text is long enough
+LEAST = 0.1  # share of a short text that is
+
+
+def token_files(
+    recipe: Recipe, folder: str | Path, data: str | None = None, progress: bool = True
+) -> tuple[TokenFile, TokenFile]:
+    """Training and validation tokens of a recipe, from a folder, or made there.
+
+    Args:
+        recipe: its text is read up to as many tokens as are trained on.
+        folder: where `train.bin` and `validation.bin` are, or are written.
+        data: another text than the recipe's, as `iter_documents` takes it.
+        progress: show a bar while they are made.
+
+    Raises:
+        UserError: the text cannot be read, a hub that is not reached, say.
+    """
+    paths = [Path(folder) / f"{split}.bin" for split in ("train", "validation")]
+    if all(path.exists() for path in paths):
+        return TokenFile(paths[0]), TokenFile(paths[1])
+    name = data or recipe.data
+    return prepare(
+        iter_documents(name, progress=progress),
+        load_tokenizer(recipe.tokenizer),
+        folder,
+        split_ratio=1 - min(LEAST, VALIDATED / recipe.tokens),
+        max_length=recipe.config.n_ctx,
+        stride=recipe.config.n_ctx,
+        max_tokens=recipe.tokens,
+        progress=progress,
+        **origin(name),
+    )
