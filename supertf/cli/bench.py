@@ -18,7 +18,7 @@ BENCHMARKS = {  # name, also of its module: the options that its `run` takes
     "data": ("repeats", "megabytes"),
     "superweights": ("repeats", "stream_gigabytes"),
     "busy": ("repeats", "steps"),
-    "gpu": ("device", "minutes", "skip", "out"),
+    "gpu": ("device", "minutes", "skip"),
 }
 REPEATS = "train 7, generate 5, prune 5, data 3, superweights 7, busy 5"
 
@@ -44,7 +44,7 @@ def bench(
     ] = None,
     skip: Annotated[list[str] | None, Option(help="gpu: parts to leave out")] = None,
     out: Annotated[
-        str | None, Option(help="gpu: folder for gpu.json and gpu.png, written after every part")
+        str | None, Option(help="folder for the result so far, after every part: gpu.json and gpu.png, say")
     ] = None,
     json: Json = False,
 ) -> int:
@@ -58,7 +58,6 @@ def bench(
         "device": device,
         "minutes": minutes,
         "skip": skip,
-        "out": out,
     }
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
@@ -68,11 +67,10 @@ def bench(
     told = {name: " ".join(value) if isinstance(value, list) else value for name, value in given.items()}
     result: dict[str, Any] = {"command": command_line("bench", benchmark, **told)}
     try:
-        options = {name: value for name, value in given.items() if name != "out"}
-        for found in importlib.import_module(f"supertf.bench.{benchmark}").run(**options):
+        for found in importlib.import_module(f"supertf.bench.{benchmark}").run(**given):
             result |= found
             if out is not None:
-                keep(result, Path(out))
+                keep(result, Path(out), benchmark)
     except KeyboardInterrupt:
         result["interrupted"] = True
         raise
@@ -82,15 +80,17 @@ def bench(
     return 0
 
 
-def keep(result: dict[str, Any], folder: Path) -> None:
-    """Write what `supertf bench gpu` has found so far, and draw it."""
+def keep(result: dict[str, Any], folder: Path, name: str) -> None:
+    """Write what a benchmark has found so far; what is found on a GPU is drawn, too."""
     import matplotlib.pyplot as plt
 
     from supertf.files import atomic_path, write_json
     from supertf.lab import plots_speed
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "gpu.json", without_infinities(result))
+    write_json(folder / f"{name}.json", without_infinities(result))
+    if name != "gpu":
+        return
     speed, trained = (result.get(name, {}) for name in ("speed", "training"))
     rates = {name: one["tokens_per_second"] for name, one in speed.items() if isinstance(one, dict)}
     losses = {name: one["losses"] for name, one in trained.items() if isinstance(one, dict)}
