@@ -1,13 +1,14 @@
 """`supertf bench`: speed as ratios to reference implementations, measured in one run."""
 
 import importlib
+from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Argument, Option, Typer
 
 from supertf.cli.options import Json, one_of
 from supertf.cli.parsing import Command, command_line
-from supertf.cli.printing import print_result
+from supertf.cli.printing import print_result, without_infinities
 from supertf.errors import UserError
 
 BENCHMARKS = {  # name, also of its module: the options that its `run` takes
@@ -17,6 +18,7 @@ BENCHMARKS = {  # name, also of its module: the options that its `run` takes
     "data": ("repeats", "megabytes"),
     "superweights": ("repeats", "stream_gigabytes"),
     "busy": ("repeats", "steps"),
+    "gpu": ("device", "minutes", "skip"),
 }
 REPEATS = "train 7, generate 5, prune 5, data 3, superweights 7, busy 5"
 
@@ -36,6 +38,14 @@ def bench(
         ),
     ] = None,
     steps: Annotated[int | None, Option(min=1, help="busy: training steps a round (default: 40)")] = None,
+    device: Annotated[str | None, Option(help="gpu: cpu rehearses it (default: the best there is)")] = None,
+    minutes: Annotated[
+        float | None, Option(help="gpu: after which no further part begins (default: 10)")
+    ] = None,
+    skip: Annotated[list[str] | None, Option(help="gpu: parts to leave out")] = None,
+    out: Annotated[
+        str | None, Option(help="folder for the result so far, after every part: gpu.json and gpu.png, say")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Measure speed against other implementations. Close other programs first."""
@@ -45,16 +55,22 @@ def bench(
         "megabytes": megabytes,
         "stream_gigabytes": stream_gigabytes,
         "steps": steps,
+        "device": device,
+        "minutes": minutes,
+        "skip": skip,
     }
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
         if name not in BENCHMARKS[benchmark]:
             takes = " and ".join(f"--{option}" for option in BENCHMARKS[benchmark])
             raise UserError(f"--{name} is not for the benchmark {benchmark}, which takes {takes}")
-    result: dict[str, Any] = {"command": command_line("bench", benchmark, **given)}
+    told = {name: " ".join(value) if isinstance(value, list) else value for name, value in given.items()}
+    result: dict[str, Any] = {"command": command_line("bench", benchmark, **told)}
     try:
         for found in importlib.import_module(f"supertf.bench.{benchmark}").run(**given):
             result |= found
+            if out is not None:
+                keep(result, Path(out), benchmark)
     except KeyboardInterrupt:
         result["interrupted"] = True
         raise
@@ -62,6 +78,26 @@ def bench(
         if len(result) > 1:
             print_result(result if json else flatten(result), json)
     return 0
+
+
+def keep(result: dict[str, Any], folder: Path, name: str) -> None:
+    """Write what a benchmark has found so far; what is found on a GPU is drawn, too."""
+    import matplotlib.pyplot as plt
+
+    from supertf.files import atomic_path, write_json
+    from supertf.lab import plots_speed
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{name}.json", without_infinities(result))
+    if name != "gpu":
+        return
+    speed, trained = (result.get(name, {}) for name in ("speed", "training"))
+    rates = {name: one["tokens_per_second"] for name, one in speed.items() if isinstance(one, dict)}
+    losses = {name: one["losses"] for name, one in trained.items() if isinstance(one, dict)}
+    figure = plots_speed.rates_and_losses(rates, losses)
+    with atomic_path(folder / "gpu.png") as temporary:
+        figure.savefig(temporary, format="png")
+    plt.close(figure)
 
 
 def flatten(result: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@ from . import explorers as explorers
 from . import plots as plots
 from . import plots_pruning as plots_pruning
 from . import plots_quantization as plots_quantization
+from . import plots_speed as plots_speed
 from . import plots_superweights as plots_superweights
 from .book.batch import defaults_of as defaults_of
 from .book.batch import parse_parameters as parse_parameters

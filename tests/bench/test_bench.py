@@ -110,6 +110,8 @@ def test_every_benchmark_takes_its_options_and_help_tells_its_defaults(name, cap
     main(["bench", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     for option in options:
+        if not isinstance(parameters[option].default, int | float):
+            continue
         default = f"{parameters[option].default:g}"
         expected = f"{name} {default}" if option == "repeats" else f"(default: {default})"
         assert expected in text
