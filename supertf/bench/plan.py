@@ -15,8 +15,8 @@ from supertf.bench.train import our_step
 from supertf.model import GPT, GPTConfig
 from supertf.training import Device, Plan, TrainSettings, plan_training
 
-BASE = {"vocab_size": 4096, "n_ctx": 256, "n_layer": 4, "n_head": 4, "n_embd": 256}
-SHAPES: dict[str, tuple[dict[str, int], int]] = {  # changes, and windows of a step; the first teaches
+BASE: dict[str, Any] = {"vocab_size": 4096, "n_ctx": 256, "n_layer": 4, "n_head": 4, "n_embd": 256}
+SHAPES: dict[str, tuple[dict[str, Any], int]] = {  # changes, and windows of a step; the first teaches
     "4 layers of width 256": ({}, 8),
     "8 layers": ({"n_layer": 8}, 8),
     "width 384": ({"n_embd": 384, "n_head": 6}, 8),
