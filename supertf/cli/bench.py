@@ -18,9 +18,10 @@ BENCHMARKS = {  # name, also of its module: the options that its `run` takes
     "data": ("repeats", "megabytes"),
     "superweights": ("repeats", "stream_gigabytes"),
     "busy": ("repeats", "steps"),
+    "plan": ("repeats",),
     "gpu": ("device", "minutes", "skip"),
 }
-REPEATS = "train 7, generate 5, prune 5, data 3, superweights 7, busy 5"
+REPEATS = "train 7, generate 5, prune 5, data 3, superweights 7, busy 5, plan 5"
 
 app = Typer()
 

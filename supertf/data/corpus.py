@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Generator, Iterable, Iterator
@@ -34,6 +35,7 @@ ON_HUB = {  # name, configuration, split
     "wikitext": ("Salesforce/wikitext", "wikitext-2-raw-v1", "test"),
     "c4": ("allenai/c4", "en", "validation"),
 }
+ATTEMPTS = 6  # to read on, without a document in between, before a hub is given up
 MOST_ASSIGNED = 4096  # documents that roles are given to
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 
@@ -166,24 +168,48 @@ def articles(lines: Iterable[str]) -> Iterator[str]:
 def _hub_documents(
     name: str, configuration: str | None, split: str | None, text_column: str | None
 ) -> Iterator[str]:
-    """The rows of a dataset on the hub, streamed by `datasets`: of a split, or of "train", else the first by
-    name."""
+    """The rows of a dataset on the hub, see `_hub_rows`; where the connection is lost they are asked for
+    again from where it was, after two seconds, four, and so on."""
     import datasets
     import pyarrow
     from huggingface_hub.errors import HTTPError
 
     refused = (HTTPError, datasets.exceptions.DatasetsError, pyarrow.ArrowException)
-    failures = (OSError, ValueError, TypeError, *refused)
+    read = lost = 0
+    while True:
+        try:
+            for text in _hub_rows(name, configuration, split, text_column, read):
+                yield text
+                read, lost = read + 1, 0
+            return
+        except UserError:
+            raise
+        except (ConnectionError, TimeoutError) as error:
+            lost += 1
+            if lost == ATTEMPTS:
+                raise UserError(
+                    f"the hub was lost {lost} times in a row after {read:,} documents of {name!r}: "
+                    f"{first_line(error)}"
+                ) from error
+            tqdm.write(f"{name}: {first_line(error)}; trying again in {2**lost} s", file=sys.stderr)
+            time.sleep(2**lost)
+        except (OSError, ValueError, TypeError, *refused) as error:
+            raise UserError(f"could not read {name!r} from the hub: {first_line(error)}") from error
+
+
+def _hub_rows(
+    name: str, configuration: str | None, split: str | None, text_column: str | None, skip: int
+) -> Iterator[str]:
+    """The rows of a dataset but the first so many, streamed by `datasets`: of a split, or of "train", else
+    the first by name."""
+    import datasets
+
     stream = None
     try:
         stream = datasets.load_dataset(name, configuration, streaming=True)
         stream = stream[split or ("train" if "train" in stream else min(stream))]
-        for table in stream.with_format("arrow").iter(batch_size=256):
+        for table in stream.skip(skip).with_format("arrow").iter(batch_size=256):
             yield from strings(name, table.column(find_column(name, table.column_names, text_column)))
-    except UserError:
-        raise
-    except failures as error:
-        raise UserError(f"could not read {name!r} from the hub: {first_line(error)}") from error
     finally:
         del stream
         gc.collect()  # ends Arrow's reading threads; left to the interpreter's exit they can block it

@@ -75,6 +75,49 @@ def test_wikitext_is_read_article_by_article_from_its_test_split(monkeypatch):
     assert asked == [("Salesforce/wikitext", "wikitext-2-raw-v1")]
 
 
+@pytest.fixture
+def unreliable(monkeypatch):
+    """Returns a function that plays a hub which is lost after so many rows, each time it is asked."""
+    import datasets
+
+    waited = []
+    rows = [f"document {i}" for i in range(700)]
+
+    def unreliable(*losses):
+        left = list(losses)
+
+        def load_dataset(name, configuration, streaming):
+            ends = left.pop(0) if left else len(rows)
+
+            def some():
+                for i, text in enumerate(rows):
+                    if i == ends:
+                        raise ConnectionError("reset by peer")
+                    yield {"text": text}
+
+            return datasets.IterableDatasetDict({"train": datasets.IterableDataset.from_generator(some)})
+
+        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        return rows, waited
+
+    monkeypatch.setattr("supertf.data.corpus.hub_trouble", lambda: None)
+    monkeypatch.setattr("supertf.data.corpus.time.sleep", waited.append)
+    return unreliable
+
+
+def test_a_hub_that_is_lost_is_asked_again_from_where_it_was(unreliable, capsys):
+    rows, waited = unreliable(300, 10, 600)
+    assert list(iter_documents("owner/name")) == rows, "each once, in order"
+    assert waited == [2, 4, 2], "longer while nothing comes"
+    assert "owner/name: reset by peer; trying again in 2 s" in capsys.readouterr().err
+
+
+def test_a_hub_that_stays_away_is_given_up_by_name(unreliable):
+    unreliable(*[300] * 9)
+    with pytest.raises(UserError, match="the hub was lost 6 times in a row after 256 documents of 'owner/na"):
+        list(iter_documents("owner/name"))
+
+
 # --- texts with roles -------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.distributed._tools.mem_tracker import MemTracker
 
+from supertf.bench.plan import peak_bytes
 from supertf.errors import UserError
 from supertf.model.config import GPTConfig
 from supertf.model.gpt import GPT
@@ -68,20 +69,14 @@ def test_deep_models_need_what_follows_from_shallow_ones(changes, narrow, accumu
 def test_what_is_planned_is_what_the_allocator_gives(one_thread):
     """PyTorch's profiler counts every allocation, and knows nothing of parts."""
     config = GPTConfig(**SHAPE)
-    model, _, backward, update = real_step(config, 16, False, False)
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as seen:
+    *_, backward, update = real_step(config, 16, False, False)
+
+    def step():
         backward()
         update()
-    now = most = 0
-    for event in sorted(seen.profiler.kineto_results.events(), key=lambda one: one.start_ns()):
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            most = max(most, now)
-    there = sum(p.numel() for p in model.parameters()) * 4 * 3  # before: weights and the optimizer's two
+
     planned = sum(step_memory(config, 16, config.n_ctx).values())
-    assert planned == pytest.approx(there + most, rel=0.1)
+    assert planned == pytest.approx(peak_bytes(step, config), rel=0.1)
 
 
 def test_a_plan_says_what_fits_and_which_setting_to_change_by_how_much():
