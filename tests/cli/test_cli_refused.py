@@ -135,7 +135,7 @@ REFUSED = [  # a command, and what it says
     ("experiment run recall --record --quick --seeds 0", "leave out --seeds and --quick"),
     ("experiment run all --output x.json", "--output takes the results of one experiment"),
     ("bench", "Missing argument 'train|generate|"),
-    ("bench speed", "expected one of train, generate, prune, data, superweights, busy, plan, gpu, got 'speed'"),
+    ("bench speed", "one of train, generate, prune, data, superweights, busy, plan, gpu, got 'speed'"),
     ("bench train --tokens 8", "--tokens is not for the benchmark train, which takes --repeats"),
     ("bench generate --megabytes 8", "--megabytes is not for the benchmark generate, which takes --repeats"),
     ("bench data --tokens 8", "--tokens is not for the benchmark data, which takes --repeats"),
