@@ -1,6 +1,6 @@
-from .claims import CLAIMS as CLAIMS
-from .claims import judged as judged
-from .claims import page as page
+from .claims.page import CLAIMS as CLAIMS
+from .claims.page import judged as judged
+from .claims.page import page as page
 from .free_scale import fits as fits
 from .free_scale import gap as gap
 from .free_scale import learned as learned

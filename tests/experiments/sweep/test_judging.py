@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from supertf.analysis.intervals import holm, mean_interval, p_value
 from supertf.errors import UserError
-from supertf.experiments.claims import CLAIMS, judged, page
+from supertf.experiments.claims.page import CLAIMS, judged, page
 from supertf.experiments.sweep.catalogue import EXPERIMENTS
 from supertf.experiments.sweep.description import Experiment
 from supertf.experiments.sweep.judging import Claim, judge
