@@ -12,7 +12,6 @@ from supertf.lab.plots import (
     COLORS,
     GREY,
     ORANGE,
-    RED,
     colors_of,
     label_rows,
     legend_beside,
@@ -21,56 +20,42 @@ from supertf.lab.plots import (
     new_figure,
     plain_ticks,
 )
-from supertf.model import Coordinate, show
+from supertf.model import Coordinate
 from supertf.superweights import Spike
 
 
-def spike_bars(
-    spikes: Sequence[Spike],
-    threshold: float = 50.0,
-    sides: Sequence[str] | None = None,
-    chosen: Coordinate | None = None,
-) -> Figure:
+def spike_bars(spikes: Sequence[Spike], threshold: float = 50.0) -> Figure:
     """Largest input and output of every layer's down projection, on a logarithmic scale.
 
-    Layers where both pass the threshold are coloured and labelled: with the channel, or, where one side has
-    the figure for itself, with the weight's coordinate.
+    Where a norm follows the projection, what the residual stream takes of the output stands in its place.
+    Layers where both pass the threshold are coloured and labelled with the channel.
 
     Args:
         spikes: one per layer.
         threshold: a dashed line.
-        sides: "input", "output", "added" (what the residual stream takes of the output); None is the first
-            and, where a norm follows the projection, the last of them, else the second.
-        chosen: the weight whose bar is red.
     """
-    if sides is None:
-        sides = ("input", "added" if any(spike.added != spike.output for spike in spikes) else "output")
-    figure, axes = new_figure(columns=len(sides), left=0.12, right=0.99, bottom=0.15, top=0.9, wspace=0.25)
+    sides = ("input", "added" if any(spike.added != spike.output for spike in spikes) else "output")
+    figure, axes = new_figure(columns=2, left=0.12, right=0.99, bottom=0.15, top=0.9, wspace=0.25)
     layers = [spike.layer for spike in spikes]
     both = [spike.size > threshold for spike in spikes]
-    colors = [
-        RED if spike.coordinate == chosen else ORANGE if hit else BLUE
-        for spike, hit in zip(spikes, both, strict=True)
-    ]
+    colors = [ORANGE if hit else BLUE for hit in both]
     for ax, side in zip(axes, sides, strict=True):
         peaks = [getattr(spike, side) for spike in spikes]
         heights = [abs(peak.value) for peak in peaks]
         ax.bar(layers, heights, color=colors)
         ax.axhline(threshold, color=GREY, linestyle="--", linewidth=1)
         for i in np.flatnonzero(both).tolist():
-            alone = len(sides) == 1
             ax.annotate(
-                show(spikes[i].coordinate) if alone else f"{peaks[i].channel}",
+                f"{peaks[i].channel}",
                 (layers[i], heights[i]),
                 (0, 3),
                 textcoords="offset points",
                 ha="center",
-                rotation=90 if alone else 0,
-                fontsize=8 if alone else 7,
+                fontsize=7,
             )
         ax.set(yscale="log", xlabel="layer", ylabel=f"largest |{side}|", title=f"down projection, {side}")
         low, high = ax.get_ylim()
-        ax.set_ylim(top=high * (high / low) ** (0.45 if len(sides) == 1 else 0.1))  # room for the labels
+        ax.set_ylim(top=high * (high / low) ** 0.1)  # room for the labels
         plain_ticks(ax, "y")
     return figure
 

@@ -30,15 +30,6 @@ def test_spike_bars_show_what_is_added_where_it_is_not_the_output():
     assert [text.get_text() for text in figure.axes[1].texts] == ["7", "6"]
 
 
-def test_spike_bars_of_one_side_give_coordinates_at_their_layer_and_mark_the_chosen_weight():
-    figure = plots.spike_bars(SPIKES, threshold=2, sides=("output",), chosen=(4, 7, 21))
-    figure.canvas.draw()
-    (ax,) = figure.axes
-    assert [text.get_text() for text in ax.texts] == ["3[2, 1]", "4[7, 21]"]
-    assert [bar.get_x() + bar.get_width() / 2 for bar in ax.patches] == [3, 4]
-    assert [matplotlib.colors.to_hex(bar.get_facecolor()) for bar in ax.patches] == [plots.ORANGE, plots.RED]
-
-
 @pytest.mark.parametrize("chosen", [0.0, 1.0, 3.0])
 def test_scale_curve_marks_the_chosen_factor(chosen):
     figure = plots.scale_curve([0.0, 1.0, 3.0], [80.0, 16.0, 17.0], chosen, "costs $5 and $6\nmore")

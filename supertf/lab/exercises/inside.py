@@ -28,13 +28,6 @@ def outweighs(state: Tensor, channel: int) -> float:
     return math.sqrt(squares[channel] / (squares.sum() - squares[channel]))
 
 
-def turned(a: Tensor, b: Tensor) -> float:
-    """The angle between two states, in degrees."""
-    return math.degrees(
-        math.acos(torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=0).item())
-    )
-
-
 Harm = Callable[[tuple[str, ...]], float]
 
 
@@ -156,30 +149,6 @@ EXERCISES = (
             "one that spikes": (STATE, 2),
             "one of many": (STATE, 0),
             "two channels": (torch.tensor([3.0, 4.0]), 1),
-        },
-    ),
-    Exercise(
-        name="by how many degrees",
-        minutes=6,
-        difficulty=1,
-        hint="The cosine is the product of the two, each divided by its length.",
-        solution=turned,
-        wrong={
-            "Those are radians.": lambda a, b: math.radians(turned(a, b)),
-            "That is the cosine; the angle is its arc cosine.": lambda a, b: math.cos(
-                math.radians(turned(a, b))
-            ),
-            "Longer states do not turn more: divide by both lengths.": (
-                lambda a, b: math.degrees(math.acos(max(-1.0, min(1.0, float(a @ b)))))
-            ),
-            "An angle of zero is no turn; yours is the rest to a right angle.": lambda a, b: (
-                90 - turned(a, b)
-            ),
-        },
-        cases={
-            "two states": (STATE, torch.randn(7, generator=GENERATOR)),
-            "at a right angle": (torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])),
-            "the other way": (torch.tensor([1.0, 2.0]), torch.tensor([-3.0, -1.0])),
         },
     ),
     Exercise(

@@ -1,6 +1,4 @@
-"""Exercises of notebook 07: masks, ranks, Wanda from its formula, a threshold, a budget."""
-
-from collections.abc import Callable
+"""Exercises of notebook 07: masks, ranks, Wanda from its formula, a threshold."""
 
 import torch
 from torch import Tensor
@@ -32,17 +30,6 @@ def wanda(W: Tensor, X: Tensor, share: float) -> Tensor:
 def threshold(x: Tensor, share: float) -> float:
     """The size below which about a share of the entries lies: one of the sizes."""
     return torch.quantile(x.abs().flatten(), share, interpolation="nearest").item()
-
-
-def within(cost: Callable[[float], float], budget: float) -> float:
-    """The largest of 0, 0.05, ... 0.95 that costs no more."""
-    steps = [0.05 * step for step in range(20)]
-    return max(share for share in steps if cost(share) <= budget)
-
-
-def first_beyond(cost: Callable[[float], float], budget: float) -> float:
-    """The smallest that costs more."""
-    return next((0.05 * step for step in range(20) if cost(0.05 * step) > budget), 1.0)
 
 
 def smallest_first(scores: Tensor) -> list[int]:
@@ -159,28 +146,6 @@ EXERCISES = (
             "a third of nine by eight": (INPUTS, 1 / 3),
             "half of a row": (torch.tensor([[5.0, -1.0, 2.0, -9.0, 0.0]]), 0.5),
             "most": (INPUTS[:5], 0.9),
-        },
-    ),
-    Exercise(
-        name="within a budget",
-        minutes=6,
-        difficulty=1,
-        hint="Go up in steps of 0.05 as long as the next one still costs no more than the budget.",
-        solution=within,
-        wrong={
-            "That one is over the budget: stop one step earlier.": first_beyond,
-            "What costs exactly the budget is within it.": lambda cost, budget: max(
-                (0.05 * step for step in range(20) if cost(0.05 * step) < budget), default=0.0
-            ),
-            "Look one step ahead: a larger share is within the budget, too.": (
-                lambda cost, budget: max(0.0, within(cost, budget) - 0.05)
-            ),
-        },
-        cases={
-            "1.05 of a square": (lambda share: 1 + share**2 / 4, 1.0506),
-            "nothing is free": (lambda share: 1 + share, 1.04),
-            "exactly": (lambda share: 1 + 8 * round(share, 2), 1 + 8 * 0.25),
-            "everything is free": (lambda share: 1.0, 1.01),
         },
     ),
 )

@@ -158,12 +158,12 @@ def test_a_check_says_what_is_solved_here_and_in_all(shown, capsys):
         check(name, exercise(name).solution)
     (mime, value, text), (_, _, second), (_, _, third) = shown
     assert (mime, value) == (CHECK_MIME, {"name": "two of four", "status": "passed"})
-    assert text == f"✓ two of four: right. Solved: 1 of 5 in this notebook, 1 of {len(ALL)} in all."
+    assert text == f"✓ two of four: right. Solved: 1 of 4 in this notebook, 1 of {len(ALL)} in all."
     assert second.endswith(f"Solved: 1 of 4 in this notebook, 2 of {len(ALL)} in all.")
     assert third.endswith(f"2 of {len(ALL)} in all.")
     show_solved()
     line = capsys.readouterr().out
-    assert line.startswith(f"solved 2 of {len(ALL)}: 00 ○○○○") and "07 ●○○○○" in line and "02 ○○●○ " in line
+    assert line.startswith(f"solved 2 of {len(ALL)}: 00 ○○○○") and "07 ●○○○ " in line and "02 ○○●○ " in line
 
 
 def test_a_check_says_how_long_an_exercise_may_take_and_what_is_wrong_with_an_answer(shown):
