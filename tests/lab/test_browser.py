@@ -170,6 +170,7 @@ def _moved(page, widget) -> Move:
     if move.by_key:
         move.milliseconds = [_until_another_picture(page, widget, key) for key in (back, away) * 5]
         after, track = _pictures(widget), widget.locator(".noUi-base").first.bounding_box()
+        at_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
         page.mouse.click(
             track["x"] + track["width"] * (0.02 if at_end else 0.98), track["y"] + track["height"] / 2
         )
