@@ -22,6 +22,7 @@ import torch
 from supertf.analysis import attention_stats
 from supertf.bench.generate import weight_bytes
 from supertf.bench.timing import machine
+from supertf.bench.train import our_loss, our_step, peer_step, plain_loss
 from supertf.data import load_tokenizer, read_ids
 from supertf.device import pick_device_dtype
 from supertf.errors import UserError
@@ -30,10 +31,9 @@ from supertf.superweights import PROMPT, ablation, candidates, find_spikes
 from supertf.training import (
     DEVICES,
     Recipe,
-    make_optimizer,
+    TrainSettings,
     plan_training,
     recipe,
-    sliced_head,
     token_files,
     train,
 )
@@ -76,9 +76,10 @@ class Setting:
         if self.device.type != "cpu":
             torch.get_device_module(self.device).synchronize()
 
-    def autocast(self) -> torch.autocast:
-        """In the narrow dtype, where there is one."""
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+    @property
+    def narrow(self) -> bool:
+        """Whether steps are computed in 16 bits."""
+        return self.dtype != torch.float32
 
 
 def run(
@@ -181,80 +182,45 @@ def speed(setting: Setting) -> dict[str, Any]:
 def step_figures(
     setting: Setting, config: GPTConfig, batch_size: int, compiled: bool = False
 ) -> dict[str, Any]:
-    """Of a training step of ours."""
+    """Of a training step of ours; compiled, with the plain loss, which the compiler fuses by itself."""
     torch.manual_seed(0)
-    model = GPT(config).to(setting.device).train()
-    optimizer = make_optimizer(model, 1e-4, 0.1)
-    forward = torch.compile(model) if compiled else model
     rows = torch.randint(0, config.vocab_size, (batch_size, config.n_ctx + 1), device=setting.device)
-
-    def loss() -> torch.Tensor:
-        if compiled:  # which fuses the plain loss by itself
-            return forward(rows[:, :-1], rows[:, 1:]).loss
-        with sliced_head(model):
-            return model(rows[:, :-1], rows[:, 1:]).loss
-
-    return timed_steps(setting, model, optimizer, loss, config, batch_size)
+    inputs, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+    loss = plain_loss if compiled else our_loss
+    step = our_step(config, inputs, targets, setting.narrow, loss, compiled)
+    return timed_steps(setting, step, config, batch_size)
 
 
 def peer_figures(setting: Setting, length: int, batch_size: int) -> dict[str, Any]:
     """Of a training step of transformers' GPT-2."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     config = setting.config(n_ctx=length, position="learned", norm="layernorm", bias=True)
-    shape: dict[str, Any] = {
-        "vocab_size": config.vocab_size,
-        "n_positions": length,
-        "n_embd": config.n_embd,
-        "n_layer": config.n_layer,
-        "n_head": config.n_head,
-        "use_cache": False,
-        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
-        **dict.fromkeys(("bos_token_id", "eos_token_id"), 0),
-    }
-    peer: Any = GPT2LMHeadModel(GPT2Config(**shape)).train()
-    peer.to(setting.device)
-    optimizer = torch.optim.AdamW(peer.parameters(), lr=1e-4)
     rows = torch.randint(0, config.vocab_size, (batch_size, length), device=setting.device)
-    return timed_steps(
-        setting, peer, optimizer, lambda: peer(input_ids=rows, labels=rows).loss, config, batch_size
-    )
+    return timed_steps(setting, peer_step(config.to_dict(), rows, setting.narrow), config, batch_size)
 
 
 def timed_steps(
-    setting: Setting,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss: Callable[[], torch.Tensor],
-    config: GPTConfig,
-    batch_size: int,
+    setting: Setting, step: Callable[[], None], config: GPTConfig, batch_size: int
 ) -> dict[str, Any]:
-    """Forward, backward, clipping and update, some to warm up and some timed."""
+    """Some steps to warm up and some timed; on a GPU also memory, beside what is planned."""
     cuda = setting.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     seconds = []
     for _ in range(WARM + (2 if setting.small else TIMED)):
         started = time.perf_counter()
-        with setting.autocast():
-            value = loss()
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        step()
         setting.wait()
         seconds.append(time.perf_counter() - started)
     rate = batch_size * config.n_ctx / statistics.median(seconds[WARM:])
     found: dict[str, Any] = {"tokens_per_second": rate}
     if cuda:
+        found["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
         known = device_of(torch.cuda.get_device_name(setting.device))
         if known is not None:
-            found["mfu"] = rate * flops_per_token(config) / DEVICES[known].flops[DEVICES[known].precision]
-        found["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
-        settings = dataclasses.replace(recipe("gpt2-small").settings, batch_size=batch_size)
-        settings = dataclasses.replace(settings, grad_accumulation=1)
-        planned = plan_training(config, settings, DEVICES[known or "h100"])
-        found["planned_gb"] = sum(planned.memory.values()) / 1e9
+            device = DEVICES[known]
+            found["mfu"] = rate * flops_per_token(config) / device.flops[device.precision]
+            planned = plan_training(config, TrainSettings(batch_size=batch_size), device)
+            found["planned_gb"] = sum(planned.memory.values()) / 1e9
     return found
 
 

@@ -142,15 +142,18 @@ def our_step(
     targets: torch.Tensor,
     autocast: bool,
     loss: Callable[[GPT, torch.Tensor, torch.Tensor], torch.Tensor] = our_loss,
+    compiled: bool = False,
 ) -> Callable[[], None]:
-    """A training step of `GPT(config)`."""
-    model = GPT(config).train()
+    """A training step of `GPT(config)`, where the tokens are."""
+    model = GPT(config).to(inputs.device).train()
+    if compiled:
+        model.compile()
     optimizer = make_optimizer(model, lr=1e-4, weight_decay=0.1)
     return step(model, optimizer, lambda: loss(model, inputs, targets), autocast)
 
 
 def peer_step(shape: dict[str, int], inputs: torch.Tensor, autocast: bool) -> Callable[[], None]:
-    """A training step of transformers' GPT-2, without dropout as ours."""
+    """A training step of transformers' GPT-2, without dropout as ours, where the tokens are."""
     try:
         from transformers import GPT2Config, GPT2LMHeadModel
     except ImportError as error:
@@ -168,7 +171,8 @@ def peer_step(shape: dict[str, int], inputs: torch.Tensor, autocast: bool) -> Ca
         eos_token_id=0,
         use_cache=False,
     )
-    model = GPT2LMHeadModel(config).train()
+    model: nn.Module = GPT2LMHeadModel(config).train()
+    model.to(inputs.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     return step(model, optimizer, lambda: model(input_ids=inputs, labels=inputs).loss, autocast)
 
@@ -179,10 +183,16 @@ def step(
     loss: Callable[[], torch.Tensor],
     autocast: bool,
 ) -> Callable[[], None]:
-    """Forward, backward, clipping and update, the same for everyone."""
+    """Forward, backward, clipping and update, the same for everyone; autocast is to 16 bits."""
+    device = next(model.parameters()).device.type
+    dtype = (
+        torch.float16
+        if device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+        else torch.bfloat16
+    )
 
     def once() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with torch.autocast(device, dtype, enabled=autocast):
             value = loss()
         value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -211,6 +211,7 @@ def looks(
     import json as encoder
 
     from supertf.experiments import held_out, log_spaced, look
+    from supertf.training import cut_metrics
 
     due = log_spaced(settings.steps, recipe.looks)
     bos_id = validation.tokenizer.eot_token if settings.bos else None
@@ -220,6 +221,7 @@ def looks(
     def watch(step: int, model: "GPT") -> None:
         if step in due:
             path.parent.mkdir(parents=True, exist_ok=True)
+            cut_metrics(path, step - 1)  # a resumed run sees some moments again
             with open(path, "a", encoding="utf-8") as file:
                 file.write(encoder.dumps({"step": step, **look(model, rows, settings.seed)}) + "\n")
 

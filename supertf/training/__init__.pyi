@@ -23,5 +23,6 @@ from .task_training import train_on_task as train_on_task
 from .loop import open_data as open_data
 from .optimizer import learning_rate as learning_rate
 from .optimizer import make_optimizer as make_optimizer
+from .run_folder import cut_metrics as cut_metrics
 from .run_folder import data_position as data_position
 from .run_folder import window_order as window_order

@@ -119,6 +119,8 @@ def run_training(
     on_step: Callable[[int, GPT], None] | None,
 ) -> TrainResult:
     """What `train` does."""
+    if settings.shard and on_step is not None:
+        raise UserError("who watches a training needs all of the model in one process: train without shard")
     train_file, validation_file = open_data(config, train_tokens, validation_tokens)
     length = settings.length or config.n_ctx
     bos_id = train_file.tokenizer.eot_token if settings.bos else None

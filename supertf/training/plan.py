@@ -159,9 +159,11 @@ def plan_training(
         raise UserError(f"{device.name} has no {precision}; choose from {', '.join(device.flops)}")
     length = settings.length or config.n_ctx
     narrow, accumulating = precision != "fp32", settings.grad_accumulation > 1
-    batches = sorted({max(1, settings.batch_size // 2), settings.batch_size, 2})
-    found = {size: step_memory(config, size, length, narrow, accumulating) for size in batches}
-    least, most = (sum(found[size].values()) for size in (batches[0], batches[-1]))
+    other = max(1, settings.batch_size // 2) if settings.batch_size > 1 else 2
+    memory, of_other = (
+        step_memory(config, size, length, narrow, accumulating) for size in (settings.batch_size, other)
+    )
+    growth = sum(memory.values()) - sum(of_other.values())
     with torch.device("meta"):
         parameters = GPT(config).num_parameters()
     return Plan(
@@ -171,8 +173,8 @@ def plan_training(
         tokens_per_step=settings.batch_size * settings.grad_accumulation * length * processes,
         steps=settings.steps,
         flops=flops_per_token(config, length),
-        memory=found[settings.batch_size],
-        per_window=(most - least) / (batches[-1] - batches[0]),
+        memory=memory,
+        per_window=growth / (settings.batch_size - other),
         batch_size=settings.batch_size,
         utilisation=utilisation,
         processes=processes,

@@ -54,8 +54,11 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         RuntimeError: a target is outside 0 ... V - 1, and not -100.
     """
     known = (targets >= 0) & (targets < len(weight)) | (targets == -100)
-    # a GPU is not waited for, and a step may be gone through without any numbers
-    torch._assert_async(known.all(), f"a target is outside 0 to {len(weight) - 1} and not -100")
+    outside = f"a target is outside 0 to {len(weight) - 1} and not -100"
+    if targets.device.type in ("cpu", "cuda"):  # a GPU is not waited for, nor are numbers needed (`plan`)
+        torch._assert_async(known.all(), outside)
+    elif not known.all():
+        raise RuntimeError(outside)
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     return _LinearCrossEntropy.apply(x, weight, targets, dtype)

@@ -64,3 +64,6 @@ def test_the_hunt_looks_at_the_model_along_the_way(supertf, lab, tmp_path):
     looks = [json.loads(line) for line in (run / "looks.jsonl").read_text().splitlines()]
     assert [one["step"] for one in looks] == [0, 1, 2, 3, 4]
     assert all({"sink", "most", "layers"} <= one.keys() for one in looks)
+    supertf(f"{SMALL.format('super-weight-hunt')} --resume", *files, "--output_dir", run)
+    again = [json.loads(line) for line in (run / "looks.jsonl").read_text().splitlines()]
+    assert again == looks, "the last moment is seen again, and stands there once"

@@ -70,8 +70,13 @@ def test_token_files_are_made_once_and_stop_at_the_tokens_of_the_recipe(tmp_path
     train_file, validation = token_files(small, tmp_path / "data", str(tmp_path / "book.txt"), progress=False)
     assert len(train_file) + len(validation) >= 100_000 and len(train_file) > 5 * len(validation)
     made = train_file.path.stat().st_mtime_ns
-    again, _ = token_files(small, tmp_path / "data", "somewhere/else", progress=False)
-    assert again.path.stat().st_mtime_ns == made
+    for data in (None, str(tmp_path / "book.txt")):
+        again, _ = token_files(small, tmp_path / "data", data, progress=False)
+        assert again.path.stat().st_mtime_ns == made
+    with pytest.raises(
+        UserError, match="data has tokens of local book.txt, not of .*: choose another folder"
+    ):
+        token_files(small, tmp_path / "data", "prose:train", progress=False)
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from tiny import tiny_tokens
+from tiny import tiny_config, tiny_settings, tiny_tokens
 
 import supertf as package
 from supertf.errors import UserError
 from supertf.model.checkpoint import is_run, locate
 from supertf.model.pretrained import load_model
+from supertf.training.loop import train as train_here
 from supertf.training.settings import TrainSettings
 
 pytestmark = pytest.mark.slow
@@ -118,3 +119,9 @@ def test_a_killed_process_ends_the_job_in_one_clear_line_and_it_resumes(tokens, 
 def test_samples_need_all_of_a_model_in_one_process():
     with pytest.raises(UserError, match="samples need all of the model in one process: with shard leave"):
         TrainSettings(shard=True, sample_every=10)
+
+
+def test_who_watches_needs_all_of_a_model_in_one_process(tokens):
+    files = tokens / "train.bin", tokens / "validation.bin"
+    with pytest.raises(UserError, match="who watches a training needs all of the model in one process"):
+        train_here(tiny_config(), *files, tiny_settings(shard=True), on_step=print)

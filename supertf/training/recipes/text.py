@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from supertf.data import TokenFile, iter_documents, load_tokenizer, origin, prepare
+from supertf.errors import UserError
 from supertf.training.recipes.description import Recipe
 
 VALIDATED = 1_000_000  # tokens that are kept apart, where the text is long enough
@@ -21,11 +22,15 @@ def token_files(
         progress: show a bar while they are made.
 
     Raises:
-        UserError: the text cannot be read, a hub that is not reached, say.
+        UserError: the text cannot be read, a hub that is not reached, say; the folder has another text.
     """
     paths = [Path(folder) / f"{split}.bin" for split in ("train", "validation")]
     if all(path.exists() for path in paths):
-        return TokenFile(paths[0]), TokenFile(paths[1])
+        found = TokenFile(paths[0]), TokenFile(paths[1])
+        there = found[0].manifest["source"]
+        if data is not None and (asked := origin(data)["source"]) != there:
+            raise UserError(f"{folder} has tokens of {there}, not of {asked}: choose another folder")
+        return found
     name = data or recipe.data
     return prepare(
         iter_documents(name, progress=progress),
