@@ -73,9 +73,7 @@ def test_token_files_are_made_once_and_stop_at_the_tokens_of_the_recipe(tmp_path
     for data in (None, str(tmp_path / "book.txt")):
         again, _ = token_files(small, tmp_path / "data", data, progress=False)
         assert again.path.stat().st_mtime_ns == made
-    with pytest.raises(
-        UserError, match="data has tokens of local book.txt, not of .*: choose another folder"
-    ):
+    with pytest.raises(UserError, match=r"has tokens of local book\.txt, not of .*: choose another folder"):
         token_files(small, tmp_path / "data", "prose:train", progress=False)
 
 
