@@ -12,8 +12,9 @@ import torch
 
 from supertf.bench.timing import interleave, machine, matmul_gflops
 from supertf.bench.train import our_step
+from supertf.device import pick_device_dtype
 from supertf.model import GPT, GPTConfig
-from supertf.training import Device, Plan, TrainSettings, plan_training
+from supertf.training import Device, Plan, TrainSettings, plan_training, this_device
 
 BASE: dict[str, Any] = {"vocab_size": 4096, "n_ctx": 256, "n_layer": 4, "n_head": 4, "n_embd": 256}
 SHAPES: dict[str, tuple[dict[str, Any], int]] = {  # changes, and windows of a step; the first teaches
@@ -34,8 +35,7 @@ def run(repeats: int = 5) -> Iterator[dict[str, Any]]:
     Yields:
         The result so far, after every shape.
     """
-    rate = matmul_gflops(torch.float32) * 1e9
-    here = Device("this processor", float("inf"), {"fp32": rate})
+    here = this_machine("cpu", "fp32")
     configs = {name: (GPTConfig(**BASE | changes), windows) for name, (changes, windows) in SHAPES.items()}
     steps = {name: step_of(*shape) for name, shape in configs.items()}
     seconds = {name: statistics.median(times) for name, times in interleave(steps, repeats).items()}
@@ -55,6 +55,12 @@ def run(repeats: int = 5) -> Iterator[dict[str, Any]]:
             "times_the_planned_gb": gigabytes * 1e9 / sum(plan.memory.values()),
         }
         yield result
+
+
+def this_machine(device: str | None = None, precision: str | None = None) -> Device:
+    """What computes here, for plans: see `this_device`, with the rate of its matrix products measured."""
+    where, dtype, _ = pick_device_dtype(device, precision)
+    return this_device(device, precision, matmul_gflops(dtype, device=str(where)) * 1e9)
 
 
 def planned(config: GPTConfig, windows: int, device: Device, utilisation: float) -> Plan:

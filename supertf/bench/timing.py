@@ -112,16 +112,31 @@ def spread(ratios: Sequence[float]) -> str:
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
-def matmul_gflops(dtype: torch.dtype, size: int = 2048, repeats: int = 5) -> float:
+def matmul_gflops(
+    dtype: torch.dtype, size: int | None = None, repeats: int = 5, device: str = "cpu"
+) -> float:
     """Rate of a square matrix product in GFLOP/s, the best of `repeats`; a product is 2 size^3 operations.
 
     Of a smaller one where that size would take seconds, as it does in a dtype that the processor emulates.
+
+    Args:
+        dtype: of the product.
+        size: default 2,048 on a processor, and 8,192 elsewhere.
+        repeats: products.
+        device: what computes.
     """
+    size = size or (2048 if device == "cpu" else 8192)
 
     def rate(size: int, repeats: int) -> float:
-        a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
-        out = torch.empty(size, size, dtype=dtype)
-        seconds = interleave({"product": lambda: torch.mm(a, b, out=out)}, repeats)["product"]
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        out = torch.empty(size, size, dtype=dtype, device=device)
+
+        def product() -> None:
+            torch.mm(a, b, out=out)
+            if device != "cpu":
+                torch.get_device_module(device).synchronize()
+
+        seconds = interleave({"product": product}, repeats)["product"]
         return 2 * size**3 / min(seconds) / 1e9
 
     small = min(size, 128)

@@ -24,7 +24,8 @@ def plan(
     variant: Annotated[str | None, Option(help="of the recipe (default: its first)")] = None,
     scale: Annotated[float, Option(help="about this share of the recipe's weights and tokens")] = 1.0,
     device: Annotated[
-        str, Option(help="t4, l4, v100, a100, a100-80gb, h100, h200, or cpu: this machine's, measured")
+        str,
+        Option(help="t4, l4, v100, a100, a100-80gb, h100, h200, or what is here, measured: cpu, cuda, mps"),
     ] = "t4",
     batch_size: Annotated[int | None, Option(min=1, help="windows per micro-batch and process")] = None,
     grad_accumulation: Annotated[int | None, Option(min=1, help="micro-batches per step")] = None,
@@ -36,9 +37,10 @@ def plan(
     json: Json = False,
 ) -> int:
     """Say what training by a recipe needs: memory by part, operations, hours."""
+    from supertf.bench import this_machine
     from supertf.training import RECIPES
 
-    where = this_machine(precision) if device == "cpu" else known(device)
+    where = this_machine(device, precision) if device in ("cpu", "cuda", "mps") else known(device)
     changes = {"batch_size": batch_size, "grad_accumulation": grad_accumulation, "precision": precision}
     changes = {name: value for name, value in changes.items() if value is not None}
     names = RECIPES if recipe is None else [recipe]
@@ -106,21 +108,5 @@ def known(name: str) -> "Device":
     from supertf.training import DEVICES
 
     if name not in DEVICES:
-        raise UserError(f"unknown device {name!r}; choose from {', '.join(DEVICES)}, cpu")
+        raise UserError(f"unknown device {name!r}; choose from {', '.join(DEVICES)}, cpu, cuda, mps")
     return DEVICES[name]
-
-
-def this_machine(precision: str | None) -> "Device":
-    """This processor, whose matrix products are measured: in float32, else in the precision asked for."""
-    import psutil
-    import torch
-
-    from supertf.bench import matmul_gflops
-    from supertf.device import DTYPES, processor
-    from supertf.training import Device
-
-    name = precision or "fp32"
-    if DTYPES.get(name) not in ("float32", "bfloat16"):
-        raise UserError(f"precision is {name!r}; on a processor choose fp32 or bf16")
-    rate = matmul_gflops(getattr(torch, DTYPES[name])) * 1e9
-    return Device(processor(), float(psutil.virtual_memory().available), {name: rate})

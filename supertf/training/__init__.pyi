@@ -3,6 +3,7 @@ from .plan import DEVICES as DEVICES
 from .plan import Device as Device
 from .plan import Plan as Plan
 from .plan import plan_training as plan_training
+from .plan import this_device as this_device
 from .recipes.catalogue import RECIPES as RECIPES
 from .recipes.catalogue import recipe as recipe
 from .recipes.description import Recipe as Recipe

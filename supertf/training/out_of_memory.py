@@ -4,17 +4,14 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 
-import psutil
 import torch
 
-from supertf.device import pick_device_dtype, processor
 from supertf.errors import UserError
 from supertf.model import GPTConfig
-from supertf.training.plan import GB, Device, plan_training
+from supertf.training.plan import GB, plan_training, this_device
 from supertf.training.settings import TrainSettings
 
 OF_PROCESSORS = "DefaultCPUAllocator"  # in what PyTorch says when there is no memory for a processor
-PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 @contextlib.contextmanager
@@ -31,14 +28,8 @@ def memory_explained(config: GPTConfig, settings: TrainSettings) -> Iterator[Non
 
 def advice(config: GPTConfig, settings: TrainSettings) -> str:
     """What a plan for this device says."""
-    device, dtype, _ = pick_device_dtype(settings.device, settings.precision)
-    precision = PRECISIONS[dtype]
-    if device.type == "cuda":
-        found = torch.cuda.get_device_properties(device)
-        here = Device(found.name, float(found.total_memory), {precision: 1.0}, 0.6 * GB)
-    else:
-        here = Device(processor(), float(psutil.virtual_memory().total), {precision: 1.0})
-    planned = plan_training(config, dataclasses.replace(settings, precision=precision), here)
+    here = this_device(settings.device, settings.precision)
+    planned = plan_training(config, dataclasses.replace(settings, precision=here.precision), here)
     if not planned.fits:
         return planned.advice()
     need, have = planned.needed / GB, here.memory / GB

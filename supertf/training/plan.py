@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 
+from supertf.device import pick_device_dtype, processor
 from supertf.errors import UserError
 from supertf.model import GPT, GPTConfig, computing_as, flops_per_token
 from supertf.training.optimizer import make_optimizer
@@ -15,6 +17,7 @@ from supertf.training.settings import TrainSettings
 from supertf.training.sliced_loss import SlicedHeadGPT
 
 GB = 1e9
+CONTEXT = 0.6 * GB  # of a GPU: the driver's context and libraries' workspaces
 PARTS = {  # what torch's tracker calls them
     "weights": ("Parameter", "Buffer"),
     "gradients": ("Gradient",),
@@ -22,7 +25,9 @@ PARTS = {  # what torch's tracker calls them
     "activations": ("Activation",),
     "temporary": ("Temp", "Other"),
 }
-FEW = (1, 2)  # layers, from which deeper models follow: all their blocks are alike
+# Layers, from which deeper models follow: all their blocks are alike. From fewer they do not follow: a
+# shallow model may need most while its output head computes, a deep one while its last block does.
+DEEP = (6, 12)
 
 
 @dataclass(frozen=True)
@@ -49,15 +54,35 @@ class Device:
 
 # The makers' data sheets: dense matrix products on tensor cores, SXM where there is a choice.
 DEVICES = {
-    "t4": Device("NVIDIA T4", 15.8 * GB, {"fp32": 8.1e12, "fp16": 65e12}, 0.6 * GB),
-    "l4": Device("NVIDIA L4", 23.7 * GB, {"fp32": 30.3e12, "bf16": 121e12}, 0.6 * GB),
-    "v100": Device("NVIDIA V100 16 GB", 16.9 * GB, {"fp32": 15.7e12, "fp16": 125e12}, 0.6 * GB),
-    "a100": Device("NVIDIA A100 40 GB", 42.4 * GB, {"fp32": 19.5e12, "bf16": 312e12}, 0.6 * GB),
-    "a100-80gb": Device("NVIDIA A100 80 GB", 85.1 * GB, {"fp32": 19.5e12, "bf16": 312e12}, 0.6 * GB),
-    "h100": Device("NVIDIA H100", 85.0 * GB, {"fp32": 67e12, "bf16": 989e12}, 0.6 * GB),
-    "h200": Device("NVIDIA H200", 150.0 * GB, {"fp32": 67e12, "bf16": 989e12}, 0.6 * GB),
+    "t4": Device("NVIDIA T4", 15.8 * GB, {"fp32": 8.1e12, "fp16": 65e12}, CONTEXT),
+    "l4": Device("NVIDIA L4", 23.7 * GB, {"fp32": 30.3e12, "bf16": 121e12}, CONTEXT),
+    "v100": Device("NVIDIA V100 16 GB", 16.9 * GB, {"fp32": 15.7e12, "fp16": 125e12}, CONTEXT),
+    "a100": Device("NVIDIA A100 40 GB", 42.4 * GB, {"fp32": 19.5e12, "bf16": 312e12}, CONTEXT),
+    "a100-80gb": Device("NVIDIA A100 80 GB", 85.1 * GB, {"fp32": 19.5e12, "bf16": 312e12}, CONTEXT),
+    "h100": Device("NVIDIA H100", 85.0 * GB, {"fp32": 67e12, "bf16": 989e12}, CONTEXT),
+    "h200": Device("NVIDIA H200", 150.0 * GB, {"fp32": 67e12, "bf16": 989e12}, CONTEXT),
 }
+PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 UTILISATION = 0.3  # of a device's matrix products, by a whole step: an assumption, not a measurement
+
+
+def this_device(device: str | None = None, precision: str | None = None, flops: float = 1.0) -> Device:
+    """What computes here, with its memory.
+
+    Args:
+        device: such as "cpu" or "cuda"; None: the best there is.
+        precision: "fp32", "bf16" or "fp16"; None: what suits the device.
+        flops: operations a second of its matrix products, where they matter.
+
+    Raises:
+        UserError: there is no such device, or it does not compute in that precision.
+    """
+    where, dtype, _ = pick_device_dtype(device, precision)
+    rates = {PRECISIONS[dtype]: flops}
+    if where.type == "cuda":
+        found = torch.cuda.get_device_properties(where)
+        return Device(found.name, float(found.total_memory), rates, CONTEXT)
+    return Device(processor(), float(psutil.virtual_memory().total), rates)
 
 
 @dataclass(frozen=True)
@@ -120,6 +145,10 @@ class Plan:
         """What is paid for."""
         return self.hours * self.processes
 
+    def divides(self, times: int) -> bool:
+        """Whether so many equal parts of a micro-batch fit one by one: together they are the same step."""
+        return self.batch_size % times == 0 and self.batch_size // times <= self.largest_batch
+
     def advice(self) -> str:
         """Which setting to change, and by how much, where it does not fit."""
         need, have = self.needed / GB, self.device.memory / GB
@@ -127,8 +156,9 @@ class Plan:
             return f"it fits: {need:.1f} of {have:.1f} GB, and up to {self.largest_batch} windows would"
         short = f"it needs {need:.1f} GB, and {self.device.name} has {have:.1f}"
         if self.largest_batch:
-            times = math.ceil(self.batch_size / self.largest_batch)
-            return f"{short}: take batch_size {self.largest_batch} and {times} times the grad_accumulation"
+            times = next(n for n in range(2, self.batch_size + 1) if self.divides(n))
+            size = self.batch_size // times
+            return f"{short}: take batch_size {size} and {times} times the grad_accumulation"
         return f"{short}: a single window does not fit; shorten the context, or take a smaller model"
 
 
@@ -193,15 +223,23 @@ def step_memory(
         narrow: in autocast's 16 bits.
         accumulating: beside the gradients of micro-batches before it.
     """
-    few, more = (
-        phases(dataclasses.replace(config, n_layer=n_layer), batch_size, length, narrow, accumulating)
-        for n_layer in FEW
-    )
-    layers = config.n_layer - FEW[0]
-    found = [
-        {part: one[part] + layers * (other[part] - one[part]) for part in PARTS}
+
+    def found(n_layer: int) -> list[dict[str, float]]:
+        changed = dataclasses.replace(config, n_layer=n_layer)
+        return phases(changed, batch_size, length, narrow, accumulating)
+
+    if config.n_layer <= DEEP[1]:
+        return most(found(config.n_layer))
+    layers = (config.n_layer - DEEP[1]) / (DEEP[1] - DEEP[0])
+    few, more = (found(n_layer) for n_layer in DEEP)
+    return most(
+        {part: other[part] + layers * (other[part] - one[part]) for part in PARTS}
         for one, other in zip(few, more, strict=True)
-    ]
+    )
+
+
+def most(found: Iterable[dict[str, float]]) -> dict[str, float]:
+    """The phase that needs most."""
     return max(found, key=lambda parts: sum(parts.values()))
 
 

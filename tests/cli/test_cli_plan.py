@@ -39,7 +39,7 @@ def test_all_recipes_are_listed_with_what_they_need(supertf, monkeypatch):
 
 
 def test_this_machine_is_measured(supertf, monkeypatch):
-    monkeypatch.setattr("supertf.bench.matmul_gflops", lambda dtype: 50.0)
+    monkeypatch.setattr("supertf.bench.plan.matmul_gflops", lambda dtype, device: 50.0)
     found = supertf("plan --recipe original-small --scale 1e-4 --device cpu --utilisation 0.5 --json").json
     assert found["tokens_per_second"] == pytest.approx(0.5 * 50e9 / found["flops_per_token"])
 

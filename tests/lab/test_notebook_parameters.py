@@ -104,6 +104,12 @@ def test_every_value_offered_is_run(name, monkeypatch):
             "SHARES is .* with 0.5 in it: section 3 compares with it",
         ),
         ("09_quantization", {"KINDS": ["attn.c_attn"]}, "KINDS is .* 'mlp.c_proj' in it"),
+        ("10_train_on_a_gpu", {"RECIPE": "gpt5"}, "unknown recipe 'gpt5'; choose from"),
+        (
+            "10_train_on_a_gpu",
+            {"VARIANTS": ["ssmax"]},
+            "lab has no variant 'ssmax'; choose from softmax rope",
+        ),
     ],
 )
 def test_out_of_range_is_told_by_name_and_range(name, parameters, message):

@@ -42,18 +42,20 @@ def real_step(config: GPTConfig, batch_size: int, narrow: bool, accumulating: bo
 
 
 @pytest.mark.parametrize(
-    ("changes", "narrow", "accumulating"),
+    ("changes", "batch_size", "narrow", "accumulating"),
     [
-        ({}, False, False),
-        ({}, True, True),
-        ({"mlp": "swiglu", "n_inner": 160}, True, False),
-        ({"position": "alibi"}, False, True),
-        ({"attention": "ssmax_bias"}, True, False),
+        ({}, 6, False, False),
+        ({}, 6, True, True),
+        ({"mlp": "swiglu", "n_inner": 160}, 6, True, False),
+        ({"position": "alibi"}, 6, False, True),
+        ({"attention": "ssmax_bias"}, 6, True, False),
+        ({"vocab_size": 9000}, 1, True, True),  # most is needed while the head computes
+        ({"n_layer": 15, "n_embd": 32}, 2, False, False),
     ],
 )
-def test_deep_models_need_what_follows_from_shallow_ones(changes, narrow, accumulating, one_thread):
+def test_a_step_needs_what_was_planned(changes, batch_size, narrow, accumulating, one_thread):
     config = GPTConfig(**SHAPE | changes)
-    model, optimizer, backward, update = real_step(config, 6, narrow, accumulating)
+    model, optimizer, backward, update = real_step(config, batch_size, narrow, accumulating)
     most = 0
     for phase in (backward, update):
         tracker = MemTracker()
@@ -62,7 +64,7 @@ def test_deep_models_need_what_follows_from_shallow_ones(changes, narrow, accumu
             phase()
         [found] = tracker.get_tracker_snapshot("peak").values()
         most = max(most, sum(size for name, size in found.items() if "Total" not in str(name)))
-    planned = sum(step_memory(config, 6, config.n_ctx, narrow, accumulating).values())
+    planned = sum(step_memory(config, batch_size, config.n_ctx, narrow, accumulating).values())
     assert planned == pytest.approx(most, rel=0.1)
 
 
@@ -84,6 +86,13 @@ def test_a_plan_says_what_fits_and_which_setting_to_change_by_how_much():
     settings = TrainSettings(steps=1000, batch_size=64, precision="fp32")
     whole = plan_training(config, settings, SMALL)
     assert not whole.fits and "take batch_size" in whole.advice()
+    assert (
+        "take batch_size 8 and 8 times the grad_accumulation"
+        in dataclasses.replace(
+            whole,
+            per_window=(whole.needed - SMALL.memory) / 50,  # 14 windows fit, of which 64 are no multiple
+        ).advice()
+    )
     smaller = dataclasses.replace(settings, batch_size=whole.largest_batch)
     assert plan_training(config, smaller, SMALL).fits
     larger = dataclasses.replace(settings, batch_size=whole.largest_batch + 2)

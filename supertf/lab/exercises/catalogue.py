@@ -12,6 +12,7 @@ from supertf.lab.exercises import (
     smaller_and_faster,
     start_here,
     super_weights,
+    train_on_a_gpu,
 )
 from supertf.lab.exercises.checking import Exercise
 
@@ -26,6 +27,7 @@ EXERCISES: dict[str, tuple[Exercise, ...]] = {
     "07": pruning.EXERCISES,
     "08": smaller_and_faster.EXERCISES,
     "09": quantization.EXERCISES,
+    "10": train_on_a_gpu.EXERCISES,
 }
 
 

@@ -15,6 +15,11 @@ POSITIONS: dict[str, dict[str, Any]] = {
     "p-rope": {"position": "rope", "rope_fraction": 0.5},
     "none": {"position": "none"},
 }
+VARIANTS = {
+    f"{attention} {label}": {"attention": attention, **position}
+    for attention in ("softmax", "ssmax")
+    for label, position in POSITIONS.items()
+}
 TOKENS = 4578 * 2**19
 
 RECIPES = tuple(
@@ -22,11 +27,7 @@ RECIPES = tuple(
         name=name,
         question="What does SSMax gain with each position code, inside the trained context and beyond?",
         config=GPTConfig(n_ctx=context, position="rope", norm="rmsnorm", bias=False, qk_norm=True),
-        variants={
-            f"{attention} {label}": {"attention": attention, **position}
-            for attention in ("softmax", "ssmax")
-            for label, position in POSITIONS.items()
-        },
+        variants=VARIANTS,
         data="HuggingFaceFW/fineweb:sample-10BT",
         tokens=TOKENS,
         settings=TrainSettings(
