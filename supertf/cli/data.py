@@ -45,6 +45,9 @@ def data(
     text_column: Annotated[
         str | None, Option(help="column with the text (default: text, else content)")
     ] = None,
+    skip_damaged: Annotated[
+        bool, Option("--skip_damaged", help="of a folder: name files that cannot be read, and go on")
+    ] = False,
     seed: Annotated[int, Option(**SEEDS, help="chooses which documents are for validation")] = 0,
     json: Json = False,
 ) -> int:
@@ -53,7 +56,9 @@ def data(
     from supertf.data import iter_documents, origin, prepare
 
     start = time.perf_counter()
-    documents = functools.partial(iter_documents, data_name, sample_size, text_column)
+    documents = functools.partial(
+        iter_documents, data_name, sample_size, text_column, skip_damaged=skip_damaged
+    )
     encoding = load(tokenizer, documents)
     read_before = tokenizer.startswith("bpe:")  # and said then what is left out
     train, validation = prepare(

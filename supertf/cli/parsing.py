@@ -92,6 +92,10 @@ def repeat_names(words: list[str], lists: set[str]) -> list[str]:
 
 
 def command_line(*words: str, **options: Any) -> str:
-    """A `supertf` command with every option spelled out but those that are None."""
-    given = (f"--{name}={value}" for name, value in options.items() if value is not None)
+    """A `supertf` command with every option spelled out, without those that are None or off."""
+    given = (
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in options.items()
+        if value is not None and value is not False
+    )
     return shlex.join(["supertf", *words, *given])

@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TypedDict
@@ -28,7 +29,7 @@ from supertf.data.text_files import (
     suffixes,
 )
 from supertf.data.texts import TEXTS, chosen, shipped, split_name
-from supertf.errors import UserError
+from supertf.errors import Note, UserError
 
 PYTHON_DOCS = ("python-docs", "python-docs:stdlib")  # everything installed; the standard library alone
 ON_HUB = {  # name, configuration, split
@@ -41,7 +42,12 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 
 
 def iter_documents(
-    data_name: str, sample_size: int | None = None, text_column: str | None = None, progress: bool = True
+    data_name: str,
+    sample_size: int | None = None,
+    text_column: str | None = None,
+    progress: bool = True,
+    *,
+    skip_damaged: bool = False,
 ) -> Iterator[str]:
     """The documents of a corpus, always in the same order.
 
@@ -63,6 +69,8 @@ def iter_documents(
         text_column: the column with the text; default "text", else "content".
         progress: show a bar while "python-docs" is collected for the first time, and say on standard error
             what of a folder is left out.
+        skip_damaged: of a folder, go on with the next file where one cannot be read to its end; a `Note`
+            names it. Otherwise it is an error.
 
     Yields:
         One text at a time.
@@ -75,7 +83,7 @@ def iter_documents(
     if base in TEXTS:
         yield from itertools.islice(chosen(shipped(base), role, part), sample_size)
         return
-    with contextlib.closing(_documents(base, text_column, progress)) as documents:
+    with contextlib.closing(_documents(base, text_column, progress, skip_damaged)) as documents:
         if role is None:
             yield from itertools.islice(documents, sample_size)
             return
@@ -124,7 +132,9 @@ def hub_trouble(timeout: float = 5.0) -> str | None:
         return f"no answer from {url}: {getattr(error, 'reason', error)}"
 
 
-def _documents(data_name: str, text_column: str | None, progress: bool) -> Generator[str, None, None]:
+def _documents(
+    data_name: str, text_column: str | None, progress: bool, skip_damaged: bool
+) -> Generator[str, None, None]:
     if data_name in PYTHON_DOCS:
         yield from python_docs.documents(data_name != PYTHON_DOCS[0], progress)
     elif os.path.exists(data_name):
@@ -132,7 +142,12 @@ def _documents(data_name: str, text_column: str | None, progress: bool) -> Gener
         if note and progress:
             tqdm.write(f"{data_name}: {note}", file=sys.stderr)  # a bar may be on this line
         for file in files:
-            yield from file_documents(file, text_column)
+            try:
+                yield from file_documents(file, text_column)
+            except UserError as error:
+                if not skip_damaged or len(files) == 1:
+                    raise
+                warnings.warn(Note(f"{error}; the rest of that file is left out"), stacklevel=2)
     else:
         name, configuration, split = _hub_dataset(data_name)
         rows = _hub_documents(name, configuration, split, text_column)

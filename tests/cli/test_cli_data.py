@@ -64,11 +64,12 @@ def test_a_trained_vocabulary_from_a_text_file(supertf):
 
 def test_the_command_in_the_manifest_gives_the_same_files(supertf):
     line = "data --data_name=book.txt --tokenizer=bytes --seed=3 --max_length=64 --stride=8 --sample_size=9"
+    line += " --skip_damaged"
     assert supertf(f"{line} --json").json["documents"] == 9
     manifest = TokenFile("train.bin").manifest
     assert manifest["command"] == (
         "supertf data --max_length=64 --sample_size=9 --data_name=book.txt --stride=8 --split_ratio=0.9 "
-        "--batch_size=1000 --output_dir=. --tokenizer=bytes --seed=3"
+        "--batch_size=1000 --output_dir=. --tokenizer=bytes --skip_damaged --seed=3"
     )
     assert supertf(shlex.join(shlex.split(manifest["command"])[1:])).code == 0
     assert TokenFile("train.bin").manifest == manifest

@@ -12,7 +12,7 @@ import pytest
 from supertf.data import python_docs
 from supertf.data.corpus import iter_documents, origin
 from supertf.data.roles import PARTS, ROLES
-from supertf.errors import UserError
+from supertf.errors import Note, UserError
 
 ROWS = ["first row", "second\nrow with é", "third"]
 
@@ -205,3 +205,31 @@ def test_a_damaged_cache_says_which_file_to_delete(tmp_path, monkeypatch):
     )
     with pytest.raises(UserError, match="delete that file"):
         list(iter_documents("python-docs:stdlib"))
+
+
+# --- damaged files of a folder ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Three files of documents, of which the second ends in the middle of a row."""
+    for number, name in enumerate(("a", "b", "c")):
+        rows = "".join(json.dumps({"text": f"{name}{i}"}) + "\n" for i in range(3))
+        (tmp_path / f"{name}.jsonl").write_text(rows[:-6] if number == 1 else rows)
+    return tmp_path
+
+
+def test_a_damaged_file_of_a_folder_is_named_and_ends_the_reading(shards):
+    with pytest.raises(UserError, match=r"b\.jsonl"):
+        list(iter_documents(str(shards)))
+
+
+def test_a_damaged_file_of_a_folder_is_named_and_left_when_asked(shards):
+    with pytest.warns(Note, match=r"b\.jsonl.*; the rest of that file is left out"):
+        found = list(iter_documents(str(shards), skip_damaged=True))
+    assert found == ["a0", "a1", "a2", "b0", "b1", "c0", "c1", "c2"]
+
+
+def test_a_single_damaged_file_is_never_left(shards):
+    with pytest.raises(UserError, match=r"b\.jsonl"):
+        list(iter_documents(str(shards / "b.jsonl"), skip_damaged=True))
