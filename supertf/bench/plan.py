@@ -76,17 +76,23 @@ def step_of(config: GPTConfig, windows: int) -> Callable[[], None]:
 
 
 def peak_bytes(step: Callable[[], None], config: GPTConfig) -> float:
-    """The most bytes that are allocated at once in a step: what PyTorch's profiler counts, and before it the
-    weights and the optimizer's two numbers for each."""
+    """The most bytes that are allocated at once in a step: `profiled_bytes`, and before it the weights and
+    the optimizer's two numbers for each."""
+    with torch.device("meta"):
+        parameters = GPT(config).num_parameters()
+    return 3 * 4 * parameters + profiled_bytes(step)
+
+
+def profiled_bytes(call: Callable[[], None]) -> float:
+    """The most bytes that a call holds at once, beyond those that were there before: what PyTorch's profiler
+    counts."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as seen:
-        step()
+        call()
     events = sorted(seen.profiler.kineto_results.events(), key=lambda event: event.start_ns())
     now = most = 0
     for event in events:
         if event.name() == "[memory]":
             now += event.nbytes()
             most = max(most, now)
-    with torch.device("meta"):
-        parameters = GPT(config).num_parameters()
-    return 3 * 4 * parameters + most
+    return float(most)

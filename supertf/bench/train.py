@@ -1,7 +1,11 @@
-"""`supertf bench train`: a training step against transformers' GPT-2 of the same shape."""
+"""`supertf bench train`: a training step against transformers' GPT-2 of the same shape, and nanoGPT's."""
 
+import contextlib
+import importlib.util
 import statistics
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +22,12 @@ SHAPES = {  # a small vocabulary, and GPT-2's, whose output head is most of the 
     "vocabulary 50257": ({"vocab_size": 50257, "n_ctx": 256, "n_layer": 6, "n_head": 6, "n_embd": 384}, 4),
 }
 PEER = "transformers GPT-2 fp32"
+NANOGPT = "nanoGPT"
 SEED = 0  # of the weights and the batch
 PAIR_ROUNDS = 4  # softmax and SSMax, which differ by little, get so many times the rounds of the others
 
 
-def run(repeats: int = 7) -> Iterator[dict[str, Any]]:
+def run(repeats: int = 7, nanogpt: str | None = None) -> Iterator[dict[str, Any]]:
     """Tokens per second and ratios on this CPU for each of `SHAPES`.
 
     A step is forward, backward, clipping and AdamW on one fixed batch. The peer is transformers'
@@ -32,12 +37,13 @@ def run(repeats: int = 7) -> Iterator[dict[str, Any]]:
 
     Args:
         repeats: rounds, in each of which every rival runs once.
+        nanogpt: a copy of nanoGPT's `model.py`, which is run; None: without that peer.
 
     Yields:
         The result so far, after every round.
 
     Raises:
-        UserError: transformers is not here.
+        UserError: transformers is not here, or that file is no such model.
     """
     rates = limits()
     result: dict[str, Any] = {
@@ -47,13 +53,18 @@ def run(repeats: int = 7) -> Iterator[dict[str, Any]]:
     }
     yield result
     for name, (shape, batch_size) in SHAPES.items():
-        for figures in measure(name, shape, batch_size, repeats, rates):
+        for figures in measure(name, shape, batch_size, repeats, rates, nanogpt):
             result[name] = figures
             yield result
 
 
 def measure(
-    title: str, shape: dict[str, Any], batch_size: int, repeats: int, rates: dict[str, float]
+    title: str,
+    shape: dict[str, Any],
+    batch_size: int,
+    repeats: int,
+    rates: dict[str, float],
+    nanogpt: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """One shape, after every round: all rivals, their ratios, and the share of the matrix product's rate that
     they reach. A precision in which the products of a step alone would take minutes is left out.
@@ -77,6 +88,11 @@ def measure(
         "lab preset fp32": our_step(lab, inputs, targets, autocast=False),
         "lab preset bf16": our_step(lab, inputs, targets, autocast=True),
     }
+    if nanogpt is not None:
+        for precision in ("fp32", "bf16"):
+            rivals[f"{NANOGPT} {precision}"] = nanogpt_step(
+                nanogpt, shape, inputs, targets, precision == "bf16"
+            )
     large = shape["vocab_size"] > SLICE
     if large:
         rivals["plain head fp32"] = our_step(gpt2, inputs, targets, autocast=False, loss=plain_loss)
@@ -103,6 +119,9 @@ def measure(
                 "share_of_matmul_rate": rate / limit[name],
             }
         for precision in ("fp32", "bf16"):
+            ours, theirs = f"softmax {precision}", f"{NANOGPT} {precision}"
+            if seconds.keys() >= {ours, theirs}:
+                figures[f"times_nanogpt_{precision}"] = speedup(seconds, ours, theirs)
             names = [f"{name} {precision}" for name in ("softmax", "plain head", "ssmax")]
             if seconds.keys() >= set(names):
                 figures[f"lean_head_speedup_{precision}"] = speedup(seconds, *names[:2])
@@ -175,6 +194,29 @@ def peer_step(shape: dict[str, int], inputs: torch.Tensor, autocast: bool) -> Ca
     model.to(inputs.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     return step(model, optimizer, lambda: model(input_ids=inputs, labels=inputs).loss, autocast)
+
+
+def nanogpt_step(
+    path: str, shape: dict[str, int], inputs: torch.Tensor, targets: torch.Tensor, autocast: bool
+) -> Callable[[], None]:
+    """A training step of the model in a copy of nanoGPT's `model.py`, with its own optimizer."""
+    spec = importlib.util.spec_from_file_location("nanogpt_model", path) if Path(path).is_file() else None
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is no Python file; expected model.py of github.com/karpathy/nanoGPT")
+    module = importlib.util.module_from_spec(spec)
+    with contextlib.redirect_stdout(sys.stderr):  # it says how large it is
+        try:
+            spec.loader.exec_module(module)
+            config = module.GPTConfig(
+                block_size=shape["n_ctx"],
+                dropout=0.0,
+                **{name: shape[name] for name in ("vocab_size", "n_layer", "n_head", "n_embd")},
+            )
+            model: Any = module.GPT(config).to(inputs.device).train()
+            optimizer = model.configure_optimizers(0.1, 1e-4, (0.9, 0.95), inputs.device.type)
+        except (AttributeError, TypeError, SyntaxError) as error:
+            raise UserError(f"{path} is not nanoGPT's model.py: {error}") from error
+    return step(model, optimizer, lambda: model(inputs, targets)[1], autocast)
 
 
 def step(

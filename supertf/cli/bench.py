@@ -2,7 +2,7 @@
 
 import importlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, Typer
 
@@ -11,17 +11,21 @@ from supertf.cli.parsing import Command, command_line
 from supertf.cli.printing import print_result, without_infinities
 from supertf.errors import UserError
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 BENCHMARKS = {  # name, also of its module: the options that its `run` takes
-    "train": ("repeats",),
+    "train": ("repeats", "nanogpt"),
     "generate": ("repeats", "tokens"),
     "prune": ("repeats", "tokens"),
     "data": ("repeats", "megabytes"),
     "superweights": ("repeats", "stream_gigabytes"),
     "busy": ("repeats", "steps"),
     "plan": ("repeats",),
+    "costs": ("repeats",),
     "gpu": ("device", "minutes", "skip"),
 }
-REPEATS = "train 7, generate 5, prune 5, data 3, superweights 7, busy 5, plan 5"
+REPEATS = "train 7, generate 5, prune 5, data 3, superweights 7, busy 5, plan 5, costs 5"
 
 app = Typer()
 
@@ -39,6 +43,9 @@ def bench(
         ),
     ] = None,
     steps: Annotated[int | None, Option(min=1, help="busy: training steps a round (default: 40)")] = None,
+    nanogpt: Annotated[
+        str | None, Option(metavar="FILE", help="train: a copy of nanoGPT's model.py, as another peer")
+    ] = None,
     device: Annotated[str | None, Option(help="gpu: cpu rehearses it (default: the best there is)")] = None,
     minutes: Annotated[
         float | None, Option(help="gpu: after which no further part begins (default: 10)")
@@ -56,6 +63,7 @@ def bench(
         "megabytes": megabytes,
         "stream_gigabytes": stream_gigabytes,
         "steps": steps,
+        "nanogpt": nanogpt,
         "device": device,
         "minutes": minutes,
         "skip": skip,
@@ -82,23 +90,41 @@ def bench(
 
 
 def keep(result: dict[str, Any], folder: Path, name: str) -> None:
-    """Write what a benchmark has found so far; what is found on a GPU is drawn, too."""
+    """Write what a benchmark has found so far; some are drawn, too."""
     import matplotlib.pyplot as plt
 
     from supertf.files import atomic_path, write_json
-    from supertf.lab import plots_speed
 
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{name}.json", without_infinities(result))
-    if name != "gpu":
-        return
-    speed, trained = (result.get(name, {}) for name in ("speed", "training"))
-    rates = {name: one["tokens_per_second"] for name, one in speed.items() if isinstance(one, dict)}
-    losses = {name: one["losses"] for name, one in trained.items() if isinstance(one, dict)}
-    figure = plots_speed.rates_and_losses(rates, losses)
-    with atomic_path(folder / "gpu.png") as temporary:
-        figure.savefig(temporary, format="png")
-    plt.close(figure)
+    figure = picture(result, name)
+    if figure is not None:
+        with atomic_path(folder / f"{name}.png") as temporary:
+            figure.savefig(temporary, format="png")
+        plt.close(figure)
+
+
+def picture(result: dict[str, Any], name: str) -> "Figure | None":
+    """Of what a GPU does, or of how costs grow."""
+    from supertf.lab import plots, plots_speed
+
+    if name == "gpu":
+        speed, trained = (result.get(part, {}) for part in ("speed", "training"))
+        rates = {part: one["tokens_per_second"] for part, one in speed.items() if isinstance(one, dict)}
+        losses = {part: one["losses"] for part, one in trained.items() if isinstance(one, dict)}
+        return plots_speed.rates_and_losses(rates, losses)
+    axes = {part: one for part, one in result.items() if isinstance(one, dict) and "sizes" in one}
+    if name != "costs" or not axes:
+        return None
+    panels = {
+        f"{part}: seconds ^ {one['seconds_exponent']:.2f}": {
+            kind: (one["sizes"], [value / values[0] for value in values])
+            for kind, values in one.items()
+            if kind in ("seconds", "operations", "bytes", "other_bytes")
+        }
+        for part, one in axes.items()
+    }
+    return plots.line_panels(panels, xscale="log", yscale="log", ylabel="in units of the first")
 
 
 def flatten(result: dict[str, Any], prefix: str = "") -> dict[str, Any]:

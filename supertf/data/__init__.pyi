@@ -1,8 +1,8 @@
 from .byte_pairs import train_bpe as train_bpe
 from .corpus import iter_documents as iter_documents
 from .downloads import fetch as fetch
+from .lab_text import lab_tokens as lab_tokens
 from .passages import last_words as last_words
-from .reading import lab_tokens as lab_tokens
 from .reading import read_ids as read_ids
 from .roles import overlap as overlap
 from .tasks import Task as Task

@@ -42,6 +42,7 @@ def prepare(
     out_dir: str | Path,
     split_ratio: float = 0.9,
     *,
+    validation: Iterable[str] | None = None,
     seed: int = 0,
     max_length: int = 1024,
     stride: int = 256,
@@ -66,6 +67,7 @@ def prepare(
         tokenizer: from `load_tokenizer` or `train_bpe`; kept in the manifest.
         out_dir: folder to write to, made if need be.
         split_ratio: share of the documents in the training split, between 0 and 1.
+        validation: documents of the validation split; all of `documents` are then for training.
         seed: of the split.
         max_length, stride: defaults, kept in the manifest, for the windows cut at reading.
         batch_size: documents tokenized together, shared by `threads` threads (default: one per core).
@@ -89,7 +91,9 @@ def prepare(
     check_overwrite(out_dir)
     dtype = "uint16" if tokenizer.n_vocab <= 1 << 16 else "uint32"
     encode = functools.partial(_encode, tokenizer, np.dtype(dtype).newbyteorder("<"))
-    to_validation = _spaced(1 - split_ratio, random.Random(seed).random())
+    passes = [(documents, _spaced(1 - split_ratio, random.Random(seed).random()))]
+    if validation is not None:
+        passes = [(documents, itertools.repeat(False)), (validation, itertools.repeat(True))]
     documents_read = empty = 0
     with staging_folder(out_dir) as staging, contextlib.ExitStack() as stack:
         writers = [stack.enter_context(TokenWriter(staging / f"{split}.bin")) for split in SPLITS]
@@ -97,7 +101,8 @@ def prepare(
         bar = stack.enter_context(
             tqdm(desc="tokenizing", unit="byte", unit_scale=True, disable=not progress, mininterval=0.5)
         )
-        for batch in _batched(documents, batch_size):
+        batches = ((batch, where) for part, where in passes for batch in _batched(part, batch_size))
+        for batch, to_validation in batches:
             texts = [text for text in batch if text]
             documents_read += len(batch)
             empty += len(batch) - len(texts)
@@ -118,7 +123,7 @@ def prepare(
             "dtype": dtype,
             "source": source,
             "license": license,
-            "split_ratio": split_ratio,
+            "split_ratio": split_ratio if validation is None else None,
             "seed": seed,
             "empty_documents": empty,
             "max_length": max_length,

@@ -12,7 +12,6 @@ from supertf.experiments.sweep.description import Experiment
 from supertf.model import GPT, language_config
 from supertf.training import TrainSettings, train
 
-CORPUS = "python-docs:stdlib"
 TOKENS_PER_LENGTH = 2**15  # of held-out text read at each length beyond the trained one
 
 EXPERIMENT = Experiment(

@@ -13,6 +13,9 @@ from supertf.model.fast import fast_rows
 from supertf.model.gpt import GPT
 from supertf.model.language_model import LanguageModel
 
+PIECE = 512  # tokens of a prompt that are read at once, at most
+MASK = 2**22  # entries of the mask of who sees whom, which a piece behind others needs
+
 
 def stream(
     model: LanguageModel,
@@ -48,9 +51,11 @@ def _stream(
     modules = list(model.modules()) if isinstance(model, GPT) else []
     unread = text
     for _ in range(max_new_tokens):
-        idx = torch.tensor([text if cache is None else unread], device=model.device)  # (1, T)
+        pieces = [text] if cache is None else in_pieces(unread, len(text) - len(unread))
         with fast_rows(modules):  # only here: between two tokens the model is the caller's
-            logits = model(idx, cache=cache, last_only=True).logits[0, -1]  # (V,)
+            for piece in pieces:
+                idx = torch.tensor([piece], device=model.device)  # (1, T)
+                logits = model(idx, cache=cache, last_only=True).logits[0, -1]  # (V,)
         if exclude:
             logits = logits.index_fill(0, torch.tensor(exclude, device=logits.device), -torch.inf)
         token = choose(logits, *settings)
@@ -59,6 +64,21 @@ def _stream(
         text.append(token)
         unread = [token]
         yield token
+
+
+def in_pieces(ids: list[int], past: int) -> Iterator[list[int]]:
+    """Parts of a prompt, to be read one behind the other, so that a long one needs little more memory than a
+    short one beside its keys and values.
+
+    Args:
+        ids: what is still unread.
+        past: tokens that were read before.
+    """
+    start = 0
+    while start < len(ids):
+        size = max(1, min(PIECE, MASK // (past + start + PIECE)))
+        yield ids[start : start + size]
+        start += size
 
 
 def generate(model: LanguageModel, prompt: list[int], max_new_tokens: int, **settings: Any) -> list[int]:

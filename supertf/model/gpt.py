@@ -70,7 +70,7 @@ class Block(nn.Module):
 
 
 class LayerCache:
-    """Keys and values of one layer in a buffer that grows by doubling, so appending is cheap."""
+    """Keys and values of one layer in a buffer that grows by a quarter, so appending is cheap."""
 
     def __init__(self) -> None:
         self.length = 0  # tokens held, S
@@ -85,7 +85,7 @@ class LayerCache:
         B, H, T, D = k.shape
         end = self.length + T
         if end > self.keys.shape[2]:
-            room = max(2 * self.length, end, 64)
+            room = max(self.length + self.length // 4, end, 64)
             keys, values = k.new_empty(B, H, room, D), v.new_empty(B, H, room, D)
             keys[:, :, : self.length] = self.keys[:, :, : self.length]
             values[:, :, : self.length] = self.values[:, :, : self.length]

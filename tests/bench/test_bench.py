@@ -68,6 +68,48 @@ def test_the_command_reports_every_rival(monkeypatch, capsys):
     assert any(line.startswith("tiny / softmax bf16 ") and "speedup" in line for line in lines)
 
 
+NANO = """
+import dataclasses, torch
+
+@dataclasses.dataclass
+class GPTConfig:
+    block_size: int = 8
+    vocab_size: int = 8
+    n_layer: int = 1
+    n_head: int = 1
+    n_embd: int = 8
+    dropout: float = 0.1
+
+class GPT(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        print("a small one")
+        self.table = torch.nn.Embedding(config.vocab_size, config.vocab_size)
+
+    def forward(self, idx, targets=None):
+        logits = self.table(idx)
+        return logits, torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    def configure_optimizers(self, weight_decay, learning_rate, betas, device_type):
+        return torch.optim.AdamW(self.parameters(), learning_rate, betas)
+"""
+
+
+def test_a_copy_of_nanogpts_model_is_one_more_peer(monkeypatch, capsys, tmp_path):
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(bench_train, "SHAPES", TINY)
+    monkeypatch.setattr(bench_train, "limits", lambda: {"matmul_gflops_fp32": 1.0, "matmul_gflops_bf16": 2.0})
+    (tmp_path / "model.py").write_text(NANO)
+    assert main(["bench", "train", "--repeats", "1", "--nanogpt", str(tmp_path / "model.py"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["tiny"]
+    ratio = found["softmax fp32"]["tokens_per_second"] / found["nanoGPT fp32"]["tokens_per_second"]
+    assert found["times_nanogpt_fp32"] == pytest.approx(ratio)
+    (tmp_path / "other.py").write_text("GPT = 1")
+    for name, message in (("other.py", "is not nanoGPT's model.py"), ("none.py", "is no Python file")):
+        assert main(["bench", "train", "--nanogpt", str(tmp_path / name)]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_training_in_a_dtype_that_the_processor_emulates_is_left_out_and_said(monkeypatch, capsys):
     pytest.importorskip("transformers")
     monkeypatch.setattr(bench_train, "SHAPES", TINY)

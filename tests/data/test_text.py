@@ -5,8 +5,7 @@ import warnings
 import pytest
 import torch
 
-from supertf.data import reading
-from supertf.data.reading import lab_tokens, read_ids
+from supertf.data.reading import read_ids
 from supertf.data.text import Text, held_out_texts, read_tokens
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import Note, UserError
@@ -71,27 +70,6 @@ def test_a_text_that_repeats_what_is_scored_says_so(tmp_path):
 def test_one_number_of_windows_gives_one_text(book):
     text = read_tokens(book, load_tokenizer("bytes"), windows=2, length=8)
     assert isinstance(text, Text) and (len(text), text.length, text.name) == (17, 8, book)
-
-
-def test_the_labs_tokens_may_be_made_by_two_at_once(tmp_path, monkeypatch):
-    monkeypatch.setenv("SUPERTF_CACHE", str(tmp_path))
-    monkeypatch.setattr(reading, "iter_documents", lambda *_, **__: [STORY] * 100)
-    prepare, faster = reading.prepare, []
-
-    def slow(documents, *arguments, **options):
-        def meanwhile():
-            yield from documents
-            monkeypatch.setattr(reading, "prepare", prepare)
-            faster.extend(lab_tokens(257))
-
-        return prepare(meanwhile(), *arguments, **options)
-
-    monkeypatch.setattr(reading, "prepare", slow)
-    for ours, theirs in zip(lab_tokens(257), faster, strict=True):
-        ours.verify()
-        assert ours.manifest == theirs.manifest
-    (folder,) = (tmp_path / "lab-tokens").iterdir()  # nothing else is left behind
-    assert {path.parent for path in (ours.path, theirs.path)} == {folder}
 
 
 @pytest.mark.parametrize("bos_id", [None, 256])

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from supertf.data.reading import lab_tokens
+from supertf.data.lab_text import lab_tokens
 from supertf.experiments import language, recall, swap
 from supertf.experiments.smollm2_longer import text
 from supertf.experiments.sweep.catalogue import EXPERIMENTS

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from supertf.errors import UserError
+from supertf.model import generation
 from supertf.model.config import ATTENTIONS, POSITIONS, GPTConfig
 from supertf.model.generation import choose, generate, stream
 from supertf.model.gpt import GPT, KVCache
@@ -55,6 +56,18 @@ def test_reading_in_chunks_gives_the_logits_of_reading_at_once(attention, positi
             for a, b in ((0, 7), (7, 8), (8, 14), (14, 20))
         ]
         assert torch.allclose(torch.cat(pieces, dim=1), whole, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("position", ["none", "rope", "alibi"])
+def test_a_long_prompt_is_read_in_pieces_and_continued_as_if_it_were_not(monkeypatch, position):
+    model, prompt = tiny_model(position=position, attention="ssmax"), [i * i % 50 for i in range(70)]
+    whole = generate(model, prompt, 8)
+    monkeypatch.setattr(generation, "PIECE", 16)
+    monkeypatch.setattr(generation, "MASK", 16 * 48)  # behind 32 tokens the pieces become smaller
+    pieces = list(generation.in_pieces(prompt, 0))
+    assert [i for piece in pieces for i in piece] == prompt
+    assert [len(piece) for piece in pieces] == [16, 16, 16, 12, 10]
+    assert generate(model, prompt, 8) == whole == generate(model, prompt, 8, use_cache=False)
 
 
 def test_chunks_without_segments_continue_the_last_document():

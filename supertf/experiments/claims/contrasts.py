@@ -26,3 +26,8 @@ def better(
     if more is None and less is None:
         less = 1
     return Claim(experiment, sentence, over(first, second), more=more, less=less)
+
+
+def at_length(name: str, n: int, *swap: str) -> tuple[str | int, ...]:
+    """Where a score at a length is, of the trained model or of a swap of it."""
+    return (*(("swaps", *swap) if swap else ()), name, n)

@@ -9,7 +9,7 @@ from supertf.experiments.sweep.description import Experiment
 
 # In the order of the notebooks; others come after these, by name.
 ORDER = (
-    *("recall", "extreme", "swap", "free_scale", "language", "smollm2_longer"),
+    *("recall", "extreme", "swap", "free_scale", "language", "longer_training", "smollm2_longer"),
     *("growth", "removals", "models", "pruning", "repairing", "quantizing"),
 )
 

@@ -19,13 +19,6 @@ def prefix_means(v: Tensor) -> Tensor:
     return torch.stack([v[: i + 1].mean(0) for i in range(len(v))])
 
 
-def guess(length: int) -> float:
-    """The mean error of always answering the middle, over the mean distance of two random positions."""
-    positions = range(length)
-    middle = sum(abs(i - (length - 1) / 2) for i in positions) / length
-    return middle * length**2 / sum(abs(i - j) for i in positions for j in positions)
-
-
 GENERATOR = torch.Generator().manual_seed(3)
 BITS = {
     "ones first": (torch.tensor([1.0, 1, 0, 0]),),
@@ -93,26 +86,6 @@ EXERCISES = (
             "That is what is left for the letters.": lambda m, gap: m / (math.exp(gap) + m),
         },
         cases={"no gap": (3, 0.0), "a gap of 2": (7, 2.0), "below the letters": (4, -1.5), "alone": (0, 2.0)},
-    ),
-    Exercise(
-        name="always the middle",
-        minutes=8,
-        difficulty=2,
-        hint="Average |i - middle| over i, and |i - j| over all pairs, those with i = j included.",
-        solution=guess,
-        wrong={
-            "Pairs of a position with itself count, too: two random positions may be the same.": (
-                lambda n: guess(n) * (n - 1) / n
-            ),
-            "Upside down: the error of the guess over the distance.": lambda n: 1 / guess(n),
-            "That is the error itself; as a share of the mean distance it is asked for.": (
-                lambda n: sum(abs(i - (n - 1) / 2) for i in range(n)) / n
-            ),
-            "Always answering the end errs by twice as much; answer the middle.": lambda n: (
-                (n - 1) / 2 / (sum(abs(i - j) for i in range(n) for j in range(n)) / n**2)
-            ),
-        },
-        cases={"64 positions": (64,), "3 positions": (3,), "an even number": (10,)},
     ),
     Exercise(
         name="an order detector",
