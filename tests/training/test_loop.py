@@ -1,9 +1,11 @@
 """Training: the loop, its schedule and groups, resume to the bit, and what stops it."""
 
 import doctest
+import itertools
 import json
 import math
 import threading
+import time
 
 import hypothesis.strategies as st
 import pytest
@@ -277,6 +279,27 @@ def test_bf16_autocast_trains_and_keeps_float32_weights(tokens):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_checkpoint_of_another_precision_goes_on_in_this_one(tokens, tmp_path, capsys):
+    train(tiny_config(), *tokens, settings(steps=10, precision="bf16"), tmp_path)
+    whole = train(tiny_config(), *tokens, settings(steps=20, precision="fp32"), tmp_path, resume=True)
+    assert "resuming with other settings: steps 20 instead of 10, precision fp32" in capsys.readouterr().err
+    assert {tensor.dtype for tensor in whole.model.parameters()} == {torch.float32}
+    assert [metrics["step"] for metrics in whole.metrics] == list(range(1, 21))
+    assert whole.metrics[-1]["validation_loss"] < whole.metrics[0]["loss"]
+
+
+def test_a_clock_that_jumps_changes_nothing(tokens, tmp_path, monkeypatch):
+    """The wall clock, as it is set by hand or over the network: durations come from one that only goes on."""
+    steady = train(tiny_config(), *tokens, settings())
+    jumps = itertools.cycle([2e9, 1e9, 3e9])
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    with pytest.raises(KeyError):
+        train(tiny_config(), *tokens, settings(), tmp_path, on_metrics=TrainingStopped(after=6))
+    jumped = train(tiny_config(), *tokens, settings(), tmp_path, resume=True)
+    assert without_times(jumped.metrics) == without_times(steady.metrics)
+    assert all(0 < metrics["seconds"] < 600 for metrics in jumped.metrics)
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_half_precision_trains_on_a_gpu_and_resumes(tokens, tmp_path, precision):
     """With its gradient scaler fp16 skips the first steps until the scale is small enough."""
