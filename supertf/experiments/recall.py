@@ -12,7 +12,7 @@ from supertf.experiments.sweep.description import Experiment
 from supertf.model import GPT, with_changes
 from supertf.training import Score, TaskSettings, score, task_config, train_on_task
 
-ITEMS_ASKED = 2**21  # of all questions at one length, so that the longest take minutes and not hours
+ITEMS_ASKED = 2**24  # of all questions at one length, so that the longest take minutes and not hours
 CURVE = 20  # steps from one point of a recorded curve to the next
 
 POSITIONS: dict[str, dict[str, Any]] = {

@@ -2,6 +2,7 @@
 
 from supertf.errors import UserError
 from supertf.experiments.claims import (
+    extreme,
     free_scale,
     language,
     longer_training,
@@ -15,6 +16,7 @@ from supertf.experiments.sweep.results import recorded
 
 CLAIMS = {
     "recall": recall.CLAIMS,
+    "extreme": extreme.CLAIMS,
     "free_scale": free_scale.CLAIMS,
     "language": language.CLAIMS,
     "longer_training": longer_training.CLAIMS,
@@ -33,9 +35,10 @@ That does not make every claim a prediction from nothing. Before those about rem
 their weights had been measured on twelve of the thirty texts, 256 tokens of each, and seven conditions had
 been tried on the first window of three; the bounds are older, from another text. Those about pruning and
 repairing come from earlier runs on Python's documentation, which is no text of these, and so do those about
-language. Of those about free_scale the first five come from an earlier run, the slopes from the derivation in
-notebook 02. Those about recall are the exception to the rule above: they were written after its run, and only
-say what it says."""
+language; those about extreme from a run with fewer lengths, questions and constants. Of those about
+free_scale the first five come from an earlier run, the slopes from the derivation in notebook 02. Those
+about recall are the exception to the rule above: they were written after its run, and only say what it
+says."""
 
 
 def judged(experiment: str) -> Judgement:
