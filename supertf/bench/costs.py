@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from supertf.bench.plan import peak_bytes, profiled_bytes, step_of
-from supertf.bench.timing import interleave, machine
+from supertf.bench.timing import interleave, machine, speedup
 from supertf.model import GPT, GPTConfig, flops_per_token, generate
+from supertf.training import sliced_head
 
 BASE: dict[str, Any] = {"vocab_size": 1024, "n_ctx": 256, "n_layer": 2, "n_head": 4, "n_embd": 128}
 WINDOWS = 4
@@ -26,6 +27,8 @@ AXES: dict[str, tuple[int, ...]] = {
     "vocab_size": (1024, 4096, 16384, 65536),
 }
 PROMPTS = (8192, 16384, 32768, 65536)  # tokens
+HEAD: dict[str, Any] = {"vocab_size": 50257, "n_ctx": 1024, "n_layer": 1, "n_head": 6, "n_embd": 384}
+HEAD_WINDOWS = 8
 READER: dict[str, Any] = {
     "vocab_size": 257,
     "n_ctx": 64,
@@ -37,7 +40,8 @@ READER: dict[str, Any] = {
 
 
 def run(repeats: int = 5) -> Iterator[dict[str, Any]]:
-    """Seconds, operations, bytes and their exponents, along each of `AXES`; then of `PROMPTS`.
+    """Seconds, operations, bytes and their exponents, along each of `AXES`; then of `PROMPTS`, and of the
+    loss of a large vocabulary.
 
     Args:
         repeats: rounds, in each of which every size takes a step.
@@ -63,6 +67,8 @@ def run(repeats: int = 5) -> Iterator[dict[str, Any]]:
         result[axis] = with_exponents([int(name) for name in seconds], found)
         yield result
     result["prompt"] = prompts()
+    yield result
+    result["head"] = head(repeats)
     yield result
 
 
@@ -109,3 +115,31 @@ def cache_bytes(model: GPT, length: int) -> float:
     """Of the keys and values of so many tokens."""
     config = model.config
     return float(2 * 4 * config.n_layer * config.kv_heads * config.head_dim * length)
+
+
+def head(repeats: int) -> dict[str, Any]:
+    """The loss of GPT-2's vocabulary and its gradients, in slices as `train` takes it, and written out: how
+    many times as fast and how much of the memory, and how far their gradients are apart."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(**HEAD))
+    x = torch.randn(HEAD_WINDOWS, model.config.n_ctx, model.config.n_embd, requires_grad=True)
+    targets = torch.randint(model.config.vocab_size, (HEAD_WINDOWS, model.config.n_ctx))
+
+    def plain() -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(model.loss(x, targets), [x, model.wte.weight])
+
+    def sliced() -> tuple[torch.Tensor, ...]:
+        with sliced_head(model):
+            return plain()
+
+    pairs = list(zip(sliced(), plain(), strict=True))
+    apart = max((ours - theirs).abs().max().item() / theirs.abs().max().item() for ours, theirs in pairs)
+    del pairs
+    held = {"sliced": profiled_bytes(sliced), "plain": profiled_bytes(plain)}
+    seconds = interleave({"sliced": sliced, "plain": plain}, repeats)
+    return {
+        "speedup": speedup(seconds, "sliced", "plain"),
+        "share_of_bytes": held["sliced"] / held["plain"],
+        "bytes": held,
+        "gradients_apart": apart,
+    }

@@ -83,7 +83,7 @@ def peak_bytes(step: Callable[[], None], config: GPTConfig) -> float:
     return 3 * 4 * parameters + profiled_bytes(step)
 
 
-def profiled_bytes(call: Callable[[], None]) -> float:
+def profiled_bytes(call: Callable[[], Any]) -> float:
     """The most bytes that a call holds at once, beyond those that were there before: what PyTorch's profiler
     counts."""
     activities = [torch.profiler.ProfilerActivity.CPU]

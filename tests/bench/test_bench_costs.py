@@ -22,6 +22,7 @@ def test_all_axes_are_measured_kept_and_drawn(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(costs, "BASE", {**costs.BASE, "n_ctx": 16, "n_embd": 16, "vocab_size": 64})
     monkeypatch.setattr(costs, "AXES", {"windows": (1, 2), "n_ctx": (16, 32), "n_layer": (1, 2)})
     monkeypatch.setattr(costs, "PROMPTS", (64, 128))
+    monkeypatch.setattr(costs, "HEAD", {**costs.HEAD, "n_ctx": 32, "n_embd": 12, "vocab_size": 5000})
     assert main(["bench", "costs", "--repeats", "1", "--out", str(tmp_path / "out"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads((tmp_path / "out/costs.json").read_text())
@@ -31,6 +32,7 @@ def test_all_axes_are_measured_kept_and_drawn(monkeypatch, tmp_path, capsys):
         assert min(found[axis]["seconds"]) > 0 and found[axis]["bytes"][1] > found[axis]["bytes"][0]
     assert found["windows"]["operations_exponent"] == pytest.approx(1)
     assert 1 < found["n_ctx"]["operations_exponent"] < 2
+    assert found["head"]["share_of_bytes"] < 0.7 and found["head"]["gradients_apart"] < 1e-5
 
 
 def test_a_long_prompt_takes_keys_values_and_little_else(monkeypatch, one_thread):
