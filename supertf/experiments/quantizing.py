@@ -24,12 +24,13 @@ from supertf.compression import (
     quantized_activations,
     super_activations,
 )
+from supertf.data import iter_documents
 from supertf.experiments.removals import ROW_507, loaded
-from supertf.experiments.smollm2_longer import APART, text
 from supertf.experiments.sweep.description import Experiment
-from supertf.model import Coordinate, LanguageModel, matrices, output_projections, parse
+from supertf.model import Coordinate, LanguageModel, Tokenizer, matrices, output_projections, parse
 from supertf.superweights import random_beside
 
+APART = 16_384  # tokens from one text's beginning to the next one's
 AWAY = 5  # texts between the one that is evaluated and the one that calibrates
 
 EXPERIMENT = Experiment(
@@ -194,7 +195,17 @@ def in_dtype(name: str, dtype: str) -> LanguageModel:
 @functools.lru_cache(maxsize=4)
 def reading(name: str, number: int) -> list[int]:
     """The text of that number in the model's tokens."""
-    return text(number, APART, loaded(name)[1])
+    return documentation(number, loaded(name)[1])
+
+
+def documentation(number: int, tokenizer: Tokenizer) -> list[int]:
+    """Tokens of Python's and the scientific packages' documentation: the text of that number."""
+    ids: list[int] = []
+    for document in iter_documents("python-docs", progress=False):
+        ids += tokenizer.encode_ordinary(document)
+        if len(ids) > (number + 1) * APART:
+            break
+    return ids[number * APART : (number + 1) * APART + 1]
 
 
 @functools.lru_cache(maxsize=4)

@@ -157,6 +157,7 @@ class LiveLoss:
     """A loss curve that redraws itself in the notebook while training: pass it to `train` as `on_metrics`.
 
     It redraws every so many steps and at each validation, hence also at the last step, which validates.
+    Where several trainings follow one another, `finish` makes room for the next in the same picture.
     """
 
     def __init__(self, every: int = 25, references: Mapping[str, float] | None = None):
@@ -165,6 +166,7 @@ class LiveLoss:
         self.steps: list[int] = []
         self.losses: list[float] = []
         self.validation: dict[int, float] = {}
+        self.finished: dict[str, tuple[list[int], list[float]]] = {}  # validation of the runs before
         self.handle = None
 
     def __call__(self, metrics: Mapping[str, Any]) -> None:
@@ -180,7 +182,9 @@ class LiveLoss:
         """Show the curve, or redraw it where it was shown."""
         from IPython.display import display
 
-        runs = {"training": (self.steps, self.losses)}
+        runs = dict(self.finished)
+        if self.steps:
+            runs["training"] = self.steps, self.losses
         if self.validation:
             runs["validation"] = (list(self.validation), list(self.validation.values()))
         figure = loss_curves(runs, self.references)
@@ -189,6 +193,13 @@ class LiveLoss:
         else:
             self.handle.update(figure)
         plt.close(figure)  # or the cell would show it once more at its end
+
+    def finish(self, name: str, metrics: Sequence[Mapping[str, Any]]) -> None:
+        """Keep a training's validation losses under its name, and begin with the next one."""
+        found = [(one["step"], one["validation_loss"]) for one in metrics if "validation_loss" in one]
+        self.finished[name] = [step for step, _ in found], [loss for _, loss in found]
+        self.steps, self.losses, self.validation = [], [], {}
+        self.draw()
 
 
 def attention_maps(weights: Tensor, labels: Sequence[str], titles: Sequence[str]) -> Figure:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from supertf.data.lab_text import lab_tokens
+from supertf.errors import UserError
 from supertf.experiments import language, recall, swap
 from supertf.experiments.smollm2_longer import text
 from supertf.experiments.sweep.catalogue import EXPERIMENTS
@@ -103,6 +104,8 @@ def test_losses_beyond_the_context_are_those_of_the_model():
 
 @pytest.mark.real_model
 def test_texts_for_the_real_model_are_as_long_as_asked_and_do_not_overlap():
-    first, second = text(0, 300), text(1, 300)
+    first, second = text("prose", 0, 300), text("prose", 1, 300)
     assert len(first) == len(second) == 301
     assert first[300] == second[0] and first != second
+    with pytest.raises(UserError, match=r"readmes:train has .* and text 1 of 16384 ends at 32769"):
+        text("readmes", 1, 16_384)

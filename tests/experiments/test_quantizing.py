@@ -11,8 +11,7 @@ from supertf.compression.quantization.plan import plan_quantization
 from supertf.compression.quantization.rounding import Scheme
 from supertf.compression.verbs import quantized
 from supertf.data.tokenizer import load_tokenizer
-from supertf.experiments.quantizing import AWAY, columns, quantized_quality
-from supertf.experiments.smollm2_longer import APART, text
+from supertf.experiments.quantizing import AWAY, columns, documentation, quantized_quality
 from supertf.experiments.sweep.catalogue import EXPERIMENTS
 from supertf.model.weight_matrices import parse
 
@@ -32,7 +31,7 @@ def settings(run):
 
 
 def read(number, tokens):
-    return text(number, APART, load_tokenizer("bytes"))[:tokens]
+    return documentation(number, load_tokenizer("bytes"))[:tokens]
 
 
 def quality(model, seed=0):

@@ -40,6 +40,12 @@ def test_a_live_curve_is_shown_once_and_then_updated(monkeypatch):
     training, validation = updated[-1].axes[0].lines  # the last step, which validates, is drawn as well
     assert list(training.get_xdata()) == [1, 2, 3, 4, 5]
     assert list(validation.get_ydata()) == [4.0]
+    live.finish("first", [{"step": 5, "loss": 1.0, "validation_loss": 4.0}, {"step": 6, "loss": 1.0}])
+    live({"step": 3, "loss": 2.0})  # of the next training, in the same picture
+    assert len(shown) == 1
+    first, training = updated[-1].axes[0].lines
+    assert (first.get_label(), list(first.get_xdata())) == ("first", [5])
+    assert list(training.get_xdata()) == [3]
     assert plt.get_fignums() == []
 
 

@@ -10,6 +10,7 @@ from supertf.experiments.claims import (
     recall,
     removals,
     repairing,
+    smollm2_longer,
 )
 from supertf.experiments.sweep.judging import Judgement, judge
 from supertf.experiments.sweep.results import recorded
@@ -20,6 +21,7 @@ CLAIMS = {
     "free_scale": free_scale.CLAIMS,
     "language": language.CLAIMS,
     "longer_training": longer_training.CLAIMS,
+    "smollm2_longer": smollm2_longer.CLAIMS,
     "removals": removals.CLAIMS,
     "pruning": pruning.CLAIMS,
     "repairing": repairing.CLAIMS,
@@ -35,10 +37,10 @@ That does not make every claim a prediction from nothing. Before those about rem
 their weights had been measured on twelve of the thirty texts, 256 tokens of each, and seven conditions had
 been tried on the first window of three; the bounds are older, from another text. Those about pruning and
 repairing come from earlier runs on Python's documentation, which is no text of these, and so do those about
-language; those about extreme from a run with fewer lengths, questions and constants. Of those about
-free_scale the first five come from an earlier run, the slopes from the derivation in notebook 02. Those
-about recall are the exception to the rule above: they were written after its run, and only say what it
-says."""
+language and smollm2_longer; those about extreme from a run with fewer lengths, questions and constants. Of
+those about free_scale the first five come from an earlier run, the slopes from the derivation in notebook
+02. Those about recall are the exception to the rule above: they were written after its run, and only say
+what it says."""
 
 
 def judged(experiment: str) -> Judgement:

@@ -161,7 +161,7 @@ def test_wanda_is_the_slow_loop_over_explicitly_collected_inputs(model):
 @pytest.mark.real_model
 @pytest.mark.slow
 def test_wanda_on_smollm2_costs_what_a_reference_computation_does_and_less_than_magnitude(smollm2):
-    ids = torch.tensor(text(0, 512)[:512])
+    ids = torch.tensor(text("library-docs", 0, 512)[:512])
     evaluation, seen = ids[:257], ids[257:].view(1, 255)
     squares = {}
     hooks = [

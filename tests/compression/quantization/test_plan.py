@@ -188,7 +188,7 @@ def test_the_built_in_model_was_stored_in_4_bits_by_blocks_of_32_which_loses_not
 
 @pytest.mark.real_model
 def test_rows_clipped_for_least_error_lose_less_when_super_weights_are_held_out(smollm2):
-    loss = text_loss(text(0, 256), 256)
+    loss = text_loss(text("library-docs", 0, 256), 256)
     several = [parse(place) for place in ("11[507, 1229]", "11[507, 1487]", "2[507, 430]", "2[507, 90]")]
     losses = []
     for hold_out in ([], several):

@@ -304,7 +304,7 @@ def test_what_another_context_prunes_is_refused_and_other_matrices_are_not(model
 @torch.no_grad()
 def test_every_product_of_the_real_models_generation_is_the_masked_one(smollm2):
     """Products, not texts: where an input lies at its threshold, rounding decides, and texts may part."""
-    ids = text(0, 127)
+    ids = text("library-docs", 0, 127)
     layers = {name: matrix.module for name, matrix in matrices(smollm2, KINDS).items()}
     for method in ("inputs", "gate"):
         kinds = KINDS[1::2] if method == "inputs" else None  # the output projections
