@@ -14,10 +14,8 @@ from supertf.model import checkpoint
 from supertf.model.pretrained import read_tensors
 
 ROOT = Path(__file__).parents[2]
-FIRST, LAST = (
-    "import dataclasses",
-    "runs[name] = train_variant(",
-)  # in the first and the last cell that is run
+NAME = "10_train_on_a_gpu.ipynb"
+FIRST, LAST = "import dataclasses", "runs[name] = train_variant("  # in the first and the last cell run
 ABOUT_OTHERS = ("by_batch", "sixteen", "check(", "def micro_batches", "def hours", "google.colab")
 
 
@@ -29,9 +27,6 @@ def cells(folder: Path) -> list[str]:
     given = f"VARIANTS, FOLDER, folder = ['ssmax none'], {str(folder)!r}, {str(folder)!r}"
     after = next(i for i, one in enumerate(chosen) if one.startswith("RECIPE ="))
     return ["import supertf", *chosen[: after + 1], given, *chosen[after + 1 :]]
-
-
-NAME = "10_train_on_a_gpu.ipynb"
 
 
 @pytest.fixture
