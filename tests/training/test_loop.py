@@ -277,8 +277,6 @@ def test_bf16_autocast_trains_and_keeps_float32_weights(tokens):
     assert half.model(torch.zeros(1, 4, dtype=torch.int64)).logits.dtype == torch.float32  # unwrapped
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_checkpoint_of_another_precision_goes_on_in_this_one(tokens, tmp_path, capsys):
     train(tiny_config(), *tokens, settings(steps=10, precision="bf16"), tmp_path)
     whole = train(tiny_config(), *tokens, settings(steps=20, precision="fp32"), tmp_path, resume=True)
@@ -300,6 +298,8 @@ def test_a_clock_that_jumps_changes_nothing(tokens, tmp_path, monkeypatch):
     assert all(0 < metrics["seconds"] < 600 for metrics in jumped.metrics)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_half_precision_trains_on_a_gpu_and_resumes(tokens, tmp_path, precision):
     """With its gradient scaler fp16 skips the first steps until the scale is small enough."""
