@@ -27,7 +27,7 @@ Everything so far fitted two processor cores; the papers' claims live at sizes t
 
 Before: [09, quantization](09_quantization.ipynb). All results: the last page of the book, or `CLAIMS.md`.
 ''')
-out.append(nbformat.v4.new_code_cell(base.cells[1].source))
+out.append(base.cells[1])
 code('''
 import dataclasses
 import tempfile
