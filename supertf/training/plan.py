@@ -145,10 +145,6 @@ class Plan:
         """What is paid for."""
         return self.hours * self.processes
 
-    def divides(self, times: int) -> bool:
-        """Whether so many equal parts of a micro-batch fit one by one: together they are the same step."""
-        return self.batch_size % times == 0 and self.batch_size // times <= self.largest_batch
-
     def advice(self) -> str:
         """Which setting to change, and by how much, where it does not fit."""
         need, have = self.needed / GB, self.device.memory / GB
@@ -156,8 +152,9 @@ class Plan:
             return f"it fits: {need:.1f} of {have:.1f} GB, and up to {self.largest_batch} windows would"
         short = f"it needs {need:.1f} GB, and {self.device.name} has {have:.1f}"
         if self.largest_batch:
-            times = next(n for n in range(2, self.batch_size + 1) if self.divides(n))
-            size = self.batch_size // times
+            # equal parts, which together are the same step
+            size = max(n for n in range(1, self.largest_batch + 1) if self.batch_size % n == 0)
+            times = self.batch_size // size
             return f"{short}: take batch_size {size} and {times} times the grad_accumulation"
         return f"{short}: a single window does not fit; shorten the context, or take a smaller model"
 

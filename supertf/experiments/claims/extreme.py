@@ -23,24 +23,14 @@ CLAIMS = (
     *(
         Claim(
             "extreme",
-            f"Majority: a constant of {c}, swapped in, answers less than log n among 64",
+            f"Majority: a constant of {c}, swapped in, answers less than log n among {n:,}",
             {"majority softmax": 1},
             more=0,
-            path=at_length("accuracy", 64, "logn"),
-            minus=at_length("accuracy", 64, f"constant {c}"),
+            path=at_length("accuracy", n, "logn"),
+            minus=at_length("accuracy", n, f"constant {c}"),
         )
-        for c in GRID[4:]
-    ),
-    *(
-        Claim(
-            "extreme",
-            f"Majority: a constant of {c}, swapped in, answers less than log n among 262,144",
-            {"majority softmax": 1},
-            more=0,
-            path=at_length("accuracy", 2**18, "logn"),
-            minus=at_length("accuracy", 2**18, f"constant {c}"),
-        )
-        for c in GRID[:4]
+        for n, constants in ((64, GRID[4:]), (2**18, GRID[:4]))
+        for c in constants
     ),
     Claim(
         "extreme",
