@@ -52,6 +52,14 @@ def test_logits_losses_and_generation_are_those_of_transformers(family):
     assert generate(model, PROMPT, 6) == generate(model, PROMPT, 6, use_cache=False) == peer_generate(peer, 6)
 
 
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_a_long_prompt_is_read_in_pieces_to_the_same_continuation(family, monkeypatch):
+    model = HFModel(hugging_face(family))
+    whole = generate(model, TEXT, 5)
+    monkeypatch.setattr("supertf.model.generation.PIECE", 4)
+    assert generate(model, TEXT, 5) == whole
+
+
 @pytest.mark.parametrize("family", ["Llama", "GPT2", "Gemma2", "OPT"])
 def test_the_labs_perplexity_works_and_is_the_mean_loss(family):
     model = tiny(family)
