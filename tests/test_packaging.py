@@ -34,10 +34,10 @@ HEAVY = {"torch", "transformers", "datasets", "numba", "scipy", "matplotlib", "t
 PYTHONS = ("3.10.0", "3.11.7", "3.12.1", "3.13.0")
 
 
-def declared() -> dict[str, Requirement]:
-    """Dependencies and development tools in pyproject.toml (tomllib came with Python 3.11)."""
+def declared(extra: str = "dev") -> dict[str, Requirement]:
+    """Dependencies and those of an extra in pyproject.toml (tomllib came with Python 3.11)."""
     text = (ROOT / "pyproject.toml").read_text()
-    lists = re.findall(r"^(?:dependencies|dev) = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    lists = re.findall(rf"^(?:dependencies|{extra}) = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)
     found = re.findall(r'^    "([^"]+)"', "".join(lists), re.MULTILINE)
     return {requirement.name: requirement for requirement in map(Requirement, found)}
 
@@ -73,7 +73,7 @@ def test_every_imported_package_is_declared(folder):
     """Not left to come with another package, which may drop it."""
     found = imported(folder)
     assert {"torch", "numpy"} <= found
-    assert found <= set(declared())
+    assert found <= {*declared(), *declared("harness")}
 
 
 def test_colab_keeps_its_versions():

@@ -13,6 +13,7 @@ from .position_probe import probe_positions as probe_positions
 from .position_probe import read_positions as read_positions
 from .residual_stream import hidden_states as hidden_states
 from .residual_stream import residual_stats as residual_stats
+from .tasks import task_scores as task_scores
 
 # isort: split
 # what other rooms also need

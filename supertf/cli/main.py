@@ -24,6 +24,7 @@ from supertf.cli import (
     quantize,
     report,
     superweights,
+    tasks,
     train,
 )
 from supertf.cli import eval as evaluate
@@ -38,8 +39,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": normal},
     epilog="`supertf COMMAND --help` lists a command's options.",
 )
-commands = (doctor, fetch, data, plan, train, generate, evaluate, superweights, prune, quantize, export)
-for module in (*commands, report, experiment, notebooks, bench):
+commands = (doctor, fetch, data, plan, train, generate, evaluate, tasks, superweights, prune, quantize)
+for module in (*commands, export, report, experiment, notebooks, bench):
     app.add_typer(module.app)
 
 

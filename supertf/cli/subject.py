@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from supertf.bench import machine
-from supertf.data import TEXTS, read_ids, special_ids, unused_ids
+from supertf.data import TEXTS, read_ids, unused_ids
 from supertf.device import pick_device_dtype
 from supertf.errors import Note, UserError
-from supertf.model import ENDLESS, HFModel, HFTokenizer, load
+from supertf.model import ENDLESS, HFModel, HFTokenizer, load, text_ends
 from supertf.superweights import Loss, text_loss
 
 
@@ -45,9 +45,7 @@ class Subject:
             self.tokenizer.bos_id = (self.tokenizer.eot_token if own is None else own) if bos else None
         self.bos_id = self.tokenizer.bos_id
         self.unused = unused_ids(self.tokenizer, self.model.config.vocab_size)
-        self.ends = (
-            self.tokenizer.ends if isinstance(self.tokenizer, HFTokenizer) else special_ids(self.tokenizer)
-        )
+        self.ends = text_ends(self.tokenizer)
         self.started = time.perf_counter()
 
     def encode(self, prompt: str) -> list[int]:

@@ -45,6 +45,7 @@ from .hf_model import is_hub_id as is_hub_id
 from .hf_model import load as load
 from .hf_model import load_hf_model as load_hf_model
 from .hf_tokenizer import HFTokenizer as HFTokenizer
+from .hf_tokenizer import text_ends as text_ends
 from .language_model import LanguageModel as LanguageModel
 from .language_model import Output as Output
 from .mlp_outputs import additions as additions

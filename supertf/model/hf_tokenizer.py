@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from supertf.data import BytePairEncoding, gguf_tokenizer, load_tokenizer, valid_unicode
+from supertf.data import BytePairEncoding, gguf_tokenizer, load_tokenizer, special_ids, valid_unicode
 from supertf.errors import Note, UserError
 from supertf.files import read_json
 from supertf.model.checkpoint import locate
@@ -75,6 +75,11 @@ class HFTokenizer:
 
 
 Tokenizer: TypeAlias = BytePairEncoding | HFTokenizer
+
+
+def text_ends(tokenizer: Tokenizer) -> set[int]:
+    """The tokens that end a text."""
+    return tokenizer.ends if isinstance(tokenizer, HFTokenizer) else special_ids(tokenizer)
 
 
 def load_tokenizer_of(name: str | Path) -> BytePairEncoding | None:

@@ -75,6 +75,8 @@ REFUSED = [  # a command, and what it says
     (f"eval {TEXT} --stride 17", "stride is 17"),
     ("eval --model planted --data flipped/validation.bin --max_tokens 9", "was changed since it was written"),
     ("eval --model planted --data bpe/train.bin", "written with another tokenizer than the model's"),
+    ("tasks", "Missing argument 'TASK...'"),
+    ("tasks nonsense --model planted", "nonsense"),
     ("superweights prove", "supertf superweights: No such command 'prove'"),
     ("superweights find --model planted --prompt=", "the prompt is empty"),
     ("superweights find --model planted --prompt " + "a" * 70, "more than the model's context of 64"),
