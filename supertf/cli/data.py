@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import tiktoken
 
 BPE_TRAINING_CHARS = 50_000_000  # a BPE is trained on this much text from the front of the corpus
+OF_A_RUN = ("resume", "json")  # options that change nothing in the files
 
 app = Typer()
 
@@ -49,11 +50,15 @@ def data(
         bool, Option("--skip_damaged", help="of a folder: name files that cannot be read, and go on")
     ] = False,
     seed: Annotated[int, Option(**SEEDS, help="chooses which documents are for validation")] = 0,
+    resume: Annotated[
+        bool, Option("--resume", help="go on with what the same command has left that ended early")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Turn text into token files."""
-    command = command_line("data", **{name: value for name, value in locals().items() if name != "json"})
-    from supertf.data import iter_documents, origin, prepare
+    options = locals()
+    command = command_line("data", **{name: options[name] for name in options if name not in OF_A_RUN})
+    from supertf.data import Place, iter_documents, origin, prepare
 
     start = time.perf_counter()
     documents = functools.partial(
@@ -61,8 +66,9 @@ def data(
     )
     encoding = load(tokenizer, documents)
     read_before = tokenizer.startswith("bpe:")  # and said then what is left out
+    place = Place()
     train, validation = prepare(
-        documents(progress=not read_before),
+        documents(progress=not read_before, place=place),
         encoding,
         output_dir,
         split_ratio,
@@ -71,6 +77,8 @@ def data(
         stride=stride or min(256, max_length),
         batch_size=batch_size,
         command=command,
+        place=place,
+        resume=resume,
         **origin(data_name),
     )
     seconds = time.perf_counter() - start

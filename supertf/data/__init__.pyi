@@ -29,6 +29,8 @@ from .downloads import places as places
 from .downloads import smollm2_path as smollm2_path
 from .passages import STOP_WORDS as STOP_WORDS
 from .passages import Passage as Passage
+from .staging import Place as Place
+from .staging import unfinished as unfinished
 from .tasks import Batch as Batch
 from .tokenizer import check_vocabulary as check_vocabulary
 from .tokenizer import gguf_tokenizer as gguf_tokenizer

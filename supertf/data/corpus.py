@@ -12,12 +12,13 @@ import urllib.request
 import warnings
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from tqdm.auto import tqdm
 
 from supertf.data import python_docs
 from supertf.data.roles import assign_roles
+from supertf.data.staging import Place
 from supertf.data.text_files import (
     KINDS,
     OPENERS,
@@ -48,6 +49,7 @@ def iter_documents(
     progress: bool = True,
     *,
     skip_damaged: bool = False,
+    place: Place | None = None,
 ) -> Iterator[str]:
     """The documents of a corpus, always in the same order.
 
@@ -71,6 +73,8 @@ def iter_documents(
             what of a folder is left out.
         skip_damaged: of a folder, go on with the next file where one cannot be read to its end; a `Note`
             names it. Otherwise it is an error.
+        place: where to begin; it is moved on before each text is yielded. A dataset on the hub goes on there
+            without reading again what came before, other corpora are read up to it.
 
     Yields:
         One text at a time.
@@ -79,19 +83,33 @@ def iter_documents(
         UserError: nothing there, empty, binary, not UTF-8, damaged, without a text column or with two, or
             a hub that cannot be reached.
     """
-    base, role, part = split_name(str(data_name))
+    place = place or Place()
+    first = 0 if place.stream else place.documents  # a stream begins at its place by itself
+    left = None if sample_size is None else first + max(sample_size - place.documents, 0)
+    documents = _chosen_documents(str(data_name), text_column, progress, skip_damaged, place)
+    with contextlib.closing(documents):
+        for text in itertools.islice(documents, first, left):
+            place.documents += 1
+            yield text
+
+
+def _chosen_documents(
+    data_name: str, text_column: str | None, progress: bool, skip_damaged: bool, place: Place
+) -> Generator[str, None, None]:
+    """All documents of a corpus, or of a role."""
+    base, role, part = split_name(data_name)
     if base in TEXTS:
-        yield from itertools.islice(chosen(shipped(base), role, part), sample_size)
+        yield from chosen(shipped(base), role, part)
         return
-    with contextlib.closing(_documents(base, text_column, progress, skip_damaged)) as documents:
-        if role is None:
-            yield from itertools.islice(documents, sample_size)
-            return
+    if role is None:
+        yield from _documents(base, text_column, progress, skip_damaged, place)
+        return
+    with contextlib.closing(_documents(base, text_column, progress, skip_damaged, Place())) as documents:
         own = list(itertools.islice(documents, MOST_ASSIGNED))
     from supertf.data.tokenizer import load_tokenizer  # heavy
 
     assigned = assign_roles(own, load_tokenizer("smollm2-135m").encode_ordinary)
-    yield from itertools.islice(chosen(assigned, role, part), sample_size)
+    yield from chosen(assigned, role, part)
 
 
 class Origin(TypedDict):
@@ -133,7 +151,7 @@ def hub_trouble(timeout: float = 5.0) -> str | None:
 
 
 def _documents(
-    data_name: str, text_column: str | None, progress: bool, skip_damaged: bool
+    data_name: str, text_column: str | None, progress: bool, skip_damaged: bool, place: Place
 ) -> Generator[str, None, None]:
     if data_name in PYTHON_DOCS:
         yield from python_docs.documents(data_name != PYTHON_DOCS[0], progress)
@@ -150,8 +168,10 @@ def _documents(
                 warnings.warn(Note(f"{error}; the rest of that file is left out"), stacklevel=2)
     else:
         name, configuration, split = _hub_dataset(data_name)
-        rows = _hub_documents(name, configuration, split, text_column)
-        yield from articles(rows) if data_name == "wikitext" else rows
+        if data_name == "wikitext":  # an article is many rows
+            yield from articles(_hub_documents(name, configuration, split, text_column, Place()))
+        else:
+            yield from _hub_documents(name, configuration, split, text_column, place)
 
 
 def _hub_dataset(data_name: str) -> tuple[str, str | None, str | None]:
@@ -181,7 +201,7 @@ def articles(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _hub_documents(
-    name: str, configuration: str | None, split: str | None, text_column: str | None
+    name: str, configuration: str | None, split: str | None, text_column: str | None, place: Place
 ) -> Iterator[str]:
     """The rows of a dataset on the hub, see `_hub_rows`; where the connection is lost they are asked for
     again from where it was, after two seconds, four, and so on."""
@@ -190,12 +210,13 @@ def _hub_documents(
     from huggingface_hub.errors import HTTPError
 
     refused = (HTTPError, datasets.exceptions.DatasetsError, pyarrow.ArrowException)
-    read = lost = 0
+    place.stream = place.stream or {"revision": _hub_revision(name), "state": None, "read": 0}
+    read, lost = place.documents, 0
     while True:
         try:
-            for text in _hub_rows(name, configuration, split, text_column, read):
-                yield text
+            for text in _hub_rows(name, configuration, split, text_column, place.stream):
                 read, lost = read + 1, 0
+                yield text
             return
         except UserError:
             raise
@@ -213,30 +234,48 @@ def _hub_documents(
 
 
 def _hub_rows(
-    name: str, configuration: str | None, split: str | None, text_column: str | None, skip: int
+    name: str, configuration: str | None, split: str | None, text_column: str | None, at: dict[str, Any]
 ) -> Iterator[str]:
-    """The rows of a dataset but the first so many, streamed by `datasets`: of a split, or of "train", else
-    the first by name."""
+    """The rows of a dataset from a place on, streamed by `datasets`: of a split, or of "train", else the
+    first by name; `at`, as `Place.stream`, moves on with them."""
     import datasets
 
+    revision = {} if at["revision"] is None else {"revision": at["revision"]}
     stream = None
     try:
-        stream = datasets.load_dataset(name, configuration, streaming=True)
-        stream = stream[split or ("train" if "train" in stream else min(stream))]
-        for table in stream.skip(skip).with_format("arrow").iter(batch_size=256):
-            yield from strings(name, table.column(find_column(name, table.column_names, text_column)))
+        stream = datasets.load_dataset(name, configuration, streaming=True, **revision)
+        stream = stream[split or ("train" if "train" in stream else min(stream))].with_format("arrow")
+        if at["state"] is not None:
+            stream.load_state_dict(at["state"])
+        for table in stream.iter(batch_size=256):
+            texts = strings(name, table.column(find_column(name, table.column_names, text_column)))
+            for text in itertools.islice(texts, at["read"], None):
+                at["read"] += 1
+                yield text
+            at |= {"state": stream.state_dict(), "read": 0}
     finally:
         del stream
         gc.collect()  # ends Arrow's reading threads; left to the interpreter's exit they can block it
 
 
+def _hub_revision(name: str) -> str | None:
+    """The commit of a dataset, so that a reader who goes on later finds the same rows."""
+    info = _hub_info(name)
+    return None if info is None else info.sha
+
+
 def _hub_license(name: str) -> str:
     """What the dataset's card states."""
+    info = _hub_info(name)
+    card = None if info is None else info.card_data
+    return str(card["license"]) if card is not None and card.get("license") else "not stated"
+
+
+def _hub_info(name: str) -> Any:
+    """What the hub says of a dataset; None where it does not answer."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError  # of the library that this version talks through
 
     with contextlib.suppress(OSError, ValueError, HTTPError):
-        card = HfApi().dataset_info(name, timeout=10).card_data
-        if card is not None and card.get("license"):
-            return str(card["license"])
-    return "not stated"
+        return HfApi().dataset_info(name, timeout=10)
+    return None

@@ -1,22 +1,18 @@
 """Token files written: in one pass with flat memory, whole or absent.
 
-Files are written into a staging folder, counted and hashed as they grow, and get their names last.
+Files are written into a staging folder and get their names last.
 """
 
 import contextlib
 import functools
-import hashlib
 import importlib.metadata
 import itertools
 import math
 import os
 import platform
 import random
-import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +22,13 @@ from tqdm.auto import tqdm
 
 from supertf import __version__
 from supertf.data.byte_pairs import valid_unicode
+from supertf.data.staging import STAGING, Journal, Place, TokenWriter, staging_folder, writing
 from supertf.data.token_files import FORMAT, TokenFile, check_enough, check_window, manifest_path
 from supertf.data.tokenizer import tokenizer_spec
 from supertf.errors import UserError
-from supertf.files import disk_errors, seal, write_json
+from supertf.files import seal, write_json
 
 SPLITS = ("train", "validation")
-STAGING = ".supertf-data"
 BATCH_CHARS = 4_000_000  # a tokenizing batch ends here at the latest, to bound memory
 
 
@@ -53,14 +49,16 @@ def prepare(
     license: str = "not stated",
     command: str = "",
     progress: bool = True,
+    place: Place | None = None,
+    resume: bool = False,
 ) -> tuple[TokenFile, TokenFile]:
     """Tokenize `documents` into `out_dir/train.bin` and `out_dir/validation.bin`, each with its manifest.
 
     Documents are read once, in order, and only a batch of them is held, so memory does not grow with
     the corpus. A document goes whole to one split: of N documents, N * (1 - split_ratio) to within one
     go to validation, evenly spaced, from a place that `seed` chooses. Nothing is cut off; empty
-    documents are counted. The files appear under their names when all is written; an interrupted
-    run leaves what was there before.
+    documents are counted. The files appear under their names when all is written. An interrupted run leaves
+    what was there before; with a `place` also what it has done, for another run to go on with.
 
     Args:
         documents: texts, such as `iter_documents` gives.
@@ -74,13 +72,16 @@ def prepare(
         max_tokens: stop after the batch with which there are as many; None: read all.
         source, license, command: kept in the manifest.
         progress: show a bar.
+        place: of the reader that gives the `documents`, which moves it on.
+        resume: go on with what an interrupted run has left in `out_dir`; `place` is moved there before the
+            first document is asked for, and the files become those of a run that nothing interrupted.
 
     Returns:
         The training file and the validation file.
 
     Raises:
-        UserError: an argument out of range, a split shorter than one window, a disk that is full, or
-            files in `out_dir` that would be overwritten and are not token files.
+        UserError: an argument out of range, a split shorter than one window, a disk that is full, files in
+            `out_dir` that would be overwritten and are not token files, or nothing to go on with.
     """
     if not 0 < split_ratio < 1:
         raise UserError(f"split_ratio is {split_ratio}; expected a number between 0 and 1, such as 0.9")
@@ -89,17 +90,36 @@ def prepare(
         raise UserError(f"batch_size is {batch_size}; expected at least 1 document")
     out_dir = Path(out_dir)
     check_overwrite(out_dir)
+    if (resume and place is None) or (validation is not None and place is not None):
+        raise UserError("to go on later takes the `place` of one reader, and no `validation` of another")
     dtype = "uint16" if tokenizer.n_vocab <= 1 << 16 else "uint32"
     encode = functools.partial(_encode, tokenizer, np.dtype(dtype).newbyteorder("<"))
-    passes = [(documents, _spaced(1 - split_ratio, random.Random(seed).random()))]
-    if validation is not None:
-        passes = [(documents, itertools.repeat(False)), (validation, itertools.repeat(True))]
+    spec = tokenizer_spec(tokenizer)
+    made = {"command": command, "source": source, "tokenizer": spec, "split_ratio": split_ratio, "seed": seed}
     documents_read = empty = 0
-    with staging_folder(out_dir) as staging, contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(TokenWriter(staging / f"{split}.bin")) for split in SPLITS]
+    with staging_folder(out_dir, resume) as staging, contextlib.ExitStack() as stack:
+        writers = [TokenWriter(staging / f"{split}.bin") for split in SPLITS]
+        journal = None if place is None else stack.enter_context(Journal(staging, made, place, writers))
+        if resume and journal is not None:
+            empty = journal.go_on()
+            documents_read = journal.place.documents
+        for writer in writers:
+            stack.enter_context(writer)
+        divided = sum(writer.documents for writer in writers)
+        spaced = itertools.islice(_spaced(1 - split_ratio, random.Random(seed).random()), divided, None)
+        passes: list[tuple[Iterable[str], Iterator[bool]]] = [(documents, spaced)]
+        if validation is not None:
+            passes = [(documents, itertools.repeat(False)), (validation, itertools.repeat(True))]
         pool = stack.enter_context(ThreadPoolExecutor(threads or os.cpu_count()))
         bar = stack.enter_context(
-            tqdm(desc="tokenizing", unit="byte", unit_scale=True, disable=not progress, mininterval=0.5)
+            tqdm(
+                desc="tokenizing",
+                unit="byte",
+                unit_scale=True,
+                initial=sum(writer.text_bytes for writer in writers),
+                disable=not progress,
+                mininterval=0.5,
+            )
         )
         batches = ((batch, where) for part, where in passes for batch in _batched(part, batch_size))
         for batch, to_validation in batches:
@@ -109,6 +129,8 @@ def prepare(
             for tokens, text_bytes in pool.map(encode, texts):
                 writers[next(to_validation)].write(tokens, text_bytes)
                 bar.update(text_bytes)
+            if journal is not None:
+                journal.note(empty)
             if max_tokens is not None and sum(writer.tokens for writer in writers) >= max_tokens:
                 break
         stack.close()  # the files are complete and on disk
@@ -118,7 +140,7 @@ def prepare(
             check_enough(f"the {split} split, {writer.documents} documents,", writer.tokens, max_length + 1)
         common = {
             "format": FORMAT,
-            "tokenizer": tokenizer_spec(tokenizer),
+            "tokenizer": spec,
             "vocab_size": tokenizer.n_vocab,
             "dtype": dtype,
             "source": source,
@@ -146,63 +168,6 @@ def check_overwrite(out_dir: Path) -> None:
             raise UserError(f"{path} is there but was not written by supertf; move it or name another folder")
 
 
-@contextlib.contextmanager
-def staging_folder(out_dir: Path) -> Iterator[Path]:
-    """A folder inside `out_dir` for files being written, emptied before and removed after.
-
-    What a killed run left there is deleted; a run that is alive holds a lock that the system drops
-    with the process.
-    """
-    folder = out_dir / STAGING
-    with contextlib.ExitStack() as stack:
-        with writing(out_dir):
-            folder.mkdir(parents=True, exist_ok=True)
-            if sys.platform != "win32":  # there two runs into one folder are not kept apart
-                import fcntl
-
-                lock = os.open(folder, os.O_RDONLY)
-                stack.callback(os.close, lock)
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise UserError(f"another `supertf data` is writing to {out_dir}; wait for it") from None
-            for leftover in folder.iterdir():
-                leftover.unlink()
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        yield folder
-
-
-class TokenWriter:
-    """A token file being written: appends documents, and counts and hashes as it goes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.out_dir = path, path.parent.parent
-        self.documents = self.tokens = self.text_bytes = self.max_token = 0
-        self.digest = hashlib.sha256()
-
-    def __enter__(self) -> "TokenWriter":
-        with writing(self.out_dir):
-            self.file = open(self.path, "wb")
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        with writing(self.out_dir), self.file:
-            if exception == (None, None, None):
-                self.file.flush()
-                os.fsync(self.file.fileno())  # on disk before it gets its name
-
-    def write(self, tokens: np.ndarray, text_bytes: int) -> None:
-        """Append one document's (n,) token ids, n >= 1, which came from `text_bytes` bytes of text."""
-        data = tokens.tobytes()
-        with writing(self.out_dir):
-            self.file.write(data)
-        self.digest.update(data)
-        self.documents += 1
-        self.tokens += len(tokens)
-        self.text_bytes += text_bytes
-        self.max_token = max(self.max_token, int(tokens.max()))
-
-
 def publish(out_dir: Path, writers: list[TokenWriter], common: dict[str, Any]) -> None:
     """Give the finished files their names.
 
@@ -226,11 +191,6 @@ def publish(out_dir: Path, writers: list[TokenWriter], common: dict[str, Any]) -
             os.replace(writer.path, out_dir / writer.path.name)
         for writer in writers:
             os.replace(manifest_path(writer.path), manifest_path(out_dir / writer.path.name))
-
-
-def writing(out_dir: Path) -> AbstractContextManager[None]:
-    """A disk that is full while token files are written is one clear line."""
-    return disk_errors(f"to {out_dir}", "token files that were there are")
 
 
 def _encode(tokenizer: tiktoken.Encoding, dtype: np.dtype, text: str) -> tuple[np.ndarray, int]:

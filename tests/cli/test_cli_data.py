@@ -90,3 +90,27 @@ def test_a_folder_can_be_read_again_with_the_token_files_in_it(supertf):
     assert TokenFile("train.bin").manifest["sha256"] == first["sha256"]
     note = "(left out 2 .bin, 1 train.bin.json, 1 validation.bin.json)"
     assert TokenFile("train.bin").manifest["source"] == f"local {Path.cwd().name} {note}"
+
+
+def test_a_command_that_ended_early_goes_on_where_it_was(supertf):
+    folder = Path("rows")
+    folder.mkdir()
+    for name in "abc":
+        (folder / f"{name}.jsonl").write_text(
+            "".join(f'{{"text": "{name} {i} of many"}}\n' for i in range(40))
+        )
+    line = "data --data_name rows --tokenizer bytes --max_length 16 --stride 16 --batch_size 10"
+    assert supertf(f"{line} --output_dir whole").code == 0
+    right = (folder / "b.jsonl").read_text()
+    (folder / "b.jsonl").write_text(right.replace('"b 35', "b 35"))
+    said = supertf(f"{line} --output_dir parts")
+    assert said.code == 2 and "b.jsonl" in said.err and "the same with --resume goes on there" in said.err
+    assert not Path("parts/train.bin").exists()
+    (folder / "b.jsonl").write_text(right)
+    assert supertf(f"{line} --output_dir parts --seed 1 --resume").err.count("has another command") == 1
+    assert supertf(f"{line} --output_dir parts --resume").code == 0
+    for split in ("train", "validation"):
+        found, expected = TokenFile(f"parts/{split}.bin").manifest, TokenFile(f"whole/{split}.bin").manifest
+        assert found["sha256"] == expected["sha256"]
+    said = supertf(f"{line} --output_dir parts --resume")
+    assert said.code == 2 and "nothing unfinished in parts to go on with" in said.err

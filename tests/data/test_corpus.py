@@ -1,6 +1,8 @@
 """Documents of the hub and of Python's own documentation, in a fixed order; their source and licence."""
 
+import dataclasses
 import functools
+import itertools
 import json
 import operator
 import sys
@@ -12,6 +14,7 @@ import pytest
 from supertf.data import python_docs
 from supertf.data.corpus import iter_documents, origin
 from supertf.data.roles import PARTS, ROLES
+from supertf.data.staging import Place
 from supertf.errors import Note, UserError
 
 ROWS = ["first row", "second\nrow with é", "third"]
@@ -233,3 +236,54 @@ def test_a_damaged_file_of_a_folder_is_named_and_left_when_asked(shards):
 def test_a_single_damaged_file_is_never_left(shards):
     with pytest.raises(UserError, match=r"b\.jsonl"):
         list(iter_documents(str(shards / "b.jsonl"), skip_damaged=True))
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A dataset of five shards in the hub's layout, which `datasets` streams; gives its folder."""
+    import datasets
+
+    folder = tmp_path / "owner" / "name" / "data"
+    folder.mkdir(parents=True)
+    for shard in range(5):
+        rows = pyarrow.table({"text": [f"row {shard} {i}" for i in range(300)]})
+        name = f"train-{shard:05}-of-00005.parquet"
+        pyarrow.parquet.write_table(rows, folder / name, row_group_size=70)
+    load_dataset = datasets.load_dataset
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("supertf.data.corpus.hub_trouble", lambda: None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda n, c, **o: load_dataset(str(tmp_path / n), c, **o))
+    return folder
+
+
+@pytest.mark.parametrize("read", [0, 1, 69, 70, 255, 256, 257, 300, 700, 1024, 1499, 1500])
+def test_a_stream_goes_on_exactly_where_it_was(hub, read):
+    everything = [f"row {shard} {i}" for shard in range(5) for i in range(300)]
+    place = Place()
+    first = list(itertools.islice(iter_documents("owner/name", place=place), read))
+    kept = json.dumps(dataclasses.asdict(place))  # as a journal keeps it
+    assert place.documents == len(first) == read
+    rest = list(iter_documents("owner/name", place=Place(**json.loads(kept))))
+    assert first + rest == everything
+    some = iter_documents("owner/name", sample_size=800, place=Place(**json.loads(kept)))
+    assert list(some) == everything[read:800]
+
+
+def test_a_stream_that_goes_on_does_not_ask_for_what_it_has_read(hub):
+    place = Place()
+    list(itertools.islice(iter_documents("owner/name", place=place), 1000))
+    first = hub / "train-00000-of-00005.parquet"
+    held = first.read_bytes()
+    first.write_bytes(held[:4] + bytes(200) + held[204:])  # the rows; the schema at the end is read
+    with pytest.raises(UserError):
+        next(iter(iter_documents("owner/name")))
+    assert next(iter(iter_documents("owner/name", place=place))) == "row 3 100"
+
+
+def test_other_corpora_are_read_up_to_the_place(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f'{{"text": "row {i}"}}\n' for i in range(30)))
+    for name in (str(path), f"{path}:train", "prose:live"):
+        everything = list(iter_documents(name))
+        assert list(iter_documents(name, place=Place(documents=2))) == everything[2:]
+        assert list(iter_documents(name, sample_size=3, place=Place(documents=2))) == everything[2:3]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from supertf.data import TokenFile, iter_documents, load_tokenizer, origin, prepare
+from supertf.data import Place, TokenFile, iter_documents, load_tokenizer, origin, prepare, unfinished
 from supertf.errors import UserError
 from supertf.training.recipes.description import Recipe
 
@@ -13,7 +13,8 @@ LEAST = 0.1  # share of a short text that is
 def token_files(
     recipe: Recipe, folder: str | Path, data: str | None = None, progress: bool = True
 ) -> tuple[TokenFile, TokenFile]:
-    """Training and validation tokens of a recipe, from a folder, or made there.
+    """Training and validation tokens of a recipe, from a folder, or made there; what was left unfinished
+    there is gone on with.
 
     Args:
         recipe: its text is read up to as many tokens as are trained on.
@@ -31,9 +32,9 @@ def token_files(
         if data is not None and (asked := origin(data)["source"]) != there:
             raise UserError(f"{folder} has tokens of {there}, not of {asked}: choose another folder")
         return found
-    name = data or recipe.data
+    name, place = data or recipe.data, Place()
     return prepare(
-        iter_documents(name, progress=progress),
+        iter_documents(name, progress=progress, place=place),
         load_tokenizer(recipe.tokenizer),
         folder,
         split_ratio=1 - min(LEAST, VALIDATED / recipe.tokens),
@@ -41,5 +42,7 @@ def token_files(
         stride=recipe.config.n_ctx,
         max_tokens=recipe.tokens,
         progress=progress,
+        place=place,
+        resume=unfinished(folder),
         **origin(name),
     )
