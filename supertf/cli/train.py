@@ -5,6 +5,7 @@ import math
 import os
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -188,18 +189,20 @@ def world_size() -> int:
 
 
 def recipe_files(recipe: "Recipe", output_dir: str, data: str | None) -> tuple[Path, Path]:
-    """The paths of a recipe's token files, beside the run; the first process makes them if need be."""
-    from accelerate import PartialState
+    """The paths of a recipe's token files, beside the run; the first process makes them if need be.
 
-    from supertf.training import token_files
+    The others wait for as long as it takes; where the first one fails, who started them ends them.
+    """
+    from supertf.training import token_files, tokens_are_made
 
     folder = Path(output_dir) / "data"
-    with PartialState().main_process_first():
-        try:
-            train, validation = token_files(recipe, folder, data)
-        except UserError as error:
-            hint = "" if data else f"; offline, --data {recipe.offline} trains on a text that is here"
-            raise UserError(f"{error}{hint}") from error
+    while int(os.environ.get("RANK", 0)) > 0 and not tokens_are_made(folder):
+        time.sleep(0.2)
+    try:
+        train, validation = token_files(recipe, folder, data)
+    except UserError as error:
+        hint = "" if data else f"; offline, --data {recipe.offline} trains on a text that is here"
+        raise UserError(f"{error}{hint}") from error
     return train.path, validation.path
 
 

@@ -32,6 +32,7 @@ from .passages import Passage as Passage
 from .staging import Place as Place
 from .staging import unfinished as unfinished
 from .tasks import Batch as Batch
+from .token_files import manifest_path as manifest_path
 from .tokenizer import check_vocabulary as check_vocabulary
 from .tokenizer import gguf_tokenizer as gguf_tokenizer
 from .tokenizer import special_ids as special_ids

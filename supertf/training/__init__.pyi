@@ -8,6 +8,7 @@ from .recipes.catalogue import RECIPES as RECIPES
 from .recipes.catalogue import recipe as recipe
 from .recipes.description import Recipe as Recipe
 from .recipes.text import token_files as token_files
+from .recipes.text import tokens_are_made as tokens_are_made
 from .settings import TrainResult as TrainResult
 from .settings import TrainSettings as TrainSettings
 from .sliced_loss import SLICE as SLICE

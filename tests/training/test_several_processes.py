@@ -14,6 +14,7 @@ import torch
 from tiny import tiny_config, tiny_settings, tiny_tokens
 
 import supertf as package
+from supertf.data.token_files import TokenFile
 from supertf.errors import UserError
 from supertf.model.checkpoint import is_run, locate
 from supertf.model.pretrained import load_model
@@ -125,3 +126,19 @@ def test_who_watches_needs_all_of_a_model_in_one_process(tokens):
     files = tokens / "train.bin", tokens / "validation.bin"
     with pytest.raises(UserError, match="who watches a training needs all of the model in one process"):
         train_here(tiny_config(), *files, tiny_settings(shard=True), on_step=print)
+
+
+def test_two_processes_train_by_a_recipe_on_text_that_one_of_them_prepares(tmp_path):
+    words = "train --recipe lab --scale 0.01 --data library-docs:train --device cpu --json --output_dir"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(package.__file__).parents[1])}
+    for run, way in (("one", ["-m", "supertf.cli"]), ("two", TORCHRUN)):
+        line = [sys.executable, *way, *words.split(), str(tmp_path / run)]
+        done = subprocess.run(
+            line, env=environment, capture_output=True, text=True, timeout=1800, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    one, two = (curve(tmp_path / run)["loss"] for run in ("one", "two"))
+    assert len(two) == -(-len(one) // 2), "each step reads the windows of both"
+    assert two[-1] < two[0]
+    hashes = [TokenFile(tmp_path / run / "data/train.bin").manifest["sha256"] for run in ("one", "two")]
+    assert hashes[0] == hashes[1]

@@ -2,12 +2,31 @@
 
 from pathlib import Path
 
-from supertf.data import Place, TokenFile, iter_documents, load_tokenizer, origin, prepare, unfinished
+from supertf.data import (
+    Place,
+    TokenFile,
+    iter_documents,
+    load_tokenizer,
+    manifest_path,
+    origin,
+    prepare,
+    unfinished,
+)
 from supertf.errors import UserError
 from supertf.training.recipes.description import Recipe
 
 VALIDATED = 1_000_000  # tokens that are kept apart, where the text is long enough
 LEAST = 0.1  # share of a short text that is
+
+
+def files_in(folder: str | Path) -> tuple[Path, Path]:
+    """The names of both files."""
+    return Path(folder) / "train.bin", Path(folder) / "validation.bin"
+
+
+def tokens_are_made(folder: str | Path) -> bool:
+    """Whether both files are in a folder, complete."""
+    return all(path.exists() and manifest_path(path).exists() for path in files_in(folder))
 
 
 def token_files(
@@ -25,9 +44,8 @@ def token_files(
     Raises:
         UserError: the text cannot be read, a hub that is not reached, say; the folder has another text.
     """
-    paths = [Path(folder) / f"{split}.bin" for split in ("train", "validation")]
-    if all(path.exists() for path in paths):
-        found = TokenFile(paths[0]), TokenFile(paths[1])
+    if tokens_are_made(folder):
+        found = TokenFile(files_in(folder)[0]), TokenFile(files_in(folder)[1])
         there = found[0].manifest["source"]
         if data is not None and (asked := origin(data)["source"]) != there:
             raise UserError(f"{folder} has tokens of {there}, not of {asked}: choose another folder")
