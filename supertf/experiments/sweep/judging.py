@@ -143,10 +143,13 @@ class Judgement(Tabular):
 
     def caption(self) -> str:
         """How to read it."""
-        return (
-            "means with 95 % t-intervals; × is a multiple of the perplexity; p is corrected for all claims "
-            "about the experiment (Holm); ✓: the domain's own interval lies within the bound"
-        )
+        parts = ["means with 95 % t-intervals"]
+        if any(one.claim.multiple for one in self.judged):
+            parts.append("× is a multiple of the perplexity")
+        parts.append("p is corrected for all claims about the experiment (Holm)")
+        if len(self.domains) > 1:
+            parts.append("✓: the domain's own interval lies within the bound")
+        return "; ".join(parts)
 
 
 def judge(claims: Sequence[Claim], results: Results) -> Judgement:
