@@ -22,9 +22,15 @@ SPIKE_WINDOWS = 8  # held-out windows in which spikes are looked for
 RANDOM_WEIGHTS = 20
 
 FOUR_LAYERS = {"n_layer": 4, "init_std": 0.02}
+DEEP = {"mlp": "swiglu", "n_inner": 176, "n_layer": 16, "init_std": 0.02}  # the deepest in twenty minutes
+ARMS: dict[str, dict[str, Any]] = {
+    "softmax": {},
+    "ssmax": {"attention": "ssmax"},
+    "zero key": {"zero_key": True},  # a head may attend to nothing: no sink is needed
+}
 EXPERIMENT = Experiment(
     name="growth",
-    question="Does a small decoder grow a super weight while it learns to write Python's documentation?",
+    question="Does a small decoder grow sinks, spikes or a super weight while it learns documentation?",
     measure="growth:growth",
     settings={
         "vocab_size": 512,
@@ -48,10 +54,7 @@ EXPERIMENT = Experiment(
             for start in ("bos", "no bos")
             for attention in ("softmax", "ssmax")
         },
-        "swiglu bos softmax, deeper and longer": {
-            "steps": 5000,
-            "model": {"mlp": "swiglu", "n_inner": 176, "attention": "softmax", **FOUR_LAYERS, "n_layer": 6},
-        },
+        **{f"deep, {arm}": {"steps": 8000, "model": {**DEEP, **own}} for arm, own in ARMS.items()},
     },
     seeds=(0, 1, 2),
     quick={"steps": 8, "moments": 4, "windows": 4},
@@ -63,8 +66,10 @@ def growth(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dic
 
     settings: `vocab_size`, `context`, `bos` (whether windows begin with BOS), `steps`, `batch_size`, `lr`,
     `weight_decay`, `moments` (how often to look), `windows` (held-out ones, on which losses are measured),
-    `model` (changes to `language_config`). The result has every look under `moments`, and beside them the
-    largest of each kind of number at any moment, and the last validation loss.
+    `model` (changes to `language_config`).
+
+    Result: `moments`, of every look its step, its loss and `most`, the largest of each kind of number; beside
+    them the largest of each at any moment; `layers`, those of the last look; the losses at the end.
     """
     train_file, validation_file = lab_tokens(settings["vocab_size"])
     context, bos = settings["context"], settings["bos"]
@@ -97,7 +102,8 @@ def growth(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dic
         "validation_loss": result.metrics[-1]["validation_loss"],
         "training_loss": sum(m["loss"] for m in result.metrics[-100:]) / len(result.metrics[-100:]),
         **{name: max(moment["most"][name] for moment in moments) for name in moments[0]["most"]},
-        "moments": moments,
+        "moments": [{name: moment[name] for name in ("step", "loss", "most")} for moment in moments],
+        "layers": moments[-1]["layers"],
         "training_seconds": result.seconds,
     }
 
@@ -121,8 +127,8 @@ def look(model: GPT, rows: Tensor, seed: int) -> dict[str, Any]:
     matrix. Then the harms of random weights of the matrix with the strongest spike; the harm of the weight of
     any output projection whose removal should cost most by the gradient, -w dL/dw, which needs no spike to
     be found (but is a guess: a straight line drawn from one point). Then largest over median of the residual
-    stream, embeddings first, with its largest entry; and the mean attention to the first token of the head
-    that attends to it most.
+    stream, embeddings first, with its largest entry; and the mean attention to the first token, of the head
+    that attends to it most and of all heads.
     """
     inputs, base = rows[:, :-1], loss(model, rows)
 
@@ -155,6 +161,7 @@ def look(model: GPT, rows: Tensor, seed: int) -> dict[str, Any]:
     steepest = steepest_weight(model, rows)
     stream = residual_stats(model, inputs[:SPIKE_WINDOWS])
     massive = max(stream, key=lambda state: state.max_over_median)
+    sinks = sink_rate(attention_stats(model, inputs[:SPIKE_WINDOWS]))
     found: dict[str, Any] = {
         "loss": float(base),
         "strongest": top.layer,
@@ -168,7 +175,8 @@ def look(model: GPT, rows: Tensor, seed: int) -> dict[str, Any]:
             "channel": massive.largest.channel,
             "value": massive.largest.value,
         },
-        "sink": float(sink_rate(attention_stats(model, inputs[:SPIKE_WINDOWS])).by_head.max()),
+        "sink": float(sinks.by_head.max()),
+        "mean_sink": sinks.mean,
     }
     found["most"] = {
         "spike_ratio": top.ratio,
@@ -178,6 +186,7 @@ def look(model: GPT, rows: Tensor, seed: int) -> dict[str, Any]:
         "steepest_harm": found["steepest"]["harm"],
         "max_over_median": massive.max_over_median,
         "sink": found["sink"],
+        "mean_sink": found["mean_sink"],
     }
     return found
 
