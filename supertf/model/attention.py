@@ -51,7 +51,7 @@ class Layout:
         return None if self.make_mask is None else self.once(("mask",), self.make_mask)
 
     def once(self, key: tuple[Any, ...], make: Callable[[], Made]) -> Made:
-        """What `make` gives, the same tensor for every layer that asks with this key."""
+        """What `make` gives, the same for every layer that asks with this key."""
         if key not in self.made:
             self.made[key] = make()
         return self.made[key]

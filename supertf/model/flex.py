@@ -62,14 +62,21 @@ def blocks(where: Layout) -> BlockMask:
     def causal(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return query >= key
 
+    make = block_mask(where.positions.device.type)
     if segments is None:
-        return create_block_mask(causal, None, None, T, T, device=device)
+        return make(causal, None, None, T, T, device=device)
 
     def within_documents(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
         same = (segments[b, query] == segments[b, key]) & (segments[b, key] > 0)
         return ((query >= key) & same) | (query == key)
 
-    return create_block_mask(within_documents, segments.shape[0], None, T, T, device=device)
+    return make(within_documents, segments.shape[0], None, T, T, device=device)
+
+
+@functools.cache
+def block_mask(device: str) -> Any:
+    """What makes a `BlockMask`, compiled where that is worth it: otherwise it goes through all of T x T."""
+    return torch.compile(create_block_mask) if device == "cuda" else create_block_mask
 
 
 @functools.cache
