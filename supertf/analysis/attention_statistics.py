@@ -175,7 +175,8 @@ def block_logits(
     logits = logits.view(B, H, -1, S)
     mask = None if where.mask is None else where.mask[:, :, rows, :S]
     if bias is not None:
-        part = Layout(where.positions[:, rows], where.n[:, rows], mask, where.key_positions[:, :S])
+        seen = None if mask is None else lambda: mask
+        part = Layout(where.positions[:, rows], where.n[:, rows], where.key_positions[:, :S], seen)
         return logits.add_(bias(part, logits.dtype)).clamp_(min=FAR_BELOW)
     if mask is not None:
         return logits.masked_fill_(~mask, FAR_BELOW)

@@ -2,11 +2,15 @@
 
 import contextlib
 import logging
+import os
+import sys
 from collections.abc import Iterator, Sequence
+from numbers import Real
 from typing import Any
 
 from lm_eval import simple_evaluate
 from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm.auto import tqdm
@@ -50,8 +54,10 @@ class HarnessModel(TemplateLM):
         self, requests: list[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:
         """Long contexts lose their beginnings; texts of like lengths share a batch."""
-        longest = max(len(ids) for _, _, ids in requests)
-        if longest > self.max_length:
+        sizes = [len(ids) for _, _, ids in requests]
+        if 0 in sizes:
+            raise UserError("an answer of the harness has no token of its own behind its question")
+        if (longest := max(sizes, default=0)) > self.max_length:
             raise UserError(
                 f"an answer of the harness has {longest} tokens, more than the {self.max_length} that the "
                 "model reads"
@@ -84,16 +90,19 @@ class HarnessModel(TemplateLM):
         """Greedy answers, up to the first of the task's stops."""
         found = []
         for request in tqdm(requests, desc="answers", disable=disable_tqdm or not self.progress):
-            context, settings = request.args
+            context, given = request.args
+            settings = normalize_gen_kwargs(given, NEW_TOKENS)
             if settings.get("do_sample") or settings.get("temperature"):
+                raise UserError("a task of the harness wants sampled answers; here they are greedy")
+            new = settings["max_gen_toks"]
+            if new >= self.max_length:
                 raise UserError(
-                    "a task of the harness wants sampled answers; only greedy ones are written here"
+                    f"a task of the harness wants {new} new tokens, and the model reads {self.max_length}"
                 )
-            new = settings.get("max_gen_toks", NEW_TOKENS)
-            prompt = self.tok_encode(context)[-max(self.max_length - new, 1) :]
+            prompt = self.tok_encode(context)[new - self.max_length :]
             written = generate(self.model, prompt, new, stop=text_ends(self.tokenizer))
             answer = self.tokenizer.decode(written)
-            stops = settings.get("until", [])
+            stops = settings.get("until") or []
             for stop in [stops] if isinstance(stops, str) else stops:
                 answer = answer.partition(stop)[0] if stop else answer
             found.append(answer)
@@ -117,16 +126,16 @@ def harness_results(
     Raises:
         UserError: a task that it does not know, or whose data cannot be reached.
     """
-    manager = TaskManager()
-    for task in tasks:
-        if task not in manager.all_tasks and not task.endswith((".yaml", ".yml")):
-            raise UserError(
-                f"the harness has no task {task!r}: `lm-eval ls tasks` lists them; or give a YAML file of "
-                "your own"
-            )
     asked = HarnessModel(model, tokenizer, batch_size, progress)
     try:
         with quiet():
+            manager = TaskManager()
+            for task in tasks:
+                if task not in manager.all_tasks and not task.endswith((".yaml", ".yml")):
+                    raise UserError(
+                        f"the harness has no task {task!r}: `lm-eval ls tasks` lists them; or give a YAML "
+                        "file of your own"
+                    )
             result = simple_evaluate(
                 asked,
                 tasks=list(tasks),
@@ -134,28 +143,36 @@ def harness_results(
                 task_manager=manager,
                 bootstrap_iters=BOOTSTRAPS,
                 log_samples=False,
+                random_seed=None,
+                numpy_random_seed=None,
+                torch_random_seed=None,
             )
     except UserError:
         raise
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # of YAML files, templates and code that others wrote
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"the harness could not ask {', '.join(tasks)}: {first}") from error
     for task, metrics in result["results"].items():
-        number = result["n-samples"].get(task, {}).get("effective", 0)
+        number = result["n-samples"].get(task, {}).get("effective", metrics.get("sample_len", 0))
         for name, value in metrics.items():
             metric, _, filtered = name.partition(",")
-            if filtered and isinstance(value, float) and not metric.endswith("_stderr"):
+            if filtered and isinstance(value, Real) and not metric.endswith("_stderr"):
                 stderr = metrics.get(f"{metric}_stderr,{filtered}")
-                yield task, metric, value, stderr if isinstance(stderr, float) else None, number
+                yield task, metric, float(value), float(stderr) if isinstance(stderr, Real) else None, number
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Of what the harness logs, only warnings."""
+    """Of what the harness logs, only warnings; of what it prints, nothing on standard output; and its errors
+    are estimated here, not in a process for each core."""
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.WARNING)
+    before = os.environ.get("DISABLE_MULTIPROC", "")  # empty says the same as none
+    os.environ["DISABLE_MULTIPROC"] = "1"
     try:
-        yield
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     finally:
         logger.setLevel(level)
+        os.environ["DISABLE_MULTIPROC"] = before

@@ -12,6 +12,7 @@ from supertf.model import LanguageModel
 from supertf.tables import Tabular, number
 
 LAST_WORDS = "last_words"
+Z = 1.96  # standard deviations to each side, of 95 %
 PASSAGES = 100  # of each text, unless a limit says otherwise
 
 
@@ -33,6 +34,18 @@ class TaskScore:
     stderr: float | None
     questions: int
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Of 95 %: Wilson's for shares, which are exact at 0 and 1, too, else 1.96 standard errors."""
+        if self.stderr is None:
+            return None
+        if not self.metric.startswith(("acc", "exact_match")) or not 0 <= self.value <= 1:
+            return self.value - Z * self.stderr, self.value + Z * self.stderr
+        n = self.questions
+        middle, shrink = self.value + Z**2 / (2 * n), 1 + Z**2 / n
+        half = Z * math.sqrt(self.value * (1 - self.value) / n + (Z / (2 * n)) ** 2)
+        return (middle - half) / shrink, (middle + half) / shrink
+
 
 @dataclass(frozen=True)
 class TaskScores(Tabular):
@@ -48,14 +61,13 @@ class TaskScores(Tabular):
         """A line for each metric."""
         found = []
         for one in self.scores:
-            width = None if one.stderr is None else 1.96 * one.stderr
-            ends = ["", ""] if width is None else [number(one.value - width), number(one.value + width)]
+            ends = map(number, one.interval or (None, None))
             found.append([one.task, one.metric, number(one.value), *ends, str(one.questions)])
         return found
 
     def caption(self) -> str:
         """What the columns mean."""
-        return "from, to: 1.96 standard errors over the questions of a task"
+        return "from, to: 95 % over the questions of a task; of shares Wilson's interval"
 
 
 def task_scores(
@@ -79,7 +91,7 @@ def task_scores(
         progress: show bars.
 
     Returns:
-        Every metric of every task, last words first.
+        Every metric of every task, last words last.
 
     Raises:
         UserError: no task, one that is not known, data that cannot be reached, a harness that is not
@@ -95,13 +107,8 @@ def task_scores(
     if not tasks:
         raise UserError(f"no task is named; expected some, such as {LAST_WORDS!r} or 'lambada_openai'")
     found = []
-    if LAST_WORDS in tasks:
-        for name in TEXTS:
-            passages = last_words(name, tokenizer, limit or PASSAGES)
-            right = finds_last_words(model, passages, batch_size)
-            found.append(share(f"{LAST_WORDS} {name}", right))
     others = [task for task in tasks if task != LAST_WORDS]
-    if others:
+    if others:  # first: what can be refused is refused before anything is measured
         try:
             from supertf.analysis.harness import harness_results
         except ModuleNotFoundError as error:
@@ -110,7 +117,12 @@ def task_scores(
                 f"harness is not here ({error}): `pip install lm-eval`"
             ) from None
         results = harness_results(model, tokenizer, others, limit, batch_size, progress)
-        found += [TaskScore(*one) for one in results]
+        found = [TaskScore(*one) for one in results]
+    if LAST_WORDS in tasks:
+        for name in TEXTS:
+            passages = last_words(name, tokenizer, limit or PASSAGES)
+            right = finds_last_words(model, passages, batch_size)
+            found.append(share(f"{LAST_WORDS} {name}", right))
     return TaskScores(tuple(found))
 
 

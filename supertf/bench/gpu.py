@@ -4,6 +4,7 @@ Parts are timed and can be skipped. What is found is yielded part by part, so th
 away leaves what was measured; a part that fails says why, and the next one begins.
 """
 
+import contextlib
 import copy
 import dataclasses
 import gc
@@ -26,7 +27,7 @@ from supertf.bench.train import our_loss, our_step, peer_step, plain_loss
 from supertf.data import load_tokenizer, read_ids
 from supertf.device import pick_device_dtype
 from supertf.errors import UserError
-from supertf.model import GPT, GPTConfig, flops_per_token, generate, load_model
+from supertf.model import GPT, GPTConfig, by_flex_attention, flops_per_token, generate, load_model
 from supertf.superweights import PROMPT, ablation, candidates, find_spikes
 from supertf.training import (
     DEVICES,
@@ -199,9 +200,9 @@ def peer_figures(setting: Setting, length: int, batch_size: int) -> dict[str, An
 
 
 def timed_steps(
-    setting: Setting, step: Callable[[], None], config: GPTConfig, batch_size: int
+    setting: Setting, step: Callable[[], None], config: GPTConfig, batch_size: int, planned: bool = True
 ) -> dict[str, Any]:
-    """Some steps to warm up and some timed; on a GPU also memory, beside what is planned."""
+    """Some steps to warm up and some timed; on a GPU also memory, beside what is `planned` if it is."""
     cuda = setting.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -216,11 +217,33 @@ def timed_steps(
     if cuda:
         found["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
         known = device_of(torch.cuda.get_device_name(setting.device))
-        if known is not None:
+        if known is not None and planned:
             device = DEVICES[known]
             found["mfu"] = rate * flops_per_token(config) / device.flops[device.precision]
-            planned = plan_training(config, TrainSettings(batch_size=batch_size), device)
-            found["planned_gb"] = sum(planned.memory.values()) / 1e9
+            plan = plan_training(config, TrainSettings(batch_size=batch_size), device)
+            found["planned_gb"] = sum(plan.memory.values()) / 1e9
+    return found
+
+
+def documents(setting: Setting) -> dict[str, Any]:
+    """ALiBi on packed documents: tokens per second and memory of a loss with its gradients (on a processor
+    without), with a mask and a bias of T x T and by FlexAttention."""
+    length, each = (64, 16) if setting.small else (8192, 1024)
+    torch.manual_seed(0)
+    model = GPT(setting.config(position="alibi", n_ctx=length, n_layer=2)).to(setting.device)
+    idx = torch.randint(0, model.config.vocab_size, (1, length), device=setting.device)
+    segments = torch.arange(length, device=setting.device)[None] // each + 1
+    cuda, found = setting.device.type == "cuda", {}
+
+    def step() -> None:
+        with torch.autocast(setting.device.type, setting.dtype, enabled=setting.narrow):
+            loss = model(idx, idx, segments=segments).loss
+        if cuda:
+            loss.backward()
+
+    for name, way in (("T x T", contextlib.nullcontext()), ("FlexAttention", by_flex_attention(model))):
+        with way, torch.set_grad_enabled(cuda):
+            found[name] = timed_steps(setting, step, model.config, 1, planned=False)
     return found
 
 
@@ -321,6 +344,7 @@ PARTS: dict[str, Callable[[Setting], dict[str, Any]]] = {
     "parity": parity,
     "superweights": superweights,
     "speed": speed,
+    "documents": documents,
     "generation": generation,
     "entropy": entropy,
     "training": training,

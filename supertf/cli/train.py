@@ -196,8 +196,10 @@ def recipe_files(recipe: "Recipe", output_dir: str, data: str | None) -> tuple[P
     from supertf.training import token_files, tokens_are_made
 
     folder = Path(output_dir) / "data"
-    while int(os.environ.get("RANK", 0)) > 0 and not tokens_are_made(folder):
-        time.sleep(0.2)
+    if int(os.environ.get("RANK", 0)) > 0 and not tokens_are_made(folder):
+        print(f"waiting for the first process's text in {folder}, which all must share", file=sys.stderr)
+        while not tokens_are_made(folder):
+            time.sleep(0.2)
     try:
         train, validation = token_files(recipe, folder, data)
     except UserError as error:

@@ -26,8 +26,8 @@ from supertf.data.text_files import (
     find_column,
     first_line,
     local_files,
-    strings,
     suffixes,
+    text_of,
 )
 from supertf.data.texts import TEXTS, chosen, shipped, split_name
 from supertf.errors import Note, UserError
@@ -73,8 +73,8 @@ def iter_documents(
             what of a folder is left out.
         skip_damaged: of a folder, go on with the next file where one cannot be read to its end; a `Note`
             names it. Otherwise it is an error.
-        place: where to begin; it is moved on before each text is yielded. A dataset on the hub goes on there
-            without reading again what came before, other corpora are read up to it.
+        place: where to begin; it is moved on before each text is yielded. A dataset on the hub goes on in the
+            file of its that it was in, other corpora are read up to it.
 
     Yields:
         One text at a time.
@@ -244,14 +244,15 @@ def _hub_rows(
     stream = None
     try:
         stream = datasets.load_dataset(name, configuration, streaming=True, **revision)
-        stream = stream[split or ("train" if "train" in stream else min(stream))].with_format("arrow")
+        stream = stream[split or ("train" if "train" in stream else min(stream))]
         if at["state"] is not None:
             stream.load_state_dict(at["state"])
-        for table in stream.iter(batch_size=256):
-            texts = strings(name, table.column(find_column(name, table.column_names, text_column)))
-            for text in itertools.islice(texts, at["read"], None):
+        rows = iter(stream)  # one by one: of batches, older versions of `datasets` keep a wrong state
+        while batch := list(itertools.islice(rows, 256)):
+            column = find_column(name, list(batch[0]), text_column)
+            for row in batch[at["read"] :]:
                 at["read"] += 1
-                yield text
+                yield text_of(name, row[column])
             at |= {"state": stream.state_dict(), "read": 0}
     finally:
         del stream

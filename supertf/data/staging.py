@@ -72,6 +72,8 @@ def staging_folder(out_dir: Path, keep: bool = False) -> Iterator[Path]:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise UserError(f"another `supertf data` is writing to {out_dir}; wait for it") from None
+            if keep and not unfinished(out_dir):
+                raise UserError(f"nothing unfinished in {out_dir} to go on with: leave out --resume")
             for leftover in [] if keep else folder.iterdir():
                 leftover.unlink()
         try:
@@ -110,12 +112,12 @@ class TokenWriter:
         for name in WRITTEN:
             setattr(self, name, state[name])
         left = self.bytes
-        with open(self.path, "rb") as file:
+        with contextlib.suppress(FileNotFoundError), open(self.path, "rb") as file:
             while piece := file.read(min(left, 1 << 20)):
                 self.digest.update(piece)
                 left -= len(piece)
         if left:
-            raise UserError(f"{self.path} is shorter than it was: begin anew, without --resume")
+            raise UserError(f"{self.path} is shorter than it was: delete {self.path.parent} to begin anew")
 
     def flush(self) -> None:
         """All that was written is on disk."""
@@ -153,9 +155,7 @@ class Journal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.path.unlink(missing_ok=True)
-        elif self.noted:
+        if kind is not None and self.noted:
             with contextlib.suppress(UserError):  # a disk that is full: what was kept before is still right
                 self.keep()
             if self.path.exists():
@@ -168,18 +168,16 @@ class Journal:
         """Move reader and writers to where a run was that ended early; how many empty documents it read.
 
         Raises:
-            UserError: there is nothing to go on with, it was made otherwise, or it is damaged.
+            UserError: it was made otherwise, or it is damaged.
         """
-        if not self.path.exists():
-            raise UserError(f"nothing unfinished in {self.out_dir} to go on with: leave out --resume")
         found = read_json(self.path)
         if not is_sealed(found):
-            raise UserError(f"{self.path} was changed since it was written: begin anew, without --resume")
+            raise UserError(f"{self.path} was changed since it was written: delete it to begin anew")
         for name, value in self.made.items():
             if (before := found["made"].get(name)) != value:
                 raise UserError(
                     f"what is unfinished in {self.out_dir} has another {name}, {str(before)[:300]!r}: ask "
-                    "for the same, or begin anew, without --resume"
+                    f"for the same, or delete {self.path.parent} to begin anew"
                 )
         noted = found["noted"]
         for writer, state in zip(self.writers, noted["written"], strict=True):
@@ -193,11 +191,15 @@ class Journal:
         written = [writer.state() for writer in self.writers]
         self.noted = {"place": asdict(self.place), "empty": empty, "written": written}
         if time.monotonic() - self.kept >= EVERY:
-            for writer in self.writers:
-                writer.flush()
             self.keep()
 
     def keep(self) -> None:
-        """Write what was noted last."""
+        """Write what was noted last, once it is on disk."""
+        for writer in self.writers:
+            writer.flush()
         write_json(self.path, seal({"made": self.made, "noted": self.noted}))
         self.kept = time.monotonic()
+
+    def discard(self) -> None:
+        """The files have their names: there is nothing to go on with."""
+        self.path.unlink(missing_ok=True)

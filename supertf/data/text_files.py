@@ -84,6 +84,13 @@ def strings(place: str, column: Any) -> Iterator[str]:
     yield from (text or "" for text in column.to_pylist())
 
 
+def text_of(place: str, value: Any) -> str:
+    """The text of a row, as in `strings`."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise UserError(f"the text column of {place} holds {type(value).__name__}, expected strings")
+
+
 def find_column(place: str, columns: list[str], wanted: str | None) -> str:
     """The name of the column with the text; `UserError` when none or more than one has it."""
     for name in [wanted] if wanted else TEXT_COLUMNS:

@@ -70,7 +70,7 @@ def prepare(
         max_length, stride: defaults, kept in the manifest, for the windows cut at reading.
         batch_size: documents tokenized together, shared by `threads` threads (default: one per core).
         max_tokens: stop after the batch with which there are as many; None: read all.
-        source, license, command: kept in the manifest.
+        source, license, command: kept in the manifest; the command also decides what may be gone on with.
         progress: show a bar.
         place: of the reader that gives the `documents`, which moves it on.
         resume: go on with what an interrupted run has left in `out_dir`; `place` is moved there before the
@@ -95,16 +95,18 @@ def prepare(
     dtype = "uint16" if tokenizer.n_vocab <= 1 << 16 else "uint32"
     encode = functools.partial(_encode, tokenizer, np.dtype(dtype).newbyteorder("<"))
     spec = tokenizer_spec(tokenizer)
-    made = {"command": command, "source": source, "tokenizer": spec, "split_ratio": split_ratio, "seed": seed}
+    made = {"command": command, "tokenizer": spec, "split_ratio": split_ratio, "seed": seed}
     documents_read = empty = 0
     with staging_folder(out_dir, resume) as staging, contextlib.ExitStack() as stack:
         writers = [TokenWriter(staging / f"{split}.bin") for split in SPLITS]
-        journal = None if place is None else stack.enter_context(Journal(staging, made, place, writers))
+        journal = None if place is None else Journal(staging, made, place, writers)
         if resume and journal is not None:
             empty = journal.go_on()
             documents_read = journal.place.documents
         for writer in writers:
             stack.enter_context(writer)
+        if journal is not None:
+            stack.enter_context(journal)
         divided = sum(writer.documents for writer in writers)
         spaced = itertools.islice(_spaced(1 - split_ratio, random.Random(seed).random()), divided, None)
         passes: list[tuple[Iterable[str], Iterator[bool]]] = [(documents, spaced)]
@@ -154,6 +156,8 @@ def prepare(
             "versions": _versions(),
         }
         publish(out_dir, writers, common)
+        if journal is not None:
+            journal.discard()
     return TokenFile(out_dir / "train.bin"), TokenFile(out_dir / "validation.bin")
 
 

@@ -27,6 +27,7 @@ LEVEL_MARKS = (  # name, symbol, colour and size
     ("rounded", "circle", BLUE, 7),
     ("held out", "star", ORANGE, 11),
 )
+BUTTON = 35  # pixels of a menu's line
 MARGINS = {"l": 60, "r": 20, "t": 60, "b": 50}
 
 
@@ -379,11 +380,15 @@ def styled(
     sliders: Sequence[dict[str, Any]] = (),
     menus: Sequence[dict[str, Any]] = (),
 ) -> "go.Figure":
-    """The one style of all explorers; sliders stand below the axes, menus above them."""
+    """The one style of all explorers; sliders stand below the axes, menus above them.
+
+    It is as high as asked for, or as its longest menu when that is open: what hangs out cannot be clicked.
+    """
     bottom = 130 if sliders else MARGINS["b"]
+    longest = max((len(one["buttons"]) for one in menus), default=0)
     figure.update_layout(
         template="simple_white",
-        height=height,
+        height=max(height, 100 + longest * BUTTON),
         margin={**MARGINS, "b": bottom, "t": 90 if menus else MARGINS["t"]},
         sliders=list(sliders),
         updatemenus=list(menus),

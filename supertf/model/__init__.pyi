@@ -31,6 +31,7 @@ from .export import export_model as export_model
 from .export import push_to_hub as push_to_hub
 from .fast import linear_one_row as linear_one_row
 from .fast import one_float32_row_on_cpu as one_float32_row_on_cpu
+from .flex import by_flex_attention as by_flex_attention
 from .generation import check as check
 from .generation import generate as generate
 from .generation import stream as stream

@@ -10,7 +10,7 @@ cache holds, restarting with each packed document and counting real tokens only 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,8 @@ from supertf.model.config import GPTConfig
 from supertf.model.positions import alibi_slopes, rotate
 from supertf.model.scalings import SCALINGS, start
 
+Made = TypeVar("Made")
+
 
 @dataclass
 class Layout:
@@ -28,21 +30,28 @@ class Layout:
     Attributes:
         positions: of the queries, index within the document, (B or 1, T) int64.
         n: visible keys of each query, (B or 1, T) int64.
-        mask: None for plain causal attention, else (B or 1, 1, T, S) bool, True where the query sees the key.
         key_positions: as positions, of the keys, (B or 1, S) int64.
+        make_mask: gives `mask`, where attention is not plainly causal.
+        segments: as `layout` was given them.
         angles: rotary cosines and sines for the T queries, (B or 1, 1, T, D) each, if any.
         made: what the first layer has made of it for all, see `once`.
     """
 
     positions: Tensor
     n: Tensor
-    mask: Tensor | None
     key_positions: Tensor
+    make_mask: Callable[[], Tensor] | None = None
+    segments: Tensor | None = None
     angles: tuple[Tensor, Tensor] | None = None
-    made: dict[tuple[Any, ...], Tensor] = field(default_factory=dict, repr=False)
+    made: dict[tuple[Any, ...], Any] = field(default_factory=dict, repr=False)
 
-    def once(self, key: tuple[Any, ...], make: Callable[[], Tensor]) -> Tensor:
-        """What `make` gives, the same tensor for every layer that asks with this key."""
+    @property
+    def mask(self) -> Tensor | None:
+        """None for plain causal attention, else (B or 1, 1, T, S) bool, True where the query sees the key."""
+        return None if self.make_mask is None else self.once(("mask",), self.make_mask)
+
+    def once(self, key: tuple[Any, ...], make: Callable[[], Made]) -> Made:
+        """What `make` gives, the same for every layer that asks with this key."""
         if key not in self.made:
             self.made[key] = make()
         return self.made[key]
@@ -68,18 +77,23 @@ def layout(
     if segments is None:
         key_positions = torch.arange(S, device=device)[None]  # (1, S)
         positions = key_positions[:, past:]
-        mask = None
-        if past and T > 1:  # a chunk after a prefix: SDPA's is_causal aligns to the top left, so spell it out
-            mask = (key_positions[:, None, :] <= positions[:, :, None])[:, None]  # (1, 1, T, S)
-        return Layout(positions, positions + 1, mask, key_positions)
+
+        def behind_a_prefix() -> Tensor:  # SDPA's is_causal aligns to the top left, so spell it out
+            return (key_positions[:, None, :] <= positions[:, :, None])[:, None]  # (1, 1, T, S)
+
+        return Layout(positions, positions + 1, key_positions, behind_a_prefix if past and T > 1 else None)
     index = torch.arange(S, device=segments.device)
-    causal = index[None, past:, None] >= index[None, None, :]  # (1, T, S)
-    same = segments[:, past:, None] == segments[:, None, :]  # (B, T, S)
-    real = segments[:, None, :] > 0
-    itself = index[None, past:, None] == index[None, None, :]
-    mask = (causal & same & real) | itself  # (B, T, S)
     key_positions = positions_in_segments(segments)  # (B, S)
-    return Layout(key_positions[:, past:], mask.sum(-1), mask[:, None], key_positions)
+    positions, real = key_positions[:, past:], segments > 0
+
+    def within_documents() -> Tensor:
+        causal = index[None, past:, None] >= index[None, None, :]  # (1, T, S)
+        same = segments[:, past:, None] == segments[:, None, :]  # (B, T, S)
+        itself = index[None, past:, None] == index[None, None, :]
+        return ((causal & same & real[:, None, :]) | itself)[:, None]  # (B, 1, T, S)
+
+    n = torch.where(real[:, past:], positions + 1, 1)  # documents are unbroken
+    return Layout(positions, n, key_positions, within_documents, segments)
 
 
 def positions_in_segments(segments: Tensor) -> Tensor:

@@ -82,10 +82,15 @@ def test_sampled_answers_and_long_ones_are_refused(both):
         ours.generate_until(asked(("It", {"do_sample": True})))
     with pytest.raises(UserError, match="more than the 64 that the model reads"):
         ours.loglikelihood(asked(("It", SENTENCE * 12)))
+    with pytest.raises(UserError, match="wants 64 new tokens"):
+        ours.generate_until(asked(("It", {"max_gen_toks": 64})))
+    with pytest.raises(UserError, match="no token of its own"):
+        ours.loglikelihood(asked(("It was", "")))
+    assert ours.loglikelihood([]) == []
 
 
 def test_a_task_of_ones_own_counts_what_this_lab_counts(both, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     ours, _ = both
     text = " ".join(f"the cat {i} sat on a mat and the dog saw the table with a lamp" for i in range(9))
     found = passages(f"{text} so that it was the table. " * 6)

@@ -18,9 +18,16 @@ def test_the_error_of_a_share_is_that_of_a_mean():
     assert share("one", [True]).stderr is None
 
 
+def test_intervals_of_shares_stay_within_0_and_1_and_are_never_a_point():
+    assert share("none of three", [False] * 3).interval == pytest.approx((0.0, 0.5615), abs=1e-3)
+    assert share("all of three", [True] * 3).interval == pytest.approx((0.4385, 1.0), abs=1e-3)
+    assert TaskScore("a", "perplexity", 9.0, 1.0, 4).interval == pytest.approx((7.04, 10.96))
+    assert share("one", [True]).interval is None
+
+
 def test_scores_print_with_their_intervals():
     shown = str(TaskScores((TaskScore("a", "acc", 0.5, 0.1, 25), TaskScore("b", "perplexity", 9.0, None, 3))))
-    assert "0.304  0.696         25" in shown
+    assert "0.3175  0.6825         25" in shown
     assert "perplexity      9" in shown
 
 

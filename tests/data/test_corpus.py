@@ -250,10 +250,20 @@ def hub(monkeypatch, tmp_path):
         name = f"train-{shard:05}-of-00005.parquet"
         pyarrow.parquet.write_table(rows, folder / name, row_group_size=70)
     load_dataset = datasets.load_dataset
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("supertf.data.corpus.hub_trouble", lambda: None)
+    monkeypatch.setattr("supertf.data.corpus._hub_info", lambda name: None)
     monkeypatch.setattr(datasets, "load_dataset", lambda n, c, **o: load_dataset(str(tmp_path / n), c, **o))
     return folder
+
+
+@pytest.mark.parametrize("cuts", [(70, 71, 300), (256, 512, 768), (1, 2, 3), (299, 301, 1400)])
+def test_a_stream_goes_on_also_from_where_it_had_gone_on(hub, cuts):
+    everything, found, place = [f"row {shard} {i}" for shard in range(5) for i in range(300)], [], Place()
+    for start, end in itertools.pairwise((0, *cuts, None)):
+        place = Place(**json.loads(json.dumps(dataclasses.asdict(place))))
+        count = None if end is None else end - start
+        found += itertools.islice(iter_documents("owner/name", place=place), count)
+    assert found == everything
 
 
 @pytest.mark.parametrize("read", [0, 1, 69, 70, 255, 256, 257, 300, 700, 1024, 1499, 1500])

@@ -376,7 +376,6 @@ def test_without_resume_a_run_begins_anew(tmp_path):
     ("options", "says"),
     [
         ({"seed": 1}, "has another seed, '0'"),
-        ({"source": "elsewhere"}, "has another source, 'not stated'"),
         ({"split_ratio": 0.5}, "has another split_ratio, '0.9'"),
         ({"command": "supertf data --text_column body"}, "has another command, ''"),
     ],

@@ -32,6 +32,7 @@ RUN_BELOW = {
     "06_inside_a_super_weight": {"TEXT": OTHER_TEXTS},
     "07_pruning": {"TEXT": OTHER_TEXTS, "METHODS": list(recorded("pruning").variants)},
     "08_smaller_and_faster": {"TEXT": OTHER_TEXTS},
+    "09_quantization": {"TEXT": OTHER_TEXTS},
 }
 
 
@@ -174,8 +175,9 @@ def test_03_trains_all_position_codes_where_that_is_asked_for(run_here):
 
 @pytest.mark.slow
 @pytest.mark.real_model
-def test_09_rounds_matrices_of_all_kinds_and_goes_without_most_packings(smollm2, run_here):
-    assert "worst_nothing_held" in run_here("09_quantization", KINDS=None, PACKINGS=["int8"])
+@pytest.mark.parametrize("text", OTHER_TEXTS)
+def test_09_rounds_matrices_of_all_kinds_and_goes_without_most_packings(smollm2, run_here, text):
+    assert "worst_nothing_held" in run_here("09_quantization", TEXT=text, KINDS=None, PACKINGS=["int8"])
 
 
 @pytest.mark.slow

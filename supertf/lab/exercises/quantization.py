@@ -21,12 +21,6 @@ def counted(blocks: Tensor, p: float, *, down: bool = False, sizes: bool = True)
     return (blocks.abs() if sizes else blocks).sort(dim=1).values[:, [rank - 1]]
 
 
-def safe_z(block: Tensor, weight: float) -> int:
-    """The smallest whole z whose limit, mean + z std of the magnitudes, leaves a weight as it is."""
-    sizes = block.abs()
-    return next(z for z in range(10_000) if sizes.mean() + z * sizes.std() >= abs(weight))
-
-
 def per_token(x: Tensor, bits: int) -> Tensor:
     """Symmetric levels of each row."""
     step = x.abs().amax(-1, keepdim=True) / (2 ** (bits - 1) - 1)
@@ -55,26 +49,8 @@ GENERATOR = torch.Generator().manual_seed(9)
 ROWS = torch.randn(3, 40, generator=GENERATOR)
 FIRES = torch.randn(4, 12, generator=GENERATOR)
 FIRES[1, 5] = 90.0
-BLOCK = torch.randn(1, 200, generator=GENERATOR) * 0.2
-BLOCK[0, 17] = 5.9
 
 EXERCISES = (
-    Exercise(
-        name="what a block costs",
-        minutes=4,
-        difficulty=1,
-        hint="A scale and a low of 16 bits each, shared by all weights of the block.",
-        solution=lambda bits, size: (bits * size + 16 + 16) / size,
-        wrong={
-            "Asymmetric rounding stores two numbers: scale and low.": lambda bits, size: bits + 16 / size,
-            "A block shares them: they are not stored for each weight.": lambda bits, size: bits + 32,
-            "Those are bits of the whole block; per weight is asked for.": lambda bits, size: (
-                bits * size + 32
-            ),
-            "The scale and the low come on top of the weights' own bits.": lambda bits, size: 32 / size,
-        },
-        cases={"4 bits by 64": (4, 64), "8 bits by 256": (8, 256), "a block of one": (4, 1)},
-    ),
     Exercise(
         name="percentile clipping",
         minutes=10,
@@ -99,30 +75,6 @@ EXERCISES = (
             ).flatten(),
         },
         cases={"three rows of 40": (ROWS, 99.0), "the middle": (ROWS[:, :7], 50.0), "all": (ROWS[:1], 100.0)},
-    ),
-    Exercise(
-        name="a safe z",
-        minutes=6,
-        difficulty=2,
-        hint="Solve mean + z std = |weight| for z, with mean and std of the magnitudes, and round up.",
-        solution=safe_z,
-        wrong={
-            "Mean and deviation are those of the magnitudes.": lambda block, w: math.ceil(
-                (abs(w) - block.mean().item()) / block.std().item()
-            ),
-            "Round up: a z below that still clips it.": lambda block, w: max(0, safe_z(block, w) - 1),
-            "The limit begins at the mean: subtract that first.": lambda block, w: math.ceil(
-                abs(w) / block.abs().std().item()
-            ),
-            "A whole number is asked for.": lambda block, w: (
-                (abs(w) - block.abs().mean()) / block.abs().std()
-            ).item(),
-        },
-        cases={
-            "one that stands out": (BLOCK, 5.9),
-            "below zero": (BLOCK, -3.3),
-            "an ordinary one": (BLOCK, 0.1),
-        },
     ),
     Exercise(
         name="the super activation spared",

@@ -59,6 +59,7 @@ def token_files(
         max_length=recipe.config.n_ctx,
         stride=recipe.config.n_ctx,
         max_tokens=recipe.tokens,
+        command=f"supertf train --recipe {recipe.name} --data {name}",
         progress=progress,
         place=place,
         resume=unfinished(folder),
