@@ -4,6 +4,7 @@ from supertf.errors import UserError
 from supertf.experiments.claims import (
     extreme,
     free_scale,
+    growth,
     language,
     longer_training,
     pruning,
@@ -22,6 +23,7 @@ CLAIMS = {
     "language": language.CLAIMS,
     "longer_training": longer_training.CLAIMS,
     "smollm2_longer": smollm2_longer.CLAIMS,
+    "growth": growth.CLAIMS,
     "removals": removals.CLAIMS,
     "pruning": pruning.CLAIMS,
     "repairing": repairing.CLAIMS,
