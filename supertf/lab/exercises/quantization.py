@@ -52,6 +52,22 @@ FIRES[1, 5] = 90.0
 
 EXERCISES = (
     Exercise(
+        name="what a block costs",
+        minutes=4,
+        difficulty=1,
+        hint="A scale and a low of 16 bits each, shared by all weights of the block.",
+        solution=lambda bits, size: (bits * size + 16 + 16) / size,
+        wrong={
+            "Asymmetric rounding stores two numbers: scale and low.": lambda bits, size: bits + 16 / size,
+            "A block shares them: they are not stored for each weight.": lambda bits, size: bits + 32,
+            "Those are bits of the whole block; per weight is asked for.": lambda bits, size: (
+                bits * size + 32
+            ),
+            "The scale and the low come on top of the weights' own bits.": lambda bits, size: 32 / size,
+        },
+        cases={"4 bits by 64": (4, 64), "8 bits by 256": (8, 256), "a block of one": (4, 1)},
+    ),
+    Exercise(
         name="percentile clipping",
         minutes=10,
         difficulty=2,
