@@ -1,4 +1,4 @@
-"""Figures are drawn without a window and forgotten after each test."""
+"""Figures are drawn without a window and forgotten after each test; what tests solve is nobody's progress."""
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -12,6 +12,14 @@ matplotlib.use("Agg")
 def close_figures():
     yield
     plt.close("all")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def a_memory_of_their_own(tmp_path_factory):
+    """Exercises that tests solve are not remembered as the reader's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUPERTF_SOLVED", str(tmp_path_factory.mktemp("memory") / "solved.json"))
+        yield
 
 
 @pytest.fixture(scope="module")
