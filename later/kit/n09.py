@@ -221,6 +221,7 @@ for name in ("32", "64", "channel", "4096", "64x64", BLOCKS[-1], "tensor"):
 assert by_block["64"] < by_block["channel"] < by_block[BLOCKS[-1]] < by_block["tensor"]
 assert not smol or by_block["4096"] < by_block["64x64"] < 2 * by_block["4096"]
 ''')
+keep(33, 34, 35, 36)
 md('''
 ## 3. Clipping
 
@@ -254,8 +255,7 @@ squares = X.double().square().sum(0)  # (in,)
 loud = squares.sqrt() / squares.median().sqrt()
 print(f"channel {into} is {loud[into]:,.0f} times as loud as the median channel, by its first token")
 assert not smol or (loud.argmax() == into and loud[into] > 1000)
-''')
-code('''
+
 factors = [0.95**k for k in range(45)]  # of the largest weight
 weighing = squares.float().expand(rows, columns).reshape(-1, BIG)[(out * columns + into) // BIG]
 wrong = [(clipped(own, factor * sizes.max(), 4) - own).square() for factor in factors]
@@ -629,8 +629,6 @@ for name in (f"int4 block={block} clip=z9" for block in BLOCKS):
     alone[name] = {what: [one] for what, one in tried.items()}
     print(f"{name:26}", {what: round(one, 2) for what, one in tried.items()})
 figure = plots.dot_rows(alone, 1.0, "perplexity / dense")
-''')
-code('''
 if smol:
     one, eight = (alone[WORST][f"{what} alone"][0] for what in ("the weight's fate", "the set's fates"))
     assert one < (1.6 if TOKENS >= 256 else 3) and eight > max(4, 3 * one)
