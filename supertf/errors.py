@@ -1,4 +1,4 @@
-"""The one exception for foreseeable user mistakes, and the one warning."""
+"""The one exception for foreseeable user mistakes, the one warning, and what of other errors is said."""
 
 
 class UserError(ValueError):
@@ -18,3 +18,9 @@ class Note(UserWarning):
 
     The command line prints it as a single line on stderr.
     """
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its kind when it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".: ") if lines else type(error).__name__

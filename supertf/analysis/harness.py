@@ -16,7 +16,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm.auto import tqdm
 
 from supertf.analysis.continuations import Continuation, score_continuations
-from supertf.errors import UserError
+from supertf.errors import UserError, first_line
 from supertf.model import ENDLESS, LanguageModel, generate, text_ends
 
 BOOTSTRAPS = 1000  # of metrics that are no means
@@ -150,8 +150,7 @@ def harness_results(
     except UserError:
         raise
     except Exception as error:  # of YAML files, templates and code that others wrote
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"the harness could not ask {', '.join(tasks)}: {first}") from error
+        raise UserError(f"the harness could not ask {', '.join(tasks)}: {first_line(error)}") from error
     for task, metrics in result["results"].items():
         number = result["n-samples"].get(task, {}).get("effective", metrics.get("sample_len", 0))
         for name, value in metrics.items():

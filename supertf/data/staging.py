@@ -59,6 +59,8 @@ def staging_folder(out_dir: Path, keep: bool = False) -> Iterator[Path]:
     What a killed run left there is deleted, unless it is to be kept; a run that is alive holds a lock that
     the system drops with the process.
     """
+    if keep and not unfinished(out_dir):
+        raise UserError(f"nothing unfinished in {out_dir} to go on with: leave out --resume")
     folder = out_dir / STAGING
     with contextlib.ExitStack() as stack:
         with writing(out_dir):
@@ -72,8 +74,6 @@ def staging_folder(out_dir: Path, keep: bool = False) -> Iterator[Path]:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise UserError(f"another `supertf data` is writing to {out_dir}; wait for it") from None
-            if keep and not unfinished(out_dir):
-                raise UserError(f"nothing unfinished in {out_dir} to go on with: leave out --resume")
             for leftover in [] if keep else folder.iterdir():
                 leftover.unlink()
         try:

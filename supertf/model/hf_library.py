@@ -67,12 +67,6 @@ def quiet_transformers() -> Iterator[ModuleType]:
             enable_progress_bar()
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its kind when it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".: ") if lines else type(error).__name__
-
-
 def gguf_options(transformers: ModuleType, path: Path) -> dict[str, Any]:
     """What `from_pretrained` needs beside a GGUF file's folder to read it in full precision.
 

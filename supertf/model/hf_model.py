@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supertf.errors import Note, UserError
+from supertf.errors import Note, UserError, first_line
 from supertf.files import read_json
 from supertf.model.checkpoint import locate, trained_with_bos
 from supertf.model.gguf_files import llama_config, read_header
-from supertf.model.hf_library import LOADING_ERRORS, first_line, gguf_options, quiet_transformers
+from supertf.model.hf_library import LOADING_ERRORS, gguf_options, quiet_transformers
 from supertf.model.hf_tokenizer import Tokenizer, named_tokenizer, tokenizer_of
 from supertf.model.language_model import LanguageModel, Output
 from supertf.model.pretrained import (

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from supertf.data import BytePairEncoding, gguf_tokenizer, load_tokenizer, special_ids, valid_unicode
-from supertf.errors import Note, UserError
+from supertf.errors import Note, UserError, first_line
 from supertf.files import read_json
 from supertf.model.checkpoint import locate
-from supertf.model.hf_library import LOADING_ERRORS, check_split, first_line, quiet_transformers
+from supertf.model.hf_library import LOADING_ERRORS, check_split, quiet_transformers
 from supertf.model.pretrained import may_be_hub_id
 
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "spiece*", "sentencepiece*", "tekken*", "*.tiktoken")

@@ -389,7 +389,8 @@ def test_what_was_made_otherwise_is_not_gone_on_with(tmp_path, options, says):
 
 def test_what_cannot_be_gone_on_with_says_why(tmp_path):
     with pytest.raises(UserError, match="nothing unfinished in"):
-        gone_on_with(tmp_path, DOCUMENTS)
+        gone_on_with(tmp_path / "new", DOCUMENTS)
+    assert not (tmp_path / "new").exists()
     interrupted(tmp_path, DOCUMENTS, 50, batch_size=10)
     staged, journal = tmp_path / STAGING / "train.bin", tmp_path / STAGING / staging.JOURNAL
     held = staged.read_bytes()
