@@ -22,9 +22,9 @@ from supertf.data.staging import Place
 from supertf.data.text_files import (
     KINDS,
     OPENERS,
+    deepest_cause,
     file_documents,
     find_column,
-    first_line,
     local_files,
     suffixes,
     text_of,
@@ -225,12 +225,12 @@ def _hub_documents(
             if lost == ATTEMPTS:
                 raise UserError(
                     f"the hub was lost {lost} times in a row after {read:,} documents of {name!r}: "
-                    f"{first_line(error)}"
+                    f"{deepest_cause(error)}"
                 ) from error
-            tqdm.write(f"{name}: {first_line(error)}; trying again in {2**lost} s", file=sys.stderr)
+            tqdm.write(f"{name}: {deepest_cause(error)}; trying again in {2**lost} s", file=sys.stderr)
             time.sleep(2**lost)
         except (OSError, ValueError, TypeError, *refused) as error:
-            raise UserError(f"could not read {name!r} from the hub: {first_line(error)}") from error
+            raise UserError(f"could not read {name!r} from the hub: {deepest_cause(error)}") from error
 
 
 def _hub_rows(

@@ -104,7 +104,7 @@ def find_column(place: str, columns: list[str], wanted: str | None) -> str:
     raise UserError(f"{place!r} has no column {expected}, only {found}; name one with --text_column")
 
 
-def first_line(error: BaseException) -> str:
+def deepest_cause(error: BaseException) -> str:
     """What went wrong, from the deepest cause that an error names."""
     return (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
 
@@ -270,7 +270,7 @@ def _parquet_documents(path: Path, text_column: str | None) -> Iterator[str]:
     except UserError:
         raise
     except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise UserError(f"could not read {path}: {first_line(error)}") from error
+        raise UserError(f"could not read {path}: {deepest_cause(error)}") from error
 
 
 def _open_zstandard(path: Path) -> IO[bytes]:
