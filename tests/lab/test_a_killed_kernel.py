@@ -24,7 +24,7 @@ def cells(folder: Path) -> list[str]:
     sources = [cell.source for cell in code_cells(nbformat.read(ROOT / NOTEBOOKS / NAME, as_version=4))]
     (start,), (end,) = ([i for i, one in enumerate(sources) if text in one] for text in (FIRST, LAST))
     chosen = [one for one in sources[start : end + 1] if not any(text in one for text in ABOUT_OTHERS)]
-    given = f"VARIANTS, FOLDER, folder = ['ssmax none'], {str(folder)!r}, {str(folder)!r}"
+    given = f"SCALE, VARIANTS = 0.5, ['ssmax none']\nFOLDER = folder = {str(folder)!r}"
     after = next(i for i, one in enumerate(chosen) if one.startswith("RECIPE ="))
     return ["import supertf", *chosen[: after + 1], given, *chosen[after + 1 :]]
 
@@ -51,9 +51,16 @@ def run(client, folder: Path) -> None:
         assert reply["content"]["status"] == "ok", reply["content"]
 
 
+def last_checkpoint(folder: Path) -> Path:
+    return checkpoint.locate(folder / "ssmax_none", prefer="last")
+
+
+def last_step(folder: Path) -> int:
+    return checkpoint.verify(last_checkpoint(folder))["step"]
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Of the last checkpoint."""
-    return read_tensors(checkpoint.locate(folder / "ssmax_none", prefer="last") / "model.safetensors")
+    return read_tensors(last_checkpoint(folder) / "model.safetensors")
 
 
 def test_a_training_whose_kernel_was_killed_ends_with_the_same_weights(tmp_path, kernel):
@@ -66,9 +73,10 @@ def test_a_training_whose_kernel_was_killed_ends_with_the_same_weights(tmp_path,
         assert time.monotonic() < ends and manager.is_alive()
         time.sleep(0.02)
     manager.shutdown_kernel(now=True)  # which kills it
-    assert checkpoint.verify(checkpoint.locate(killed / "ssmax_none", prefer="last"))["step"] < 200
+    killed_at = last_step(killed)
     for folder in (killed, whole):
         run(kernel()[1], folder)
+    assert killed_at < last_step(killed) == last_step(whole)
     resumed, uncut = weights(killed), weights(whole)
     assert resumed.keys() == uncut.keys()
     assert all(torch.equal(resumed[name], uncut[name]) for name in uncut)
