@@ -1,4 +1,4 @@
-"""The quantizing experiment: one scheme on the real model, weights held out or activations spared.
+"""The quantizing experiment: schemes side by side on the real model, on thirty texts of three domains.
 
 Weights: nothing held out, the super weight, the set of weights that the lab found to matter, the super
 weight's whole column; and two controls, as many random weights as the set has, of the same matrices, and a
@@ -6,32 +6,46 @@ random column of the super weight's matrix. Activations: rounded as they are, wi
 weights spike spared, and with as many random channels spared, the control.
 """
 
-import copy
+import contextlib
 import functools
 from typing import Any
 
 import torch
 
-from supertf.analysis import perplexity
 from supertf.compression import (
     Calibration,
     Quantization,
-    Scheme,
     calibrate,
-    holding_out,
     plan_quantization,
     quantized,
     quantized_activations,
     super_activations,
 )
-from supertf.data import iter_documents
-from supertf.experiments.removals import ROW_507, loaded
+from supertf.data import TEXTS
+from supertf.errors import UserError
+from supertf.experiments.removals import ROW_507, chosen, loaded
 from supertf.experiments.sweep.description import Experiment
-from supertf.model import Coordinate, LanguageModel, Tokenizer, matrices, output_projections, parse
+from supertf.experiments.sweep.domains import SCORED, of_role, scored
+from supertf.model import Coordinate, LanguageModel, matrices, parse
 from supertf.superweights import random_beside
 
-APART = 16_384  # tokens from one text's beginning to the next one's
-AWAY = 5  # texts between the one that is evaluated and the one that calibrates
+TASK: dict[str, Any] = {"passages": 100}
+MLPS: dict[str, Any] = {"matrices": ["mlp.c_fc", "mlp.c_proj"]}  # what blocks of 16,384 divide
+ZS = [4, 6, 9, 12, 16, 20, 30]
+
+
+def held(scheme: str, *groups: str, label: str = "", **more: Any) -> dict[str, dict[str, Any]]:
+    """Variants of a scheme, one for each group of weights that are held out."""
+    name = label or scheme
+    ends = {group: "" if group == "nothing" else f", {group} held out" for group in groups}
+    return {f"{name}{end}": {"scheme": scheme, "hold": group, **more} for group, end in ends.items()}
+
+
+def spared(*groups: str, label: str, **more: Any) -> dict[str, dict[str, Any]]:
+    """Variants with activations in 8 bits, one for each group of channels that are spared."""
+    ends = {group: "" if group == "nothing" else f", {group} spared" for group in groups}
+    return {f"{label}{end}": {"activations": 8, "spare": group, **more} for group, end in ends.items()}
+
 
 EXPERIMENT = Experiment(
     name="quantizing",
@@ -39,184 +53,169 @@ EXPERIMENT = Experiment(
     measure="quantizing:quantized_quality",
     settings={
         "model": "smollm2-135m",
-        "windows": 4,
-        "length": 512,
-        "calibration": 2048,
-        "dtype": "bfloat16",
-        "kinds": None,
+        **SCORED,
+        "calibrated_on": list(TEXTS),
+        "calibration": 4096,
+        "scheme": None,
+        "zs": [],
+        "matrices": None,
+        "weights": ROW_507,
+        "hold": "nothing",
         "activations": None,
-        "super": ["11[507, 1229]"],
-        "set": ROW_507,
-        "shields": ["none", "set"],
+        "spare": "nothing",
     },
     variants={
-        **{
-            scheme: {
-                "scheme": scheme,
-                "shields": ["none", "super", "set", "random", "column", "random column"],
-            }
-            for scheme in (
-                "int4 block=channel clip=none",
-                "int4 block=18432 clip=none",
-                "int4 block=64 clip=none",
-                "int4 block=64 clip=error",
-                "int4 block=4096 clip=none",
-                "int4 block=64x64 clip=none",
-                "int4 block=tensor clip=none",
-            )
-        },
-        **{
-            f"int4 {rest}": {"scheme": f"int4 {rest}", "shields": ["none", "super", "set", "random"]}
-            for block in ("channel", 18432)
-            for rest in (f"block={block} clip={clip}" for clip in ("z9", "error", "output"))
-        },
-        **{
-            scheme: {"scheme": scheme}
-            for scheme in (
-                "int3 block=64 clip=output",
-                "int4 block=64 clip=output",
-                "int4 block=4096 clip=z9",
-                "int4 block=64x64 clip=z9",
-                "int8 block=channel clip=none",
-                "int8 block=tensor clip=none",
-            )
-        },
-        **{
-            f"int4 block=16384 clip={clip}, MLPs": {
-                "scheme": f"int4 block=16384 clip={clip}",
-                "kinds": ["mlp.c_fc", "mlp.c_proj"],  # what this block divides
-            }
-            for clip in ("none", "z9")
-        },
-        "W8A8": {
-            "scheme": "int8 block=tensor symmetric",
-            "dtype": "float32",
-            "activations": 8,
-            "shields": ["none", "super", "set", "random"],
-        },
+        "nothing": TASK,
+        **held("int4 block=64", "nothing", **TASK),
+        **held("int4 block=64", "the set"),
+        **held("int4 block=channel", "nothing", "the set", "the column", "a random column"),
+        **held("int4 block=channel clip=z9", "nothing", "the set"),
+        **held("int4 block=channel clip=error", "nothing"),
+        **held("int4 block=channel clip=output", "nothing", **TASK),
+        **held("int4 block=channel clip=z", "the set", label="int4 block=channel clip=tuned z", zs=ZS),
+        **held("int4 block=4096", "nothing", "the column"),
+        **held("int4 block=4096 clip=z9", "the set"),
+        **held("int4 block=64x64", "nothing", "the weight", "the set", "the column", "a random column"),
+        **held("int4 block=64x64 clip=z9", "nothing", "the set"),
+        **held("int4 block=16384", "nothing", "the set", **MLPS),
+        **held("int4 block=16384 clip=z9", "nothing", "the set", **MLPS),
+        **held("int4 block=16384 clip=z", "the set", label="int4 block=16384 clip=tuned z", zs=ZS, **MLPS),
+        **held("int4 block=18432", "nothing", "the set", "the column"),
+        **held("int4 block=18432 clip=z9", "nothing", "the weight", "the set", "random weights"),
+        **held("int4 block=18432 clip=error", "nothing"),
+        **held("int4 block=18432 clip=output", "nothing"),
+        **held("int4 block=18432 clip=z", "the set", label="int4 block=18432 clip=tuned z", zs=ZS),
+        **held("int8 block=tensor symmetric", "nothing", label="W8"),
+        **spared("nothing", "the weight", "the set", "random channels", label="A8"),
+        **spared("nothing", label="W8A8", scheme="int8 block=tensor symmetric", **TASK),
+        **spared(
+            "the weight",
+            "the set",
+            "random channels",
+            label="W8A8",
+            scheme="int8 block=tensor symmetric",
+        ),
     },
-    seeds=(0, 1),
-    quick={"windows": 1, "length": 64, "calibration": 64},
+    seeds=(0,),
+    quick={"texts": 2, "windows": 1, "length": 64, "passages": 0, "calibration": 64},
 )
 
 
 def quantized_quality(settings: dict[str, Any], seed: int, lengths: tuple[int, ...]) -> dict[str, Any]:
-    """Perplexity under one scheme; `seed` is which text, and draws the random controls. No `lengths`.
+    """Losses under one scheme; `seed` draws the random controls. No `lengths`.
 
-    settings: `model`, a name that `load` takes; `scheme` of the weights, see `Scheme`, and `kinds` of
-    matrices; `super` and `set`, weights as "11[507, 1229]"; `shields`, which of "none", "super", "set",
-    "random", "column" and "random column" are measured; `activations`, their bits, or None to leave them
-    alone: then shields hold out weights, else the first four spare channels; `windows` of `length` tokens to
-    evaluate, in `dtype` (weights are rounded in float32 all the same); `calibration`, tokens of another text
-    for clip=output.
+    settings: `model`, a name that `load` takes; `texts`, `windows`, `length` and `passages`, see `SCORED`;
+    `scheme` of the weights, see `Scheme`, None to leave them alone, and `matrices` that are rounded; `zs`,
+    numbers to choose the z of "clip=z" from, by `output_error`; `weights`, the set, such as "11[507, 1229]",
+    the super weight first; `hold`, which of `groups` are held out; `activations`, their bits, None to leave
+    them alone, and `spare`, the channels of which group keep full precision; `calibration`, tokens of each of
+    the domains `calibrated_on` for clip=output and z.
 
-    Result: `dense`, its perplexity; `bits_per_weight`; `before`, the values of the set; by shield the
-    `perplexity`, and of weights `after`, the set's values, `error`, the mean over matrices of the relative
-    squared error, and `worst`, the matrix where it is largest. With activations also `weights`, the
-    perplexity with quantized weights alone.
+    Result: see `scored`; `scheme`, as it was used; `bits` per weight; `error`, the mean over matrices of the
+    relative squared error; `before` and `after`, the values of the set.
     """
-    name, windows, length = settings["model"], settings["windows"], settings["length"]
-    model, _ = loaded(name)
-    evaluated = in_dtype(name, settings["dtype"])
-    tokens = reading(name, seed)[: windows * length + 1]
-    weights = {shield: [parse(weight) for weight in settings[shield]] for shield in ("super", "set")}
-    weights |= {"none": [], "random": random_beside(model, weights["set"], seed)}
-    weights |= columns(model, weights["super"][0], seed)
-    scheme, watch = Scheme.parse(settings["scheme"]), weights["set"]
-    read = calibration(name, seed, settings["calibration"], length) if scheme.clip == "output" else None
-    bare = plan_quantization(
-        model, scheme, watch=watch, calibration=read, matrices=settings["kinds"], progress=False
-    )
-
-    def measured() -> float:
-        return perplexity(evaluated, tokens, length, batch_size=4).perplexity
-
-    result = {
-        "dense": dense(name, settings["dtype"], seed, windows, length),
-        "bits_per_weight": bare.bits_per_weight,
-        "before": [fate.before for fate in bare.fates],
-    }
-    if settings["activations"]:
-        spared = {"none": {}, **spared_channels(model, weights, seed)}
-        with quantized(evaluated, bare):
-            result["weights"] = measured()
-            for shield in settings["shields"]:
-                with quantized_activations(evaluated, settings["activations"], spared[shield]):
-                    result[shield] = {"perplexity": measured()}
-        return result
-    for shield in settings["shields"]:
-        found = holding_out(model, bare, weights[shield], watch=watch, calibration=read)
-        with quantized(evaluated, found):
-            result[shield] = {"perplexity": measured(), **kept(found)}
-    return result
-
-
-def kept(found: Quantization) -> dict[str, Any]:
-    """What became of the watched weights, and the errors of the matrices."""
-    worst = max(found.errors, key=found.errors.__getitem__)
+    model, tokenizer = loaded(settings["model"])
+    weights = list(map(parse, settings["weights"]))
+    plan = None
+    with contextlib.ExitStack() as stack:
+        if settings["scheme"] is not None:
+            plan = planned(settings, groups(model, weights, seed))
+            stack.enter_context(quantized(model, plan))
+        if settings["activations"] is not None:
+            channels = spared_channels(model, weights, seed)
+            group = pick(channels, "spare", settings["spare"])
+            stack.enter_context(quantized_activations(model, settings["activations"], group))
+        found = scored(model, tokenizer, settings)
+    if plan is None:
+        return found
+    errors = plan.errors.values()
     return {
-        "after": [fate.after for fate in found.fates],
-        "error": sum(found.errors.values()) / len(found.errors),
-        "worst": [worst, found.errors[worst]],
+        **found,
+        "scheme": str(plan.scheme),
+        "bits": plan.bits_per_weight,
+        "error": sum(errors) / len(errors),
+        "before": [fate.before for fate in plan.fates],
+        "after": [fate.after for fate in plan.fates],
     }
 
 
-def columns(model: LanguageModel, weight: Coordinate, seed: int) -> dict[str, list[Coordinate]]:
-    """The weight's whole column, and a random other one of its matrix."""
-    layer, _, into = weight
-    rows, width = output_projections(model)[layer].weight.shape
-    others = torch.randperm(width, generator=torch.Generator().manual_seed(seed))
-    other = next(column for column in others.tolist() if column != into)
-    found = {"column": into, "random column": other}
-    return {name: [(layer, row, column) for row in range(rows)] for name, column in found.items()}
+def planned(settings: dict[str, Any], held_out: dict[str, list[Coordinate]]) -> Quantization:
+    """The quantization of a cell."""
+    model, _ = loaded(settings["model"])
+    scheme, needs_text = settings["scheme"], settings["zs"] or "output" in settings["scheme"]
+    options = {
+        "protect": pick(held_out, "hold", settings["hold"]),
+        "watch": held_out["the set"],
+        "matrices": settings["matrices"],
+        "calibration": calibration_of(settings) if needs_text else None,
+        "progress": False,
+    }
+    if not settings["zs"]:
+        return plan_quantization(model, scheme, **options)
+    plans = (plan_quantization(model, f"{scheme}{z}", **options) for z in settings["zs"])
+    return min(plans, key=lambda plan: output_error(model, plan, options["calibration"]))
+
+
+def output_error(model: LanguageModel, plan: Quantization, calibration: Calibration) -> float:
+    """The mean over matrices of the relative squared error of outputs, as if input channels were
+    uncorrelated: what Yu et al. 2024 choose their z by, as far as they say ("reconstruction error" on text).
+    """
+    errors = []
+    for name, matrix in matrices(model).items():
+        if name in plan.values:
+            weight, loud = matrix.weight.detach().double(), calibration.squares[name]
+            wrong = (plan.values[name].double() - weight).square() @ loud
+            errors.append(float(wrong.sum() / (weight.square() @ loud).sum()))
+    return sum(errors) / len(errors)
+
+
+def groups(model: LanguageModel, weights: list[Coordinate], seed: int) -> dict[str, list[Coordinate]]:
+    """What may be held out, by name; the random ones are the controls."""
+    return {
+        "nothing": [],
+        "the weight": weights[:1],
+        "the set": weights,
+        "random weights": random_beside(model, weights, seed),
+        "the column": chosen(model, weights[:1], "column", 1),
+        "a random column": chosen(model, weights[:1], "random columns", 1),
+    }
 
 
 def spared_channels(
-    model: LanguageModel, weights: dict[str, list[Coordinate]], seed: int
+    model: LanguageModel, weights: list[Coordinate], seed: int
 ) -> dict[str, dict[str, list[int]]]:
-    """By shield, the input channels that are spared, by matrix; random are as many as the set's."""
-    spared = {name: super_activations(model, weights[name]) for name in ("super", "set")}
+    """By group, the input channels that are spared, by matrix; random are as many as the set's."""
+    found = {
+        "nothing": {},
+        "the weight": super_activations(model, weights[:1]),
+        "the set": super_activations(model, weights),
+    }
     generator = torch.Generator().manual_seed(seed)
     widths = {name: matrix.weight.shape[1] for name, matrix in matrices(model).items()}
-    spared["random"] = {
+    found["random channels"] = {
         name: torch.randperm(widths[name], generator=generator)[: len(channels)].tolist()
-        for name, channels in spared["set"].items()
+        for name, channels in found["the set"].items()
     }
-    return spared
+    return found
 
 
-@functools.lru_cache(maxsize=2)  # like the rest below: shared by the cells of a process
-def in_dtype(name: str, dtype: str) -> LanguageModel:
-    """The model that evaluates."""
-    model, _ = loaded(name)
-    return model if dtype == "float32" else copy.deepcopy(model).to(getattr(torch, dtype))
+def pick(known: dict[str, Any], setting: str, name: str) -> Any:
+    """One of several by its name."""
+    if name not in known:
+        raise UserError(f"{setting} is {name!r}; expected {', '.join(known)}")
+    return known[name]
 
 
-@functools.lru_cache(maxsize=4)
-def reading(name: str, number: int) -> list[int]:
-    """The text of that number in the model's tokens."""
-    return documentation(number, loaded(name)[1])
+def calibration_of(settings: dict[str, Any]) -> Calibration:
+    """Of the model as it is, on the domains' calibration texts."""
+    return calibration(
+        settings["model"], tuple(settings["calibrated_on"]), settings["calibration"], settings["length"]
+    )
 
 
-def documentation(number: int, tokenizer: Tokenizer) -> list[int]:
-    """Tokens of Python's and the scientific packages' documentation: the text of that number."""
-    ids: list[int] = []
-    for document in iter_documents("python-docs", progress=False):
-        ids += tokenizer.encode_ordinary(document)
-        if len(ids) > (number + 1) * APART:
-            break
-    return ids[number * APART : (number + 1) * APART + 1]
-
-
-@functools.lru_cache(maxsize=4)
-def dense(name: str, dtype: str, seed: int, windows: int, length: int) -> float:
-    """Perplexity of the model as it is."""
-    return perplexity(
-        in_dtype(name, dtype), reading(name, seed)[: windows * length + 1], length, batch_size=4
-    ).perplexity
-
-
-@functools.lru_cache(maxsize=2)
-def calibration(name: str, seed: int, tokens: int, length: int) -> Calibration:
-    """Of the model in float32, on a text that is not evaluated."""
-    return calibrate(loaded(name)[0], reading(name, seed + AWAY)[:tokens], length)
+@functools.lru_cache(maxsize=1)  # shared by the cells of a process
+def calibration(name: str, domains: tuple[str, ...], tokens: int, length: int) -> Calibration:
+    """What goes into the matrices on the beginning of the domains' calibration texts."""
+    model, tokenizer = loaded(name)
+    text = of_role("calibrate", domains, tokenizer, tokens, length)
+    return calibrate(model, text.windows().flatten(), length)

@@ -1,4 +1,4 @@
-"""The quantization experiment: its cells tell what rounding, holding out and sparing by hand do."""
+"""The quantizing experiment: its cells tell what rounding, holding out and sparing by hand do."""
 
 import json
 
@@ -10,115 +10,129 @@ from supertf.compression.quantization.activations import quantized_activations, 
 from supertf.compression.quantization.plan import plan_quantization
 from supertf.compression.quantization.rounding import Scheme
 from supertf.compression.verbs import quantized
+from supertf.data.text import held_out_texts
+from supertf.data.texts import TEXTS
 from supertf.data.tokenizer import load_tokenizer
-from supertf.experiments.quantizing import AWAY, columns, documentation, quantized_quality
+from supertf.errors import UserError
+from supertf.experiments.quantizing import groups, output_error, quantized_quality, spared_channels
 from supertf.experiments.sweep.catalogue import EXPERIMENTS
+from supertf.experiments.sweep.domains import of_role
 from supertf.model.weight_matrices import parse
+from supertf.superweights.ablation import random_beside
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUANTIZING = EXPERIMENTS["quantizing"]
 PLANTED, BESIDE = (1, 7, 21), (1, 7, 3)
-SHIELDS = ["none", "super", "set", "random", "column", "random column"]
-LENGTH = 16
+SET = [PLANTED, BESIDE]
+LENGTH = 64
 
 
 @pytest.fixture(scope="module")
 def settings(run):
     """Settings of a cell, of a checkpoint of the model."""
-    changes = {"windows": 2, "length": LENGTH, "calibration": 64, "dtype": "float32", "shields": SHIELDS}
-    weights = {"super": ["1[7, 21]"], "set": ["1[7, 21]", "1[7, 3]"]}
-    return {**QUANTIZING.settings, **changes, **weights, "model": run, "scheme": "int4 block=tensor"}
+    own = {"model": run, "weights": ["1[7, 21]", "1[7, 3]"], "scheme": "int4 block=tensor"}
+    return {**QUANTIZING.settings, **QUANTIZING.quick, **own}
 
 
-def read(number, tokens):
-    return documentation(number, load_tokenizer("bytes"))[:tokens]
+@pytest.fixture(scope="module")
+def calibration(model):
+    """Of the model on all domains' calibration texts."""
+    ids = of_role("calibrate", TEXTS, load_tokenizer("bytes"), 64, LENGTH).windows().flatten()
+    return calibrate(model, ids, LENGTH)
 
 
-def quality(model, seed=0):
-    return perplexity(model, read(seed, 2 * LENGTH + 1), LENGTH).perplexity
-
-
-@pytest.mark.parametrize(
-    "scheme", ["int4 block=tensor", "int4 block=8 clip=z2", "int3 block=channel clip=output"]
-)
-def test_a_cell_tells_what_rounding_by_hand_does(model, settings, scheme):
-    found = quantized_quality({**settings, "scheme": scheme}, 3, ())
-    assert json.loads(json.dumps(found)) == found
-    assert found["dense"] == pytest.approx(quality(model, 3))
-    assert found["before"] == pytest.approx([3.0, model.h[1].mlp.c_proj.weight[7, 3].item()])
-    calibration = calibrate(model, read(3 + AWAY, 64), LENGTH)
-    column = [(1, row, 21) for row in range(len(model.h[1].mlp.c_proj.weight))]
-    held_out = {"none": [], "super": [PLANTED], "set": [PLANTED, BESIDE], "column": column}
-    for shield, weights in held_out.items():
-        by_hand = plan_quantization(
-            model, scheme, protect=weights, watch=[PLANTED, BESIDE], calibration=calibration, progress=False
+def losses(model):
+    """Of one window of two texts of each domain."""
+    return {
+        name: pytest.approx(
+            [
+                perplexity(model, text.ids, LENGTH).loss
+                for text in held_out_texts(name, load_tokenizer("bytes"), count=2, windows=1, length=LENGTH)
+            ],
+            rel=1e-5,
         )
-        with quantized(model, by_hand):
-            assert found[shield]["perplexity"] == pytest.approx(quality(model, 3), rel=1e-5), shield
-        assert found[shield]["after"] == pytest.approx([fate.after for fate in by_hand.fates])
-        worst = max(by_hand.errors.values())
-        assert found[shield]["worst"][1] == pytest.approx(worst)
-        assert found[shield]["error"] == pytest.approx(sum(by_hand.errors.values()) / len(by_hand.errors))
-        assert by_hand.errors[found[shield]["worst"][0]] == worst
-    assert found["bits_per_weight"] == pytest.approx(
-        plan_quantization(model, scheme, calibration=calibration).bits_per_weight
+        for name in TEXTS
+    }
+
+
+@pytest.mark.parametrize("hold", ["nothing", "the weight", "the set", "the column", "random weights"])
+@pytest.mark.parametrize("scheme", ["int4 block=tensor", "int3 block=channel clip=output"])
+def test_a_cell_tells_what_rounding_by_hand_does(model, settings, calibration, scheme, hold):
+    found = quantized_quality({**settings, "scheme": scheme, "hold": hold}, 3, ())
+    assert json.loads(json.dumps(found)) == found
+    held_out = {
+        "nothing": [],
+        "the weight": [PLANTED],
+        "the set": SET,
+        "the column": [(1, row, 21) for row in range(16)],
+        "random weights": random_beside(model, SET, 3),
+    }
+    by_hand = plan_quantization(
+        model, scheme, protect=held_out[hold], watch=SET, calibration=calibration, progress=False
     )
+    with quantized(model, by_hand):
+        assert found["losses"] == losses(model)
+    assert found["before"] == pytest.approx([3.0, model.h[1].mlp.c_proj.weight[7, 3].item()])
+    assert found["after"] == pytest.approx([fate.after for fate in by_hand.fates])
+    assert found["error"] == pytest.approx(sum(by_hand.errors.values()) / len(by_hand.errors))
+    assert found["bits"] == pytest.approx(by_hand.bits_per_weight)
+    assert Scheme.parse(found["scheme"]) == by_hand.scheme
 
 
-def test_holding_the_planted_weight_out_of_one_grid_for_all_helps_and_random_ones_do_not(settings):
-    found = quantized_quality(settings, 0, ())
-    saved, random = (found["none"]["error"] - found[shield]["error"] for shield in ("super", "random"))
-    assert saved > 0.1 * found["none"]["error"] and abs(random) < 0.1 * saved
+def test_z_is_the_one_with_the_least_error_of_outputs_on_the_calibration_text(model, settings, calibration):
+    zs = [1, 2, 3, 5, 8]
+    found = quantized_quality({**settings, "scheme": "int4 block=tensor clip=z", "zs": zs}, 0, ())
+    plans = {z: plan_quantization(model, f"int4 block=tensor clip=z{z}", progress=False) for z in zs}
+    errors = {z: output_error(model, plan, calibration) for z, plan in plans.items()}
+    assert found["scheme"] == f"int4 block=tensor clip=z{min(errors, key=errors.get)}"
+    whole = plan_quantization(model, "int8 block=8", progress=False)
+    assert output_error(model, whole, calibration) < min(errors.values())
 
 
 def test_the_random_column_is_another_one_of_the_same_matrix(model):
-    found = columns(model, PLANTED, 0)
-    rows = len(model.h[1].mlp.c_proj.weight)
-    assert found["column"] == [(1, row, 21) for row in range(rows)]
-    (other,) = {into for _, _, into in found["random column"]}
-    assert found["random column"] == [(1, row, other) for row in range(rows)] and other != 21
-    drawn = {columns(model, PLANTED, seed)["random column"][0][2] for seed in range(200)}
-    assert 21 not in drawn and len(drawn) > 30, "39 others"
+    found = groups(model, SET, 0)
+    assert found["the column"] == [(1, row, 21) for row in range(16)]
+    (other,) = {into for _, _, into in found["a random column"]}
+    assert found["a random column"] == [(1, row, other) for row in range(16)] and other != 21
 
 
-def test_random_weights_are_drawn_by_the_seed_and_results_come_again(settings):
-    first, second, again = (quantized_quality(settings, seed, ()) for seed in (0, 1, 0))
-    assert first == again
-    assert first["dense"] != second["dense"]
-    assert first["none"]["error"] == second["none"]["error"] and first["random"] != second["random"]
-
-
-def test_kinds_leave_the_other_matrices_alone(model, settings):
-    found = quantized_quality({**settings, "kinds": ["mlp.c_proj"], "shields": ["none"]}, 0, ())
+def test_matrices_that_are_not_named_stay_as_they_are(model, settings):
+    found = quantized_quality({**settings, "matrices": ["mlp.c_proj"]}, 0, ())
     by_hand = plan_quantization(model, settings["scheme"], matrices=["mlp.c_proj"], progress=False)
     with quantized(model, by_hand):
-        assert found["none"]["perplexity"] == pytest.approx(quality(model))
+        assert found["losses"] == losses(model)
 
 
-def test_with_activations_shields_spare_channels(model, settings):
-    scheme = "int8 block=tensor symmetric"
-    found = quantized_quality({**settings, "scheme": scheme, "activations": 4, "shields": SHIELDS[:4]}, 0, ())
-    with quantized(model, plan_quantization(model, scheme, progress=False)):
-        assert found["weights"] == pytest.approx(quality(model))
-        for shield, weights in {"none": [], "super": [PLANTED], "set": [PLANTED, BESIDE]}.items():
-            with quantized_activations(model, 4, super_activations(model, weights)):
-                assert found[shield]["perplexity"] == pytest.approx(quality(model), rel=1e-5), shield
-    assert found["random"]["perplexity"] not in (found["none"]["perplexity"], found["set"]["perplexity"])
+@pytest.mark.parametrize("scheme", [None, "int8 block=tensor symmetric"])
+@pytest.mark.parametrize("spare", ["nothing", "the weight", "the set"])
+def test_activations_are_rounded_with_the_channels_spared(model, settings, scheme, spare):
+    found = quantized_quality({**settings, "scheme": scheme, "activations": 4, "spare": spare}, 0, ())
+    weights = {"nothing": [], "the weight": [PLANTED], "the set": SET}[spare]
+    with quantized_activations(model, 4, super_activations(model, weights)):
+        if scheme is None:
+            assert found["losses"] == losses(model)
+            return
+        with quantized(model, plan_quantization(model, scheme, progress=False)):
+            assert found["losses"] == losses(model)
 
 
-def test_another_dtype_evaluates_the_same_weights(settings):
-    found = [quantized_quality({**settings, "dtype": dtype}, 0, ()) for dtype in ("float32", "bfloat16")]
-    for shield in SHIELDS:
-        assert found[0][shield]["error"] == found[1][shield]["error"]
-    ratio = found[0]["none"]["perplexity"] / found[1]["none"]["perplexity"]
-    assert ratio != 1 and ratio == pytest.approx(1, rel=0.2)
+def test_as_many_random_channels_are_spared_as_the_set_s(model):
+    found = spared_channels(model, SET, 0)
+    for name, channels in found["the set"].items():
+        assert len(set(found["random channels"][name])) == len(channels)
+    assert found["random channels"] == spared_channels(model, SET, 0)["random channels"]
 
 
-def test_every_variant_quantizes_by_a_scheme_that_its_label_begins_with():
+@pytest.mark.parametrize("setting", ["hold", "spare"])
+def test_an_unknown_group_is_refused(settings, setting):
+    with pytest.raises(UserError, match=f"{setting} is 'all'; expected nothing, the weight"):
+        quantized_quality({**settings, "activations": 8, setting: "all"}, 0, ())
+
+
+def test_every_variant_has_a_scheme_or_activations_and_a_set_that_begins_with_the_weight():
     for label in QUANTIZING.variants:
-        settings = QUANTIZING.settings_of(label)
-        if not settings["activations"]:
-            scheme, *_ = label.split(",")
-            assert Scheme.parse(scheme) == Scheme.parse(settings["scheme"])
-        assert set(settings["super"]) <= set(settings["set"])
-        assert all(map(parse, settings["set"]))
+        own = QUANTIZING.settings_of(label)
+        if own["scheme"] is not None:
+            assert Scheme.parse(f"{own['scheme']}{own['zs'][0]}" if own["zs"] else own["scheme"])
+        assert own["scheme"] or own["activations"] or label == "nothing"
+        assert all(map(parse, own["weights"]))

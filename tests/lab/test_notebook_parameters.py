@@ -174,13 +174,6 @@ def test_03_trains_all_position_codes_where_that_is_asked_for(run_here):
 
 
 @pytest.mark.slow
-@pytest.mark.real_model
-@pytest.mark.parametrize(("text", "kinds"), [("readmes", ["mlp.c_proj"]), ("prose", None)])
-def test_09_rounds_matrices_of_all_kinds_and_goes_without_most_packings(smollm2, run_here, text, kinds):
-    assert "worst_nothing_held" in run_here("09_quantization", TEXT=text, KINDS=kinds, PACKINGS=["int8"])
-
-
-@pytest.mark.slow
 def test_04_reads_an_experiment_that_it_ran_itself(tmp_path, monkeypatch, run_here):
     """PROFILE = "full" takes half an hour. Here its cells are in the cache, as after an interrupted run."""
     kept = recorded("recall")
@@ -255,3 +248,12 @@ def test_07_and_08_run_on_another_model_with_every_method(tmp_path, run_here, te
         declared("07_pruning")
     assert "wanda_half" in run_here("07_pruning", METHODS=offered["METHODS"], **given)
     assert "its_column" in run_here("08_smaller_and_faster", **given)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", OTHER_TEXTS)
+def test_09_rounds_all_matrices_of_another_model_and_goes_without_most_packings(tmp_path, run_here, text):
+    save_with_byte_tokenizer("Llama", tmp_path)
+    given = {"MODEL": str(tmp_path), "TEXT": text, "WEIGHTS": ["1[3, 5]", "2[3, 7]"], "KINDS": None}
+    given |= {"BLOCKS": ["64", "channel", "16384"], "PACKINGS": ["int8"]}
+    assert "worst_nothing_held" in run_here("09_quantization", **given)

@@ -8,6 +8,7 @@ from supertf.experiments.claims import (
     language,
     longer_training,
     pruning,
+    quantizing,
     recall,
     removals,
     repairing,
@@ -27,6 +28,7 @@ CLAIMS = {
     "removals": removals.CLAIMS,
     "pruning": pruning.CLAIMS,
     "repairing": repairing.CLAIMS,
+    "quantizing": quantizing.CLAIMS,
 }
 HEAD = """# What the lab claims
 
@@ -37,12 +39,12 @@ for all claims about the experiment (Holm 1979); else it is open.
 
 That does not make every claim a prediction from nothing. Before those about removals were written, three of
 their weights had been measured on twelve of the thirty texts, 256 tokens of each, and seven conditions had
-been tried on the first window of three; the bounds are older, from another text. Those about pruning and
-repairing come from earlier runs on Python's documentation, which is no text of these, and so do those about
-language and smollm2_longer; those about extreme from a run with fewer lengths, questions and constants. Of
-those about free_scale the first five come from an earlier run, the slopes from the derivation in notebook
-02. Those about recall are the exception to the rule above: they were written after its run, and only say
-what it says."""
+been tried on the first window of three; the bounds are older, from another text. Those about pruning,
+repairing and quantizing come from earlier runs on Python's documentation, which is no text of these, and so
+do those about language and smollm2_longer; those about extreme from a run with fewer lengths, questions and
+constants. Of those about free_scale the first five come from an earlier run, the slopes from the derivation
+in notebook 02. Those about recall are the exception to the rule above: they were written after its run, and
+only say what it says."""
 
 
 def judged(experiment: str) -> Judgement:

@@ -19,7 +19,6 @@ RECORDED_AS = {
     "free_scale:scale": "measure_free_scale:scale",
     "growth:growth": "measure_growth:growth",
     "language:language": "measure_language:language",
-    "quantizing:quantized_quality": "measure_quantization:quantized_quality",
     "recall:answers": "measure_tasks:answers",
     "smollm2_longer:longer": "measure_smollm2:longer",
     "swap:swaps": "measure_tasks:swaps",
