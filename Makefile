@@ -54,7 +54,8 @@ colab-check: fetch wheel  ## install as the setup cell does beside the packages 
 	cd dist && ../$(COLAB) ../tests/colab_setup.py ../notebooks/00_start_here.ipynb
 	$(COLAB) -m supertf.lab.book smoke
 	$(COLAB) -m pytest -m "not browser" tests/lab/test_plots.py tests/lab/test_plots_pruning.py \
-	  tests/lab/test_plots_quantization.py tests/lab/test_plots_superweights.py tests/lab/test_explorers.py
+	  tests/lab/test_plots_quantization.py tests/lab/test_plots_superweights.py \
+	  tests/lab/test_plots_speed.py tests/lab/test_explorers.py
 
 fetch: $(INSTALLED)
 	@$(BIN)/supertf fetch

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import nbformat
 import pytest
-from chromium import NEEDED, open_page
+from chromium import NEEDED, moved, open_page
 
 from supertf.lab.book.executed import Result
 from supertf.lab.book.pages import write_book
@@ -58,13 +58,16 @@ def test_every_link_leads_somewhere(book):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", [*NAMES, "claims", "index"])
-def test_every_page_opens_and_its_explorers_draw(opened, name, scheme):
+def test_every_page_opens_and_its_explorers_move(opened, name, scheme):
     page = opened(f"{name}.html", color_scheme=scheme)
     explorers = page.locator("[id^=explorer-]").count()
     page.wait_for_function(f"document.querySelectorAll('.js-plotly-plot .main-svg').length >= {explorers}")
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     shade = sum(map(int, re.findall(r"\d+", background)[:3]))
     assert (shade < 200) == (scheme == "dark")
+    for explorer in page.locator(".js-plotly-plot").all() if scheme == "light" else ():
+        shown = moved(page, explorer)
+        assert len(set(shown)) == len(shown), "each move shows something else"
 
 
 @pytest.mark.parametrize("name", [*NAMES, "claims", "index"])

@@ -52,6 +52,7 @@ class Seen:
     """What a person would have seen."""
 
     moves: list[Move] = field(default_factory=list)  # of every widget with a slider
+    others: list[bool] = field(default_factory=list)  # whether a picture followed each further control
     explored: list[list[str]] = field(default_factory=list)  # of every explorer what it showed, move by move
     errors: list[str] = field(default_factory=list)
     console: list[str] = field(default_factory=list)
@@ -110,7 +111,7 @@ def _wait_for(address, process, log):
 
 
 def visit(server, notebook: NotebookNode, screenshot: Path) -> Seen:
-    """Open a notebook, run all cells, move each widget's first slider and all explorers, and report."""
+    """Open a notebook, run all cells, move every control of widgets and explorers, and report."""
     from playwright.sync_api import sync_playwright
 
     folder, address, token = server
@@ -128,12 +129,12 @@ def visit(server, notebook: NotebookNode, screenshot: Path) -> Seen:
         page.on("pageerror", lambda error: seen.console.append(str(error)))
         page.route(lambda url: not url.startswith((address, "data:", "blob:")), outside)
         page.goto(f"{address}/doc/tree/visited.ipynb?token={token}")
-        page.get_by_text(f"{KERNELSPEC['display_name']} | Idle").wait_for(timeout=60_000)
-        page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click(timeout=60_000)
-        page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
+        _until_idle(page)
+        _choose(page, "Run", "Run All Cells")
         _wait_until_done(page)
         widgets = page.locator(".widget-interact").all()
         seen.moves = [_moved(page, one) for one in widgets if one.locator("[role=slider]").count()]
+        seen.others = [followed for one in widgets for followed in _others_moved(page, one)]
         seen.explored = [moved(page, one) for one in page.locator(".js-plotly-plot").all()]
         # errors and progress bars share a MIME type in the page
         seen.errors = page.locator("[data-mime-type$=stderr]", has_text="Traceback").all_inner_texts()
@@ -141,6 +142,16 @@ def visit(server, notebook: NotebookNode, screenshot: Path) -> Seen:
         page.screenshot(path=screenshot)
         browser.close()
     return seen
+
+
+def _until_idle(page):
+    page.get_by_text(f"{KERNELSPEC['display_name']} | Idle").wait_for(timeout=RUN_SECONDS * 1000)
+
+
+def _choose(page, menu: str, entry: str):
+    """Choose an entry of JupyterLab's menu bar."""
+    page.locator(".lm-MenuBar-itemLabel", has_text=menu).first.click(timeout=60_000)
+    page.locator(".lm-Menu-itemLabel", has_text=entry).first.click()
 
 
 def _wait_until_done(page):
@@ -176,6 +187,24 @@ def _moved(page, widget) -> Move:
         )
         move.by_mouse = _settled_pictures(page, widget, after) != after
     return move
+
+
+def _others_moved(page, widget) -> list[bool]:
+    """Whether the widget's picture follows each further slider, by a key, and each menu with a choice."""
+    followed = []
+    for handle in widget.locator("[role=slider]").all()[1:]:
+        before = _pictures(widget)
+        at_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
+        handle.focus()
+        page.keyboard.press("ArrowLeft" if at_end else "ArrowRight")
+        followed.append(_settled_pictures(page, widget, before) != before)
+    for menu in widget.locator("select").all():
+        values = [option.get_attribute("value") for option in menu.locator("option").all()]
+        if len(values) > 1:
+            before = _pictures(widget)
+            menu.select_option(value=next(one for one in values if one != menu.input_value()))
+            followed.append(_settled_pictures(page, widget, before) != before)
+    return followed
 
 
 def _settled_pictures(page, widget, before) -> list[str]:
@@ -237,6 +266,7 @@ def test_a_notebook_runs_without_complaint_and_its_widgets_and_explorers_follow(
     for move in seen.moves:
         assert move.pictures == [1, 1] and move.by_key and move.by_mouse
         print(f"{name}: from key to picture, median {statistics.median(move.milliseconds):.0f} ms")
+    assert all(seen.others), "a picture follows every slider and menu"
     assert len(seen.explored) == sum("explorers.explorer(" in cell.source for cell in code_cells(notebook))
     assert all(len(set(shown)) == len(shown) for shown in seen.explored), "each move shows something else"
     assert all(address.endswith("colab-badge.svg") for address in seen.foreign)
@@ -258,3 +288,42 @@ def test_the_visit_notices_stuck_pictures_and_swallowed_errors(server):
     assert seen.moves == [Move(pictures=[2, 2], by_key=False)]
     assert len(seen.errors) == 1 and "AssertionError" in seen.errors[0]
     assert seen.console == ["loud"] and seen.foreign == ["https://example.org/x.svg"]
+
+
+def test_interrupted_run_twice_and_restarted_a_notebook_says_the_same(server):
+    from playwright.sync_api import sync_playwright
+
+    folder, address, token = server
+    notebook = load_notebook_node(str(ROOT / "notebooks" / "00_start_here.ipynb"))
+    notebook = parameterize_notebook(notebook, smoke_parameters()["00_start_here"])
+    for cell in code_cells(notebook):
+        cell.update(execution_count=None, outputs=[])
+    nbformat.write(notebook, folder / "visited.ipynb")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.goto(f"{address}/doc/tree/visited.ipynb?token={token}")
+
+        def outputs() -> list[str]:
+            _until_idle(page)
+            return page.locator(".jp-OutputArea-output[data-mime-type*=stdout]").all_inner_texts()
+
+        _until_idle(page)
+        _choose(page, "Run", "Run All Cells")
+        page.locator(".jp-InputPrompt", has_text="[*]").first.wait_for()
+        _choose(page, "Kernel", "Interrupt Kernel")
+        _until_idle(page)
+        _choose(page, "Run", "Run All Cells")
+        _wait_until_done(page)
+        first = outputs()
+        _choose(page, "Run", "Run All Cells")
+        page.get_by_text(f"{KERNELSPEC['display_name']} | Busy").wait_for()
+        again = outputs()
+        _choose(page, "Kernel", "Restart Kernel and Run All Cells")
+        page.locator(".jp-Dialog-button", has_text="Restart").last.click()
+        page.locator(".jp-InputPrompt", has_text="[*]").first.wait_for()
+        _wait_until_done(page)
+        restarted = outputs()
+        browser.close()
+    assert len(first) > 5 and "Traceback" not in "".join(first)
+    assert first == again == restarted

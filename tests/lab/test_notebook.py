@@ -4,6 +4,8 @@ import base64
 import functools
 import io
 import math
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -94,6 +96,13 @@ def test_setup_seeds_everything_and_says_where_it_runs_in_one_line(capsys, monke
     assert len(lines) == 2
     for word in (torch.__version__, "numpy", "ipywidgets", "seed 7", "SUPERTF_DEVICE"):
         assert word in lines[0]
+
+
+def test_on_colab_without_a_gpu_setup_says_how_to_get_one(capsys, monkeypatch):
+    monkeypatch.setenv("SUPERTF_DEVICE", "cpu")
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    notebook.setup(seed=7)
+    assert "Runtime > Change runtime type > T4 GPU" in capsys.readouterr().out
 
 
 @pytest.fixture

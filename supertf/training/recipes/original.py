@@ -1,6 +1,8 @@
-"""The three sizes of the project that this lab grew from, as the 2 x 2 design that its comparison needs."""
+"""The three sizes of the project that this lab grew from, as the 2 x 2 design that its comparison needs,
+and with the position codes of the other recipes."""
 
 from supertf.model import preset
+from supertf.training.recipes import gpt2_small
 from supertf.training.recipes.description import Recipe
 from supertf.training.settings import TrainSettings
 
@@ -13,7 +15,8 @@ RECIPES = tuple(
             f"{attention} {position}": {"attention": attention, "position": position}
             for attention in ("softmax", "ssmax")
             for position in ("sinusoidal", "none")
-        },
+        }
+        | gpt2_small.VARIANTS,
         data="eliplutchok/fineweb-small-sample",
         tokens=100_000_000,
         settings=TrainSettings(batch_size=6, lr=5e-5, validate_every=1000, save_every=1000),
