@@ -86,7 +86,7 @@ def unreliable(monkeypatch):
     waited = []
     rows = [f"document {i}" for i in range(700)]
 
-    def unreliable(*losses):
+    def unreliable(*losses, error=ConnectionError):
         left = list(losses)
 
         def load_dataset(name, configuration, streaming):
@@ -95,7 +95,7 @@ def unreliable(monkeypatch):
             def some():
                 for i, text in enumerate(rows):
                     if i == ends:
-                        raise ConnectionError("reset by peer")
+                        raise error("no answer")
                     yield {"text": text}
 
             return datasets.IterableDatasetDict({"train": datasets.IterableDataset.from_generator(some)})
@@ -108,11 +108,12 @@ def unreliable(monkeypatch):
     return unreliable
 
 
-def test_a_hub_that_is_lost_is_asked_again_from_where_it_was(unreliable, capsys):
-    rows, waited = unreliable(300, 10, 600)
+@pytest.mark.parametrize("error", [ConnectionError, TimeoutError])
+def test_a_hub_that_is_lost_or_slow_is_asked_again_from_where_it_was(unreliable, capsys, error):
+    rows, waited = unreliable(300, 10, 600, error=error)
     assert list(iter_documents("owner/name")) == rows, "each once, in order"
     assert waited == [2, 4, 2], "longer while nothing comes"
-    assert "owner/name: reset by peer; trying again in 2 s" in capsys.readouterr().err
+    assert "owner/name: no answer; trying again in 2 s" in capsys.readouterr().err
 
 
 def test_a_hub_that_stays_away_is_given_up_by_name(unreliable):
