@@ -39,3 +39,10 @@ def test_mistakes_are_one_line_and_leave_no_page(here, supertf, line, message):
     said = supertf(line)
     assert said.code == 2 and message in said.line
     assert not (here / "report.html").exists()
+
+
+def test_a_text_that_is_too_short_for_a_verdict_is_refused(here, supertf):
+    (here / "short.txt").write_text("hello world")
+    said = supertf("report --model planted --data short.txt")
+    assert said.code == 2 and "tokens, too few for a verdict: give at least 48" in said.line
+    assert not (here / "report.html").exists()

@@ -54,6 +54,7 @@ CUTS: dict[str, dict[str, Any]] = {
 }
 SCHEMES = {"int4, blocks of 64": "int4 block=64", "int4, blocks of 64 x 64": "int4 block=64x64"}
 REACHES = (16, 32, 64, 128, 256, 512, 1024)  # keys that a query sees, where entropy is read
+SHORTEST = 48  # tokens of a text that a verdict is built on
 NEAR = 8  # queries up to each of them, which are averaged
 
 
@@ -83,12 +84,15 @@ class Asked:
         return torch.from_numpy(read_ids(data, self.tokenizer, tokens))
 
     def losses(self) -> list[Loss]:
-        """The loss on each text."""
+        """The loss on each text; `UserError` on one of fewer than `SHORTEST` tokens."""
         length = min(256, self.model.config.n_ctx)
-        return [
-            text_loss(self.read(name, self.tokens), length, bos_id=self.tokenizer.bos_id)
-            for name in self.scored
-        ]
+        texts = {name: self.read(name, self.tokens) for name in self.scored}
+        for name, ids in texts.items():
+            if len(ids) < SHORTEST:
+                raise UserError(
+                    f"{name} has {len(ids)} tokens, too few for a verdict: give at least {SHORTEST}"
+                )
+        return [text_loss(ids, length, bos_id=self.tokenizer.bos_id) for ids in texts.values()]
 
     def weights(self, found: dict[str, Any]) -> list[tuple[int, int, int]]:
         """What `spikes` says is to be tried, the strongest first."""
