@@ -109,7 +109,7 @@ def test_what_a_model_does_not_allow_is_left_out_with_the_reason(tmp_path, monke
     for name, value in {"vocab_size": 257, "max_position_embeddings": 64}.items():
         monkeypatch.setitem(families.SMALL, name, value)
     model = families.tiny("Gemma2")
-    result = measure(Asked("gemma", model, load_tokenizer("bytes"), TEXTS, 40, progress=False), tmp_path)
+    result = measure(Asked("gemma", model, load_tokenizer("bytes"), TEXTS, 48, progress=False), tmp_path)
     assert "GPT-2, Llama and Mistral" in result["attention"]["left_out"]
     text = report_page("gemma", result, MADE)
     assert "Left out: attention weights are seen in" in text and "attention-figure" not in text
