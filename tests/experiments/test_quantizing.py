@@ -1,16 +1,16 @@
 """The quantizing experiment: its cells tell what rounding, holding out and sparing by hand do."""
 
+import functools
 import json
 
 import pytest
+from scored import losses_by_hand
 
-from supertf.analysis.losses import perplexity
 from supertf.compression.calibration import calibrate
 from supertf.compression.quantization.activations import quantized_activations, super_activations
 from supertf.compression.quantization.plan import plan_quantization
 from supertf.compression.quantization.rounding import Scheme
 from supertf.compression.verbs import quantized
-from supertf.data.text import held_out_texts
 from supertf.data.texts import TEXTS
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
@@ -41,18 +41,7 @@ def calibration(model):
     return calibrate(model, ids, LENGTH)
 
 
-def losses(model):
-    """Of one window of two texts of each domain."""
-    return {
-        name: pytest.approx(
-            [
-                perplexity(model, text.ids, LENGTH).loss
-                for text in held_out_texts(name, load_tokenizer("bytes"), count=2, windows=1, length=LENGTH)
-            ],
-            rel=1e-5,
-        )
-        for name in TEXTS
-    }
+losses = functools.partial(losses_by_hand, length=LENGTH, rel=1e-5)
 
 
 @pytest.mark.parametrize("hold", ["nothing", "the weight", "the set", "the column", "random weights"])

@@ -1,15 +1,15 @@
 """The repairing experiment: its cells tell what fitting and training by hand do."""
 
+import functools
 import json
 
 import pytest
+from scored import losses_by_hand
 
-from supertf.analysis.losses import perplexity
 from supertf.compression.pruning.recovery import recover
 from supertf.compression.pruning.refitting import refit
 from supertf.compression.pruning.structured import in_smaller, smaller
 from supertf.compression.verbs import plan_pruning, pruned
-from supertf.data.text import held_out_texts
 from supertf.data.texts import TEXTS
 from supertf.data.tokenizer import load_tokenizer
 from supertf.errors import UserError
@@ -30,18 +30,7 @@ def settings(run):
     return {**REPAIRING.settings, **REPAIRING.quick, "model": run, "weight": "1[7, 21]"}
 
 
-def losses(model):
-    """Of one window of two texts of each domain."""
-    return {
-        name: pytest.approx(
-            [
-                perplexity(model, text.ids, LENGTH).loss
-                for text in held_out_texts(name, load_tokenizer("bytes"), count=2, windows=1, length=LENGTH)
-            ],
-            rel=1e-4,
-        )
-        for name in TEXTS
-    }
+losses = functools.partial(losses_by_hand, length=LENGTH, rel=1e-4)
 
 
 def planned(model, **options):

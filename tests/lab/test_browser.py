@@ -110,6 +110,16 @@ def _wait_for(address, process, log):
     raise TimeoutError(log.read_text())
 
 
+def quick(name: str) -> NotebookNode:
+    """A notebook with quick parameters, without outputs: what is seen afterwards is of this visit."""
+    notebook = load_notebook_node(str(ROOT / "notebooks" / f"{name}.ipynb"))
+    parameters = smoke_parameters()[name] | MORE_TO_CHOOSE_FROM.get(name, {})
+    notebook = parameterize_notebook(notebook, parameters)
+    for cell in code_cells(notebook):
+        cell.update(execution_count=None, outputs=[])
+    return notebook
+
+
 def visit(server, notebook: NotebookNode, screenshot: Path) -> Seen:
     """Open a notebook, run all cells, move every control of widgets and explorers, and report."""
     from playwright.sync_api import sync_playwright
@@ -253,11 +263,7 @@ def _pictures(widget) -> list[str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_runs_without_complaint_and_its_widgets_and_explorers_follow(server, name):
-    parameters = smoke_parameters()[name] | MORE_TO_CHOOSE_FROM.get(name, {})
-    notebook = load_notebook_node(str(ROOT / "notebooks" / f"{name}.ipynb"))
-    notebook = parameterize_notebook(notebook, parameters)
-    for cell in code_cells(notebook):
-        cell.update(execution_count=None, outputs=[])  # what is seen afterwards is of this visit
+    notebook = quick(name)
     seen = visit(server, notebook, ROOT / "build" / f"browser-{name}.png")
     assert seen.errors == [] and seen.console == []
     assert len(seen.moves) == sum(
@@ -294,35 +300,39 @@ def test_interrupted_run_twice_and_restarted_a_notebook_says_the_same(server):
     from playwright.sync_api import sync_playwright
 
     folder, address, token = server
-    notebook = load_notebook_node(str(ROOT / "notebooks" / "00_start_here.ipynb"))
-    notebook = parameterize_notebook(notebook, smoke_parameters()["00_start_here"])
-    for cell in code_cells(notebook):
-        cell.update(execution_count=None, outputs=[])
-    nbformat.write(notebook, folder / "visited.ipynb")
+    nbformat.write(quick("00_start_here"), folder / "visited.ipynb")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         page.goto(f"{address}/doc/tree/visited.ipynb?token={token}")
 
+        def waiting():
+            page.locator(".jp-InputPrompt", has_text="[*]").first.wait_for()
+
+        def done():
+            none_waits = "all => all.every(prompt => !prompt.textContent.includes('[*]'))"
+            deadline = time.monotonic() + RUN_SECONDS
+            while not page.locator(".jp-InputPrompt").evaluate_all(none_waits):
+                assert time.monotonic() < deadline
+                page.wait_for_timeout(200)
+
         def outputs() -> list[str]:
-            _until_idle(page)
+            """What is printed once no cell waits any more."""
+            waiting()
+            done()
             return page.locator(".jp-OutputArea-output[data-mime-type*=stdout]").all_inner_texts()
 
         _until_idle(page)
         _choose(page, "Run", "Run All Cells")
-        page.locator(".jp-InputPrompt", has_text="[*]").first.wait_for()
+        waiting()
         _choose(page, "Kernel", "Interrupt Kernel")
-        _until_idle(page)
+        done()
         _choose(page, "Run", "Run All Cells")
-        _wait_until_done(page)
         first = outputs()
         _choose(page, "Run", "Run All Cells")
-        page.get_by_text(f"{KERNELSPEC['display_name']} | Busy").wait_for()
         again = outputs()
         _choose(page, "Kernel", "Restart Kernel and Run All Cells")
         page.locator(".jp-Dialog-button", has_text="Restart").last.click()
-        page.locator(".jp-InputPrompt", has_text="[*]").first.wait_for()
-        _wait_until_done(page)
         restarted = outputs()
         browser.close()
     assert len(first) > 5 and "Traceback" not in "".join(first)

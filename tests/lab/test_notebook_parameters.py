@@ -174,6 +174,12 @@ def test_03_trains_all_position_codes_where_that_is_asked_for(run_here):
 
 
 @pytest.mark.slow
+@pytest.mark.real_model
+def test_09_rounds_matrices_of_all_kinds(smollm2, run_here):
+    assert "worst_nothing_held" in run_here("09_quantization", TEXT="prose", KINDS=None, PACKINGS=["int8"])
+
+
+@pytest.mark.slow
 def test_04_reads_an_experiment_that_it_ran_itself(tmp_path, monkeypatch, run_here):
     """PROFILE = "full" takes half an hour. Here its cells are in the cache, as after an interrupted run."""
     kept = recorded("recall")
